@@ -1,0 +1,1 @@
+"""The broker: engine, storage, group commit and server."""

@@ -1,0 +1,189 @@
+"""The state of channels: what exists, how far each reaches, and appending to it.
+
+Pure and synchronous: every method checks first and raises a RocksMQError with nothing changed,
+then changes memory at once and notes in the open commit how to store and how to undo it.
+`Channel.value` is the extent with everything accepted so far; `Channel.visible` is
+what is durable in the channel's mode, and all that a reader may see.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+
+from rocksmq.protocol.errors import ChannelNotFound, LimitExceeded
+from rocksmq.protocol.names import checked_name
+from rocksmq.protocol.operations import (
+    ChannelDescribed,
+    CreateChannel,
+    DestroyChannel,
+    ListChannels,
+    Names,
+    Produce,
+)
+
+from . import keys
+from .commit import Commit
+from .durability import Durability
+from .groups import Group
+from .ids import IDAllocator, clock_ms
+from .limits import Limits
+from .log import Log
+from .producers import Producers
+from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, StoredBatch
+from .store import Change, Delete, DeleteRange, Family, Put
+
+
+class Channel:
+    """One channel. Its number is never used again for another."""
+
+    __slots__ = ("durability", "groups", "number", "settings", "value", "visible")
+
+    def __init__(self, number: int, settings: ChannelSettings, extent: Extent, durability: Durability) -> None:
+        self.number = number
+        self.settings = settings
+        self.durability = durability
+        self.value = extent
+        self.visible = extent
+        self.groups: dict[str, Group] = {}
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    def changes(self, old: Extent) -> list[Change]:
+        """As a cell of the commit: its extent."""
+        return [Put(Family.META, keys.extent_key(self.number), self.value.encode())]
+
+
+class Channels:
+    """All channels by name, and the producers' table."""
+
+    def __init__(self, log: Log, ids: IDAllocator, producers: Producers, limits: Limits, durability: Durability) -> None:
+        self._log = log
+        self._ids = ids
+        self._producers = producers
+        self._limits = limits
+        self._durability = durability  # of channels that name none
+        self._channels: dict[str, Channel] = {}
+        self._sorted: list[str] | None = None
+
+    def load(self, number: int, settings: ChannelSettings, extent: Extent) -> Channel:
+        """Add a channel that was found in the store at start."""
+        channel = Channel(number, settings, extent, self._durability_of(settings))
+        self._channels[channel.name] = channel
+        return channel
+
+    def find(self, name: str) -> Channel:
+        """The channel. Raises ChannelNotFound, or InvalidRequest for a name that none can have."""
+        channel = self._channels.get(name)
+        if channel is None:
+            raise ChannelNotFound(f"there is no channel {checked_name('channel', name)!r}: create it first")
+        return channel
+
+    def get(self, name: str) -> Channel | None:
+        """The channel, if there is one."""
+        return self._channels.get(name)
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def create(self, commit: Commit, request: CreateChannel) -> bool:
+        """Create the channel; True if this request did, also when it is a repeat of the one that did."""
+        checked_name("channel", request.channel)
+        settings = ChannelSettings(
+            request.channel, request.request_id, clock_ms(), request.durability, request.retention, request.owner
+        )
+        durability = self._durability_of(settings)
+        if (existing := self._channels.get(request.channel)) is not None:
+            return existing.settings.request_id == request.request_id
+        if len(self._channels) >= self._limits.channels_max:
+            raise LimitExceeded(f"there are {len(self._channels)} channels, and the limit is {self._limits.channels_max} (channels_max)")
+        # Numbers are ids: they rise over restarts and are never given out twice.
+        channel = Channel(self._ids.reserve(1), settings, EMPTY_EXTENT, durability)
+        self._channels[channel.name] = channel
+        self._sorted = None
+        commit.undo.append(lambda: self._remove(channel))
+        commit.changes.append(Put(Family.META, keys.settings_key(channel.number), settings.encode()))
+        commit.set(channel, EMPTY_EXTENT)
+        return True
+
+    def destroy(self, commit: Commit, request: DestroyChannel) -> Channel | None:
+        """Remove the channel with that number and all that belongs to it; None if it is gone already."""
+        checked_name("channel", request.channel)
+        channel = self._channels.get(request.channel)
+        if channel is None or channel.number != request.number:
+            return None
+        self._remove(channel)
+        commit.undo.append(lambda: self._restore(channel))
+        for group in channel.groups.values():
+            commit.discard(group)
+            commit.changes += group.deletion()
+        self._producers.drop(commit, channel.number)
+        commit.discard(channel)
+        commit.changes += (
+            Delete(Family.META, keys.settings_key(channel.number)),
+            Delete(Family.META, keys.extent_key(channel.number)),
+            DeleteRange(Family.META, *keys.producer_span(channel.number)),
+            DeleteRange(Family.DATA, *keys.channel_span(channel.number)),
+        )
+        return channel
+
+    def page(self, request: ListChannels) -> Names:
+        """Names in order."""
+        if self._sorted is None:
+            self._sorted = sorted(self._channels)
+        names = self._sorted
+        index = bisect_right(names, request.after) if request.after >= request.prefix else bisect_right(names, request.prefix)
+        if request.after < request.prefix and index and names[index - 1] == request.prefix:
+            index -= 1
+        found = names[index : index + self._limits.page_names_max + 1]
+        page = [name for name in found[: self._limits.page_names_max] if name.startswith(request.prefix)]
+        return Names(page, len(found) > len(page) == self._limits.page_names_max)
+
+    def describe(self, name: str) -> ChannelDescribed:
+        """What readers may see of the channel."""
+        channel = self.find(name)
+        settings, extent = channel.settings, channel.visible
+        return ChannelDescribed(
+            channel.number,
+            settings.owner,
+            settings.created_ms,
+            extent.begin_id,
+            extent.end_id,
+            extent.end_offset - extent.begin_offset,
+            extent.byte_count,
+            str(channel.durability),
+            settings.retention or {},
+        )
+
+    def produce(self, commit: Commit, request: Produce, admit: Callable[[int], None]) -> tuple[Channel, int]:
+        """Append the batch, or find that it was appended before; its channel and first id.
+
+        ``admit`` raises when a batch of so many bytes cannot be taken now; it is asked only behind
+        the look-up, so that a repeat always gets its first answer. Raises ChannelNotFound, OutOfSequence, and
+        what RecordBatch.check raises.
+        """
+        channel = self.find(request.channel)
+        verdict = self._producers.look_up(channel.number, request.producer, request.number, self._ids.present_id)
+        if verdict.repeated is not None:
+            return channel, verdict.repeated.first_id
+        batch = request.batch
+        batch.check(messages_max=self._limits.batch_messages_max, payload_bytes_max=self._limits.payload_bytes_max)
+        admit(batch.size)
+        first_id = self._ids.reserve(batch.count)
+        key, stored = StoredBatch.encode(channel.number, first_id, channel.value.end_offset, batch)
+        commit.put(Put(Family.DATA, key, stored.value))
+        commit.set(channel, channel.value.appended(first_id, batch.count, batch.size))
+        self._producers.stored(commit, verdict.cell, ProducedEntry(request.number, first_id, batch.count))
+        self._log.cache.append(channel.number, stored)
+        return channel, first_id
+
+    def _durability_of(self, settings: ChannelSettings) -> Durability:
+        return self._durability if settings.durability is None else Durability.parse(settings.durability)
+
+    def _remove(self, channel: Channel) -> None:
+        del self._channels[channel.name]
+        self._sorted = None
+
+    def _restore(self, channel: Channel) -> None:
+        self._channels[channel.name] = channel
+        self._sorted = None

@@ -1,0 +1,265 @@
+"""Group commit: everything that came in together is written together, synced once, then answered.
+
+There is one open `Commit`; operations change the state at once and note in the commit what
+to write, how to undo it and whom to answer. The `Committer` takes the open commit once a turn
+of the loop, writes it, syncs it where needed, and only then publishes and answers. It
+knows no database: ``write`` and ``sync`` are injected, so tests drive delays and failures.
+
+Order of the commits is the truth: what a later one builds on was written before it.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+from rocksmq.protocol.errors import DiskFull, RocksMQError, StorageFailed
+
+from . import keys
+from .durability import Durability, Mode
+from .store import Change, Family, Put
+
+ON_LOOP_SECONDS = 0.002  # a sync slower than this goes to a thread: the hand-off costs less than the stall
+SMOOTHING = 0.25
+OPEN_BYTES_SOFT = 4 << 20  # above it connections wait with their next frame
+Done = Callable[[Any], None]
+
+
+class Cell(Protocol):
+    """A piece of state that is written as a whole: its present value, and the changes that store it."""
+
+    value: Any
+
+    def changes(self, old: Any) -> list[Change]:
+        """What stores the present value over ``old``."""
+        ...
+
+
+Value = TypeVar("Value")
+
+
+class Commit:
+    """One group commit while it is open."""
+
+    __slots__ = ("answers", "cells", "changes", "number", "sealed", "size", "sync", "sync_first", "undo")
+
+    def __init__(self) -> None:
+        self.number = 0  # set when it is sealed
+        self.changes: list[Change] = []
+        self.cells: dict[Any, Any] = {}  # each changed cell with its value before
+        self.sealed: dict[Any, Any] = {}  # each changed cell with its value as written
+        self.undo: list[Callable[[], None]] = []
+        self.answers: list[tuple[bool, Done, Any]] = []  # (after the sync?, whom, what)
+        self.size = 0
+        self.sync = False
+        self.sync_first = False  # nobody is answered before the sync, whatever the durability
+
+    def set(self, cell: Any, value: Any) -> None:
+        """Change ``cell``; however often that happens in this commit, it is written once."""
+        self.cells.setdefault(cell, cell.value)
+        cell.value = value
+
+    def discard(self, cell: Any) -> None:
+        """Do not write ``cell``: something else in this commit deletes it."""
+        if cell in self.cells:
+            old = self.cells.pop(cell)
+            self.undo.append(lambda: setattr(cell, "value", old))
+
+    def put(self, change: Put) -> None:
+        """Add a record."""
+        self.changes.append(change)
+        self.size += len(change.value)
+
+    def answer(self, done: Done, reply: Any, durability: Durability | None = None) -> None:
+        """Call ``done(reply)`` once this commit is durable in the sense of ``durability`` (None: synced)."""
+        synced = durability is None or durability.mode is Mode.FSYNC
+        self.answers.append((synced, done, reply))
+        if synced:
+            self.sync = True
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.changes or self.cells or self.answers)
+
+    def seal(self, number: int) -> list[Change]:
+        """Everything to write, with the number of this commit."""
+        self.number = number
+        changes = self.changes
+        for cell, old in self.cells.items():
+            self.sealed[cell] = cell.value
+            changes += cell.changes(old)
+        if changes:
+            changes.append(Put(Family.META, keys.COMMIT_NUMBER, keys.u64(number)))
+        return changes
+
+    def roll_back(self) -> None:
+        """Take back what was changed in memory."""
+        for step in reversed(self.undo):
+            step()
+        for cell, old in self.cells.items():
+            cell.value = old
+
+
+class Listener(Protocol):
+    """What the committer tells its owner, in this order, always from the loop's thread."""
+
+    def before_seal(self, commit: Commit) -> None:
+        """The last chance to add to ``commit``."""
+        ...
+
+    def written(self, commit: Commit) -> None:
+        """Readable from the store, and safe from kill -9. Then those are answered who asked for no more."""
+        ...
+
+    def synced(self, commit: Commit) -> None:
+        """Safe from a power cut, if anything in it asked for that. Then the others are answered."""
+        ...
+
+    def answered(self, commit: Commit) -> None:
+        """All of ``commit`` is done."""
+        ...
+
+    def rolled_back(self, commit: Commit) -> None:
+        """Nothing of ``commit`` was stored, and memory is as before it."""
+        ...
+
+
+class Committer:
+    """Writes the open commit, turn by turn.
+
+    ``failure`` is the error that ended writing for good; `run` raises it.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[list[Change]], None],
+        sync: Callable[[], None],
+        listener: Listener,
+        *,
+        number: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.open = Commit()
+        self.written_number = number
+        self.synced_number = number
+        self.failure: StorageFailed | None = None
+        self.sync_seconds = 0.0  # smoothed
+        self._write = write
+        self._sync = sync
+        self._listener = listener
+        self._clock = clock
+        self._work = trio.Event()
+        self._room = trio.Event()
+        self._sync_due: float | None = None  # trio time by which what is written must be synced
+        self._closing = False
+
+    def wake(self) -> None:
+        """Something was added to the open commit."""
+        self._work.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever brings more should wait for `room` first."""
+        return self.open.size >= OPEN_BYTES_SOFT
+
+    async def room(self) -> None:
+        """Wait until the open commit has been taken."""
+        await self._room.wait()
+
+    def sync_within(self, seconds: float) -> None:
+        """What the open commit holds must be synced that soon after now."""
+        due = trio.current_time() + seconds
+        if self._sync_due is None or due < self._sync_due:
+            self._sync_due = due
+            self._work.set()
+
+    def close(self) -> None:
+        """Let `run` return once everything open is written and synced."""
+        self._closing = True
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write commits until `close`. Raises StorageFailed when the store fails; then nothing more is acknowledged."""
+        while True:
+            await self._wait_for_work()
+            if not self.open.is_empty:
+                await self._commit()
+            elif self._sync_due is not None and self._sync_due <= trio.current_time():
+                await self._sync_written()
+            elif self._closing:
+                if self.synced_number != self.written_number:
+                    await self._sync_written()
+                return
+
+    async def _wait_for_work(self) -> None:
+        timeout = float("inf") if self._sync_due is None else max(0, self._sync_due - trio.current_time())
+        with trio.move_on_after(timeout):
+            await self._work.wait()
+        if not self._closing:
+            self._work = trio.Event()
+
+    async def _commit(self) -> None:
+        commit = self.open
+        try:
+            self._listener.before_seal(commit)
+            changes = commit.seal(self.written_number + 1)
+            self.open = Commit()
+            if changes:
+                self._write(changes)
+                self.written_number = commit.number
+        except DiskFull as error:
+            commit.roll_back()
+            self._listener.rolled_back(commit)
+            _fail(commit, error)
+            return
+        except StorageFailed as error:
+            self._fail_all(commit, error)
+            raise
+        finally:
+            self._room.set()
+            self._room = trio.Event()
+        self._listener.written(commit)
+        for after_sync, done, reply in commit.answers:
+            if not (after_sync or commit.sync_first):
+                done(reply)
+        if commit.sync and self.synced_number != self.written_number:
+            try:
+                await self._sync_written()
+            except StorageFailed as error:
+                commit.answers = [answer for answer in commit.answers if answer[0] or commit.sync_first]
+                self._fail_all(commit, error)
+                raise
+        self._listener.synced(commit)
+        for after_sync, done, reply in commit.answers:
+            if after_sync or commit.sync_first:
+                done(reply)
+        self._listener.answered(commit)
+
+    async def _sync_written(self) -> None:
+        """Sync on this thread while that is fast, else in a thread of its own, so that a slow disk never stops the loop."""
+        number = self.written_number
+        self._sync_due = None
+        if self.sync_seconds < ON_LOOP_SECONDS:
+            seconds = self._timed_sync()
+        else:
+            seconds = await trio.to_thread.run_sync(self._timed_sync)
+        self.sync_seconds += (seconds - self.sync_seconds) * SMOOTHING
+        self.synced_number = number
+
+    def _timed_sync(self) -> float:
+        begin = self._clock()
+        self._sync()
+        return self._clock() - begin
+
+    def _fail_all(self, commit: Commit, error: StorageFailed) -> None:
+        self.failure = error
+        _fail(commit, error)
+        _fail(self.open, error)
+        self.open = Commit()
+
+
+def _fail(commit: Commit, error: RocksMQError) -> None:
+    """Answer each with an error object of its own."""
+    for _, done, _ in commit.answers:
+        done(type(error)(error.message, retry_after=error.retry_after))

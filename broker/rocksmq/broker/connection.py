@@ -1,0 +1,183 @@
+"""One client's socket: frames in, replies out, bounded both ways.
+
+Owns the socket, the receive buffer and what could not be sent yet. Replies are sent at once,
+from whoever has them, on the non-blocking socket; only what the socket does not take waits for
+a task. A connection with too much in flight or unsent is not read until that has
+drained. What frames mean is `Session`'s business; when to give up, `Sweeper`'s.
+"""
+
+import errno
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from rocksmq.protocol.cbor import Buffer
+from rocksmq.protocol.errors import ProtocolError
+from rocksmq.protocol.frames import FrameDecoder
+
+from .limits import Limits
+
+logger = logging.getLogger("rocksmq.broker")
+
+BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
+LINGER_SECONDS = 1.0
+_GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ECONNABORTED, errno.ETIMEDOUT}
+
+
+class Receiver(Protocol):
+    """What a connection hands its frames to."""
+
+    def receive(self, body: memoryview) -> None:
+        """Handle one frame; ``body`` is valid until this returns. Raises ProtocolError to close the connection."""
+        ...
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether the next frame should stay unread for now."""
+        ...
+
+    async def may_go_on(self) -> None:
+        """Wait until something changed about `must_wait`."""
+        ...
+
+    def refuse(self, error: ProtocolError) -> None:
+        """Tell the client why the connection ends."""
+        ...
+
+
+class Connection:
+    """The socket of one client. `close` may be called at any time, by anyone, more than once."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        limits: Limits,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``spawn`` starts the task that sends what the socket does not take at once."""
+        sock.setblocking(False)
+        self.limits = limits
+        self.decoder = FrameDecoder(limits.handshake_bytes_max)
+        self.unsent_bytes = 0
+        self.opened = self.last_received = self.last_sent = clock()
+        self.frame_began: float | None = None  # when the first byte of an incomplete frame came
+        self.closed = False
+        self._clock = clock
+        self._sock = sock
+        self._spawn = spawn
+        self._unsent: list[memoryview] = []
+        self._drained = trio.Event()
+
+    async def read(self, receiver: Receiver) -> None:
+        """Receive frames until the client or `close` ends the connection."""
+        try:
+            while not self.closed:
+                space = self.decoder.space()
+                try:
+                    count = self._sock.recv_into(space)
+                except (BlockingIOError, InterruptedError):
+                    await trio.lowlevel.wait_readable(self._sock)
+                    continue
+                if count == 0:
+                    return
+                self.last_received = self._clock()
+                self.decoder.received(count)
+                await self._hand_over(receiver)
+                if count == len(space):
+                    await trio.lowlevel.checkpoint()  # more is waiting; others first
+        except ProtocolError as error:
+            receiver.refuse(error)
+            await self._linger()
+        except trio.ClosedResourceError:
+            pass
+        except OSError as error:
+            if error.errno not in _GONE:
+                logger.warning("a connection was lost: %s", error)
+
+    async def _hand_over(self, receiver: Receiver) -> None:
+        while not self.closed:
+            while receiver.must_wait or self.unsent_bytes > self.limits.output_bytes_max:
+                if self.unsent_bytes > self.limits.output_bytes_max:
+                    await self._drained.wait()
+                else:
+                    await receiver.may_go_on()
+            body = self.decoder.next_frame()
+            if body is None:
+                break
+            self.frame_began = None
+            receiver.receive(body)
+        if self.decoder.pending_bytes and self.frame_began is None:
+            self.frame_began = self._clock()
+
+    async def _linger(self) -> None:
+        """Let the last frame arrive: closing with bytes unread would reset the connection and lose it."""
+        with trio.move_on_after(LINGER_SECONDS):
+            self._sock.shutdown(socket.SHUT_WR)
+            discarded = memoryview(bytearray(4_096))
+            while not self.closed:
+                await trio.lowlevel.wait_readable(self._sock)
+                if not self._sock.recv_into(discarded):
+                    return
+
+    def send(self, buffers: list[Buffer]) -> None:
+        """Send a frame: what the socket takes now, the rest later. Never blocks; a lost connection swallows it."""
+        if self.closed:
+            return
+        views = [memoryview(buffer) for buffer in buffers]
+        if not self._unsent:
+            views = self._send_now(views)
+        if views:
+            if not self._unsent:
+                self.last_sent = self._clock()  # from here on, progress is due
+                self._spawn(self._drain)
+            self._unsent += views
+            self.unsent_bytes += sum(map(len, views))
+
+    async def _drain(self) -> None:
+        """Send what waits; returns when nothing is left or the connection is closed."""
+        try:
+            while self._unsent:
+                await trio.lowlevel.wait_writable(self._sock)
+                self._unsent = self._send_now(self._unsent)
+                self.unsent_bytes = sum(map(len, self._unsent))
+                if self.unsent_bytes <= self.limits.output_bytes_max:
+                    self._drained.set()
+                    self._drained = trio.Event()
+        except (trio.ClosedResourceError, OSError):
+            self.close()
+
+    def _send_now(self, views: list[memoryview]) -> list[memoryview]:
+        """Send from the front; what is left."""
+        begin = 0
+        try:
+            while begin < len(views):
+                part = views[begin : begin + BUFFERS_MAX]
+                sent = self._sock.sendmsg(part)
+                self.last_sent = self._clock()
+                while begin < len(views) and sent >= len(views[begin]):
+                    sent -= len(views[begin])
+                    begin += 1
+                if sent:
+                    views[begin] = views[begin][sent:]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.close()
+            return []
+        return views[begin:]
+
+    def close(self) -> None:
+        """End the connection; whoever reads or drains is woken."""
+        if not self.closed:
+            self.closed = True
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+            self._unsent = []
+            self.unsent_bytes = 0
+            self._drained.set()

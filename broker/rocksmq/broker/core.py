@@ -1,0 +1,340 @@
+"""Every operation: from a typed request to its durable answer.
+
+`Core.submit` is the one way in, for connections and for the in-process engine alike. It
+changes the state at once, synchronously, and calls ``done`` with the reply or a RocksMQError
+when the result is durable. Long polls are parked and attempted again whenever there may
+be more. Knows no sockets and no tasks; `engine` owns those. All in the loop's thread.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown
+from rocksmq.protocol.operations import (
+    Consume,
+    CreateChannel,
+    Created,
+    CreateGroup,
+    DescribeChannel,
+    DescribeGroup,
+    DestroyChannel,
+    DestroyGroup,
+    Empty,
+    Fetch,
+    ListChannels,
+    ListGroups,
+    Names,
+    Position,
+    Produce,
+    Produced,
+    Seek,
+)
+from rocksmq.protocol.operations import Commit as CommitRequest
+
+from . import keys
+from .channels import Channel, Channels
+from .commit import Commit, Committer, Done
+from .directory import DataDirectory
+from .disk import DiskGuard
+from .durability import Durability, Mode
+from .groups import Groups
+from .ids import IDAllocator
+from .limits import Limits
+from .log import Log
+from .meta import EmbeddedMeta
+from .producers import Producers
+from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry
+from .replies import merged, nothing
+from .store import DataRefused, Family, Put, Store
+from .waiters import Waiter, Waiters
+
+OVERLOADED_RETRY_SECONDS = 0.1
+DISK_FULL_RETRY_SECONDS = 1.0
+
+
+class Core:
+    """The state of one broker and what may be done to it."""
+
+    def __init__(self, directory: DataDirectory, ids: IDAllocator, limits: Limits, durability: Durability) -> None:
+        """Load the state from ``directory``. Raises DataRefused, StorageFailed."""
+        store = directory.store
+        self.ids = ids
+        self.limits = limits
+        self.durability = durability
+        self.waiters = Waiters()
+        self.committer = Committer(store.write, store.sync, self, number=directory.commit_number)
+        self.on_destroyed: Callable[[int], None] = lambda channel_number: None
+        self.is_closing = False
+        self._disk = DiskGuard(directory.path)
+        self._log = Log(store, limits.tail_cache_bytes)
+        self._producers = Producers(_stored_number(store, keys.FORGOTTEN, 0))
+        self.channels = Channels(self._log, ids, self._producers, limits, durability)
+        self._meta = EmbeddedMeta(store)
+        self._groups = Groups(self._log, ids, self._meta, limits)
+        self._handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
+            CreateChannel: self._create_channel,
+            DestroyChannel: self._destroy_channel,
+            ListChannels: self._list_channels,
+            DescribeChannel: self._describe_channel,
+            CreateGroup: self._create_group,
+            DestroyGroup: self._destroy_group,
+            ListGroups: self._list_groups,
+            DescribeGroup: self._describe_group,
+            Produce: self._produce,
+            Consume: self._consume,
+            Fetch: self._fetch,
+            CommitRequest: self._commit,
+            Seek: self._seek,
+        }
+        self._load(store)
+
+    def submit(self, request: Any, done: Done) -> Waiter | None:
+        """Do ``request``; ``done`` is called once, now or later, with the reply or a RocksMQError.
+
+        Returns the waiter when the request is parked, for `Waiters.cancel`.
+        """
+        try:
+            if self.is_closing:
+                raise ShuttingDown("the broker is stopping: try again once it is back")
+            return self._handlers[type(request)](request, done)
+        except RocksMQError as error:
+            done(error)
+            return None
+
+    def close(self) -> None:
+        """Refuse what is new, answer who waits, and let the committer finish."""
+        self.is_closing = True
+        for waiter in self.waiters:
+            self.waiters.cancel(waiter)
+            waiter.expire()
+        self.ids.close_window()
+        self.committer.close()
+
+    # -- operations ------------------------------------------------------------
+
+    def _create_channel(self, request: CreateChannel, done: Done) -> None:
+        if request.retention:
+            raise InvalidRequest("retention is not supported by this version of the broker: leave it out")
+        self._answer(done, Created(self.channels.create(self.committer.open, request)))
+
+    def _destroy_channel(self, request: DestroyChannel, done: Done) -> None:
+        commit = self.committer.open
+        channel = self.channels.destroy(commit, request)
+        if channel is not None:
+            self._log.cache.drop(channel.number)
+            commit.answer(self._destroyed, channel.number)
+            for waiter in self.waiters.of(channel.number):
+                self._attempt(waiter, sealing=False)
+        self._answer(done, Empty())
+
+    def _destroyed(self, result: int | RocksMQError) -> None:
+        if isinstance(result, int):
+            self.on_destroyed(result)
+
+    def _list_channels(self, request: ListChannels, done: Done) -> None:
+        done(self.channels.page(request))
+
+    def _describe_channel(self, request: DescribeChannel, done: Done) -> None:
+        done(self.channels.describe(request.channel))
+
+    def _create_group(self, request: CreateGroup, done: Done) -> None:
+        channel = self.channels.find(request.channel)
+        created = self._groups.create(self.committer.open, channel.groups, channel.number, channel.visible, request)
+        self._answer(done, Created(created))
+
+    def _destroy_group(self, request: DestroyGroup, done: Done) -> None:
+        channel = self.channels.find(request.channel)
+        if self._groups.destroy(self.committer.open, channel.groups, request.group, request.creation_id) is not None:
+            for waiter in self.waiters.of(channel.number):
+                self._attempt(waiter, sealing=False)
+        self._answer(done, Empty())
+
+    def _list_groups(self, request: ListGroups, done: Done) -> None:
+        names = sorted(name for name in self.channels.find(request.channel).groups if name > request.after)
+        page = names[: self.limits.page_names_max]
+        done(Names(page, len(names) > len(page)))
+
+    def _describe_group(self, request: DescribeGroup, done: Done) -> None:
+        channel = self.channels.find(request.channel)
+        group = self._groups.find(channel.groups, channel.name, request.group)
+        done(self._groups.describe(group, channel.number, channel.visible))
+
+    def _produce(self, request: Produce, done: Done) -> None:
+        channel, first_id = self.channels.produce(self.committer.open, request, self._admit)
+        self._answer(done, Produced(first_id), channel)
+
+    def _admit(self, size: int) -> None:
+        if self.committer.open.size + size > self.limits.produce_queue_bytes_max:
+            raise Overloaded(
+                f"{self.limits.produce_queue_bytes_max} bytes wait to be written (produce_queue_bytes_max): try again",
+                retry_after=OVERLOADED_RETRY_SECONDS,
+            )
+        if not self._disk.admits(size):
+            raise DiskFull(
+                f"the broker's disk has {self._disk.free_bytes >> 20} MiB free, and {self._disk.reserve >> 20} MiB are kept"
+                " in reserve: nothing was stored; free space, then it goes on by itself",
+                retry_after=DISK_FULL_RETRY_SECONDS,
+            )
+
+    def _consume(self, request: Consume, done: Done) -> Waiter | None:
+        _check_bounds(request)
+
+        def attempt(commit: Commit, sealing: bool) -> bool:
+            channel = self.channels.find(request.channel)
+            group = self._groups.find(channel.groups, channel.name, request.group)
+            extent = channel.value if sealing else channel.visible
+            claim = self._groups.consume(commit, group, extent, channel.value, request)
+            if claim is not None:
+                self._answer(done, merged(claim.reading, claim.generation), channel)
+            return claim is not None
+
+        def expire() -> None:
+            state = self._groups.find(channel.groups, channel.name, request.group).state
+            done(nothing(state.position, state.generation))
+
+        if attempt(self.committer.open, False):
+            return None
+        channel = self.channels.find(request.channel)
+        return self._park(Waiter(channel.number, attempt, expire, done), request.wait_ms)
+
+    def _fetch(self, request: Fetch, done: Done) -> Waiter | None:
+        _check_bounds(request)
+        channel = self.channels.find(request.channel)
+        position = request.start
+        if request.start_kind != Position.ID:
+            target = self._groups.target(channel.number, channel.visible, request.start_kind, request.start)
+            position = target.place.message_id
+
+        def attempt(commit: Commit, sealing: bool) -> bool:
+            if sealing:
+                return False
+            channel = self.channels.find(request.channel)
+            count_max = min(request.max_messages, self.limits.consume_messages_max)
+            bytes_max = min(request.max_bytes, self.limits.consume_bytes_max)
+            reading = self._log.read(channel.number, position, channel.visible, count_max, bytes_max)
+            if reading.count:
+                done(merged(reading, 0))
+            return reading.count > 0
+
+        if attempt(self.committer.open, False):
+            return None
+        return self._park(Waiter(channel.number, attempt, lambda: done(nothing(position, 0)), done), request.wait_ms)
+
+    def _commit(self, request: CommitRequest, done: Done) -> None:
+        channel = self.channels.find(request.channel)
+        group = self._groups.find(channel.groups, channel.name, request.group)
+        self._groups.move(self.committer.open, group, channel.visible, request)
+        self._answer(done, Empty(), channel)
+
+    def _seek(self, request: Seek, done: Done) -> None:
+        channel = self.channels.find(request.channel)
+        group = self._groups.find(channel.groups, channel.name, request.group)
+        sought = self._groups.seek(self.committer.open, group, channel.visible, request)
+        self._answer(done, sought)
+        for waiter in self.waiters.of(channel.number):
+            self._attempt(waiter, sealing=False)
+
+    # -- parking and answering -------------------------------------------------
+
+    def _answer(self, done: Done, reply: Any, channel: Channel | None = None) -> None:
+        """Answer with the open commit: as durable as the channel asks, or fsynced."""
+        durability = channel.durability if channel is not None else None
+        self.committer.open.answer(done, reply, durability)
+        if durability is not None and durability.mode is Mode.INTERVAL:
+            self.committer.sync_within(durability.interval_ms / 1000)
+        self.committer.wake()
+
+    def _park(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
+        if wait_ms == 0:
+            waiter.expire()
+            return None
+        self.waiters.park(waiter, min(wait_ms, self.limits.poll_ms_max) / 1000)
+        return waiter
+
+    def _attempt(self, waiter: Waiter, *, sealing: bool) -> None:
+        try:
+            if waiter.attempt(self.committer.open, sealing):
+                self.waiters.cancel(waiter)
+        except RocksMQError as error:
+            self.waiters.cancel(waiter)
+            waiter.done(error)
+
+    # -- what the committer tells ------------------------------------------------
+
+    def before_seal(self, commit: Commit) -> None:
+        for cell in tuple(commit.cells):
+            if isinstance(cell, Channel):
+                for waiter in self.waiters.of(cell.number):
+                    self._attempt(waiter, sealing=True)
+        if commit.changes:
+            self._producers.forget(commit, self.ids.present_id)
+        if (end := self.ids.unsaved_end) is not None:
+            commit.changes.append(Put(Family.META, keys.IDS, keys.u64(end)))
+            commit.answer(self._window_saved, end)
+            commit.sync_first = True
+
+    def _window_saved(self, result: int | RocksMQError) -> None:
+        if isinstance(result, int):
+            self.ids.saved(result)
+
+    def written(self, commit: Commit) -> None:
+        self._log.cache.written()
+        if not commit.sync_first:
+            self._publish(commit, synced=False)
+
+    def synced(self, commit: Commit) -> None:
+        self._publish(commit, synced=True)
+
+    def answered(self, commit: Commit) -> None:
+        for cell in commit.sealed:
+            if isinstance(cell, Channel):
+                for waiter in self.waiters.of(cell.number):
+                    self._attempt(waiter, sealing=False)
+
+    def rolled_back(self, commit: Commit) -> None:
+        self._log.cache.roll_back()
+
+    @staticmethod
+    def _publish(commit: Commit, *, synced: bool) -> None:
+        for cell, value in commit.sealed.items():
+            if isinstance(cell, Channel) and (synced or cell.durability.mode is not Mode.FSYNC):
+                cell.visible = value
+
+    # -- start -----------------------------------------------------------------
+
+    def _load(self, store: Store) -> None:
+        extents = {
+            keys.from_u64(key[1:]): Extent.decode(value)
+            for key, value in store.scan(Family.META, keys.EXTENT, keys.prefix_end(keys.EXTENT))
+        }
+        for key, value in store.scan(Family.META, keys.SETTINGS, keys.prefix_end(keys.SETTINGS)):
+            number = keys.from_u64(key[1:])
+            self.channels.load(number, ChannelSettings.decode(value), extents.get(number, EMPTY_EXTENT))
+        for name, channel_name, state in self._meta.load():
+            channel = self.channels.get(channel_name)
+            if channel is not None and channel.number == state.channel_number:
+                channel.groups[name] = self._groups.load(name, channel_name, state)
+        entries: defaultdict[tuple[int, bytes], list[ProducedEntry]] = defaultdict(list)
+        for key, value in store.scan(Family.META, keys.PRODUCER, keys.prefix_end(keys.PRODUCER)):
+            entries[keys.producer_of(key)].append(ProducedEntry.decode(value))
+        self._producers.load(entries)
+        window_end = _stored_number(store, keys.IDS, None if self.committer.written_number else 1)
+
+        def save(end: int) -> None:
+            store.write([Put(Family.META, keys.IDS, keys.u64(end))])
+            store.sync()
+
+        self.ids.restore(window_end, save)
+
+
+def _stored_number(store: Store, key: bytes, default: int | None) -> int:
+    stored = store.get(Family.META, key)
+    if stored is None and default is None:
+        raise DataRefused("the id window cannot be read, so ids might repeat: restore a backup")
+    return default or 0 if stored is None else keys.from_u64(stored)
+
+
+def _check_bounds(request: Consume | Fetch) -> None:
+    if request.max_messages < 1 or request.max_bytes < 1:
+        raise InvalidRequest("max_messages and max_bytes are 1 at least")

@@ -1,0 +1,135 @@
+"""The data directory: its layout, its lock, its format, and opening it safely.
+
+    DIR/lock      flock held while a broker runs; says which
+    DIR/format    {"format": 1, "instance": ...}: what wrote this directory
+    DIR/mark      the durable mark (mark.py)
+    DIR/db/       RocksDB
+
+Opening refuses what it cannot keep the promise for: a newer format, a missing or damaged
+part, a store that holds less than was acknowledged.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+
+from . import keys
+from .mark import MarkFile
+from .store import DataRefused, DirectoryInUse, Family, Store
+
+FORMAT = 1
+
+
+class DataDirectory:
+    """An opened data directory; owns its lock, store and mark."""
+
+    def __init__(self, path: Path, *, accept_loss: bool = False) -> None:
+        """Open or create ``path``. Raises DirectoryInUse, DataRefused, OSError."""
+        self.path = path
+        _make_directory(path)
+        self._lock_fd = _lock(path / "lock")
+        try:
+            self.instance = _check_format(path)
+            self.store = Store(path / "db")
+            try:
+                self.mark = self._open_mark(accept_loss)
+            except BaseException:
+                self.store.close()
+                raise
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    @property
+    def commit_number(self) -> int:
+        """Number of the last commit in the store."""
+        stored = self.store.get(Family.META, keys.COMMIT_NUMBER)
+        return 0 if stored is None else keys.from_u64(stored)
+
+    def close(self) -> None:
+        """Give the directory up; nothing is written."""
+        self.mark.close()
+        self.store.close()
+        os.close(self._lock_fd)
+
+    def _open_mark(self, accept_loss: bool) -> MarkFile:
+        path, recovered = self.path / "mark", self.commit_number
+        if not path.exists() and (recovered == 0 or accept_loss):
+            mark = MarkFile.create(path, recovered)
+            _sync_directory(self.path)
+            return mark
+        if not path.exists():
+            raise DataRefused(
+                f"{path} is missing, so it cannot be told whether acknowledged messages are: restore it with the"
+                " directory it belongs to, or start once with --accept-loss"
+            )
+        mark = MarkFile(path)
+        if recovered < mark.number and not accept_loss:
+            mark.close()
+            raise DataRefused(
+                f"{self.path} holds less than was acknowledged: group commit {mark.number} was synced, the database"
+                f" ends at {recovered}, so {mark.number - recovered} commits are missing. Restore a backup, or start"
+                " once with --accept-loss to go on without them"
+            )
+        if recovered < mark.number:
+            mark.write(recovered)
+        return mark
+
+
+def _make_directory(path: Path) -> None:
+    if not path.is_dir():
+        path.mkdir(parents=True, mode=0o700)
+        # Without this a power cut can take the whole directory, synced files and all.
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(fd, 200).decode(errors="replace").strip() or "another process"
+        os.close(fd)
+        raise DirectoryInUse(f"the data directory {path.parent} is in use by {holder}") from error
+    os.ftruncate(fd, 0)
+    os.write(fd, f"rocksmqd with pid {os.getpid()} on {socket.gethostname()}".encode())
+    return fd
+
+
+def _check_format(path: Path) -> str:
+    """The instance id; written first of all when the directory is new."""
+    file = path / "format"
+    if not file.exists():
+        if (path / "db").exists():
+            raise DataRefused(f"{path} holds a database but no file `format`: it is not a whole RocksMQ data directory")
+        instance = secrets.token_hex(16)
+        temporary = path / "format.new"
+        with temporary.open("w") as out:
+            json.dump({"format": FORMAT, "instance": instance}, out)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.rename(file)
+        (path / "db").mkdir(mode=0o700)
+        _sync_directory(path)
+        return instance
+    try:
+        found = json.loads(file.read_text())
+        version, instance = int(found["format"]), str(found["instance"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataRefused(f"{file} is damaged: {error}") from error
+    if version > FORMAT:
+        raise DataRefused(f"{path} has format {version}, written by a newer rocksmqd; this one reads up to {FORMAT}: upgrade it")
+    if version < FORMAT:
+        raise DataRefused(f"{path} has format {version}, which was never released")
+    return instance

@@ -1,0 +1,44 @@
+"""The reserve of free disk space that produce must leave to positions and retention."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+MIB = 1 << 20
+CHECK_SECONDS = 1.0
+CHECK_BYTES = 16 * MIB  # produced since the last look
+RESUME_FACTOR = 1.2
+
+
+def reserve_bytes(total: int) -> int:
+    """5 % of the disk, but 64 MiB at least and 1 GiB at most."""
+    return max(64 * MIB, min(total // 20, 1 << 30))
+
+
+class DiskGuard:
+    """Says whether there is room for a produce; asks the file system once a second or every 16 MiB."""
+
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._full = False
+        self._due = 0.0
+        self._bytes_left = 0
+        self.free_bytes = 0
+        self.reserve = 0
+
+    def admits(self, size: int) -> bool:
+        """Whether ``size`` bytes more may be stored."""
+        self._bytes_left -= size
+        if self._bytes_left < 0 or self._clock() >= self._due:
+            self._look()
+        return not self._full
+
+    def _look(self) -> None:
+        found = os.statvfs(self._directory)
+        self.free_bytes = found.f_bavail * found.f_frsize
+        self.reserve = reserve_bytes(found.f_blocks * found.f_frsize)
+        self._full = self.free_bytes < self.reserve * (RESUME_FACTOR if self._full else 1)
+        self._bytes_left = CHECK_BYTES
+        self._due = self._clock() + CHECK_SECONDS

@@ -1,0 +1,217 @@
+"""RocksMQ in process: the seeds' engine as an async class, durable like the server and without TCP.
+
+Owns the data directory and the tasks that serve it: the committer, the waiters' clock, the
+durable mark, compaction. Several engines may live in one process, one Trio loop each
+or shared. The server is a thin layer over `RocksMQ.core`.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+
+from rocksmq.protocol.errors import RocksMQError, StorageFailed
+from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
+from rocksmq.protocol.operations import (
+    Consume,
+    CreateChannel,
+    CreateGroup,
+    DescribeChannel,
+    DescribeGroup,
+    DestroyChannel,
+    DestroyGroup,
+    Fetch,
+    Produce,
+    Seek,
+    Sought,
+)
+
+from . import keys
+from .core import Core
+from .directory import DataDirectory
+from .durability import Durability
+from .ids import IDAllocator
+from .limits import Limits
+from .store import Family
+
+logger = logging.getLogger("rocksmq.broker")
+
+MARK_SECONDS = 0.1  # the mark is behind by one commit or this, whichever is more
+FSYNC = Durability.parse("fsync")
+
+
+class RocksMQ:
+    """A message queue in a directory; an async context manager.
+
+        async with RocksMQ("data") as mq:
+            await mq.create_channel("orders")
+            ids = await mq.produce("orders", [b"one", b"two"])
+
+    ``name`` is the data directory, ``id_allocator`` gives out the ids (one of its own by default). What a method
+    returned is durable. Opening raises DirectoryInUse, DataRefused or OSError; StorageFailed ends the
+    context: nothing is acknowledged after it. Leaving the context finishes what is in flight.
+    """
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        id_allocator: IDAllocator | None = None,
+        *,
+        durability: Durability = FSYNC,
+        limits: Limits | None = None,
+        accept_loss: bool = False,
+    ) -> None:
+        self._path = Path(name)
+        self._ids = id_allocator or IDAllocator()
+        self._durability = durability
+        self._limits = limits or Limits()
+        self._accept_loss = accept_loss
+        self._stack = AsyncExitStack()
+        self._synced = trio.Event()
+        self._producers: dict[str, tuple[bytes, int]] = {}
+        self._consumers: dict[tuple[str, str], list[tuple[bytes, int]]] = {}
+
+    async def __aenter__(self) -> Self:
+        self._directory = DataDirectory(self._path, accept_loss=self._accept_loss)
+        try:
+            self.core = Core(self._directory, self._ids, self._limits, self._durability)
+            self.core.on_destroyed = self._compact_soon
+            self._nursery = await self._stack.enter_async_context(trio.open_nursery())
+        except BaseException:
+            self._directory.close()
+            raise
+        self._committing = trio.Event()
+        self._nursery.start_soon(self._commit)
+        self._nursery.start_soon(self.core.waiters.run)
+        self._nursery.start_soon(self._keep_mark)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            if self.core.committer.failure is None:
+                with trio.CancelScope(shield=True):
+                    self.core.close()
+                    await self._committing.wait()
+            self._nursery.cancel_scope.cancel()
+            return await self._stack.__aexit__(kind, error, trace)
+        finally:
+            if self.core.committer.failure is None:
+                self._write_mark()
+            self._directory.close()
+
+    # -- the seeds' operations -------------------------------------------------
+
+    async def create_channel(self, channel: str, *, durability: str | None = None) -> bool:
+        """True if it was created, False if it existed: its data stay."""
+        created: bool = (await self.call(CreateChannel(channel, durability, None, None, secrets.token_bytes(16)))).created
+        return created
+
+    async def destroy_channel(self, channel: str) -> None:
+        """Remove the channel, its messages and groups. Raises ChannelNotFound."""
+        described = await self.call(DescribeChannel(channel))
+        await self.call(DestroyChannel(channel, described.number))
+
+    async def create_consumer_group(self, channel: str, group: str, *, start: Start = "earliest") -> bool:
+        """True if it was created, False if it existed: its position stays."""
+        request = CreateGroup(channel, group, *start_of(start), secrets.token_bytes(16))
+        created: bool = (await self.call(request)).created
+        return created
+
+    async def destroy_consumer_group(self, channel: str, group: str) -> None:
+        """Remove the group. Raises ChannelNotFound, GroupNotFound."""
+        described = await self.call(DescribeGroup(channel, group))
+        await self.call(DestroyGroup(channel, group, described.creation_id))
+
+    async def produce(
+        self, channel: str, messages: Iterable[Outgoing], *, headers: Mapping[str, bytes] | None = None
+    ) -> range:
+        """Append all or none; their ids, in order. Nothing given: ``range(0)``."""
+        batch = pack_messages(messages, headers)
+        if not batch.count:
+            return range(0)
+        producer, number = self._producers.pop(channel, None) or (self._identity(), 0)
+        reply = await self.call(Produce(channel, producer, number, *batch))
+        self._producers[channel] = producer, number + 1
+        return range(reply.first_id, reply.first_id + batch.count)
+
+    async def consume(self, channel: str, group: str, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0) -> MessageBatch:
+        """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout`` seconds."""
+        pool = self._consumers.setdefault((channel, group), [])
+        consumer, number = pool.pop() if pool else (self._identity(), 0)
+        reply = await self.call(Consume(channel, group, consumer, number, n, max_bytes, round(timeout * 1000)))
+        pool.append((consumer, number + 1 if reply.count else number))
+        return MessageBatch(reply)
+
+    async def fetch(self, channel: str, start: Start, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0) -> MessageBatch:
+        """Messages from ``start`` on; no group, moves nothing."""
+        return MessageBatch(await self.call(Fetch(channel, *start_of(start), n, max_bytes, round(timeout * 1000))))
+
+    async def seek(self, channel: str, group: str, to: Start) -> Sought:
+        """Move the group's position anywhere; the next consume returns that message."""
+        sought: Sought = await self.call(Seek(channel, group, *start_of(to), secrets.token_bytes(16)))
+        return sought
+
+    async def call(self, request: Any) -> Any:
+        """Any operation by its typed request (rocksmq.protocol.operations); the reply, once durable. Raises RocksMQError."""
+        answered = trio.Event()
+        result: list[Any] = []
+
+        def done(reply: Any) -> None:
+            result.append(reply)
+            answered.set()
+
+        waiter = self.core.submit(request, done)
+        try:
+            await answered.wait()
+        except trio.Cancelled:
+            if waiter is not None:
+                self.core.waiters.cancel(waiter)
+            raise
+        if isinstance(result[0], RocksMQError):
+            raise result[0]
+        return result[0]
+
+    def _identity(self) -> bytes:
+        return self._ids.present_id.to_bytes(8, "big") + secrets.token_bytes(8)
+
+    # -- tasks -----------------------------------------------------------------
+
+    async def _commit(self) -> None:
+        try:
+            await self.core.committer.run()
+        except StorageFailed:
+            logger.critical("the store failed: nothing more is acknowledged", exc_info=True)
+            raise
+        finally:
+            self._committing.set()
+
+    async def _keep_mark(self) -> None:
+        while True:
+            if self.core.committer.synced_number != self._directory.mark.number:
+                await trio.to_thread.run_sync(self._write_mark)
+            await trio.sleep(MARK_SECONDS)
+
+    def _write_mark(self) -> None:
+        number = self.core.committer.synced_number
+        if number == self._directory.mark.number:
+            return
+        try:
+            self._directory.mark.write(number)
+        except OSError:
+            logger.exception("the durable mark could not be written: a loss of data might not be noticed at the next start")
+
+    def _compact_soon(self, channel_number: int) -> None:
+        async def compact() -> None:
+            span = keys.channel_span(channel_number)
+            await trio.to_thread.run_sync(self._directory.store.compact, Family.DATA, *span)
+
+        self._nursery.start_soon(compact)
+

@@ -1,0 +1,50 @@
+"""Every limit of the broker, its default, and why (the wire's own limits stand in rocksmq.protocol)."""
+
+from dataclasses import dataclass, fields
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Counts and bytes, seconds where the name says so. Each is named in the error it causes."""
+
+    payload_bytes_max: int = MIB
+    frame_bytes_max: int = 8 * MIB  # at least payload_bytes_max + 1 MiB
+    batch_messages_max: int = 10_000
+    consume_messages_max: int = 10_000
+    consume_bytes_max: int = 7 * MIB  # of payloads and headers in a reply, which must fit into the client's frame
+    poll_ms_max: int = 30_000
+    produce_queue_bytes_max: int = 64 * MIB
+    channels_max: int = 10_000
+    groups_max: int = 1_000  # a channel
+    consumers_max: int = 256  # consumer ids remembered a group
+    page_names_max: int = 1_000
+    tail_cache_bytes: int = 32 * MIB
+    connections_max: int = 4_096
+    handshakes_max: int = 256  # connections before HELLO
+    handshake_bytes_max: int = 4_096  # a frame before HELLO
+    handshake_seconds: float = 5.0
+    frame_seconds: float = 30.0  # from a frame's first byte to its last
+    idle_ping_seconds: float = 30.0
+    idle_close_seconds: float = 90.0
+    write_seconds: float = 10.0  # without any progress
+    in_flight_requests_max: int = 256  # a connection; more wait unread
+    in_flight_bytes_max: int = 16 * MIB  # a connection; more wait unread
+    output_bytes_max: int = 16 * MIB  # a connection; above it no request is read
+    drain_seconds: float = 10.0  # to finish what is in flight at SIGTERM
+
+    def of_clients(self) -> dict[str, int]:
+        """Those that a client must know, for HELLO."""
+        told = (
+            "payload_bytes_max",
+            "frame_bytes_max",
+            "batch_messages_max",
+            "consume_messages_max",
+            "consume_bytes_max",
+            "poll_ms_max",
+        )
+        return {name: getattr(self, name) for name in told}
+
+
+LIMIT_NAMES = tuple(field.name for field in fields(Limits))

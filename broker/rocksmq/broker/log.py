@@ -1,0 +1,209 @@
+"""The messages of all channels: the tail cache over the store, and reading by position.
+
+Owns no truth: a batch is in the cache, in the store, or in both, and always the same.
+Batches of a commit that is not written yet are in the cache only; `TailCache` keeps them
+until `TailCache.written`. Readers are bounded by the extent that the caller gives,
+so nothing that is not durable is read unless the caller asks for it.
+"""
+
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from rocksmq.protocol.batch import RecordBatch
+
+from .keys import batch_key
+from .records import Extent, StoredBatch
+from .store import Family, Store
+
+PARTIAL_READS_MAX = 64  # readers that stopped inside a batch and find it again without the store
+
+
+class Slice(NamedTuple):
+    """Messages ``start`` up to, not including, ``stop`` of ``batch``."""
+
+    batch: StoredBatch
+    start: int
+    stop: int
+
+    @property
+    def first_id(self) -> int:
+        return self.batch.first_id + self.start
+
+    @property
+    def columns(self) -> RecordBatch:
+        return self.batch.slice(self.start, self.stop)
+
+
+class Reading(NamedTuple):
+    """What a read found: slices in order, and the position behind them."""
+
+    slices: list[Slice]
+    count: int
+    next_position: int
+
+
+class Place(NamedTuple):
+    """Where a position lies: id of the first message at or after it, and how many messages lie before it."""
+
+    message_id: int
+    offset: int
+
+
+class _Tail:
+    """The newest batches of one channel, contiguous up to the channel's end."""
+
+    __slots__ = ("batches", "first_ids")
+
+    def __init__(self) -> None:
+        self.batches: deque[StoredBatch] = deque()
+        self.first_ids: deque[int] = deque()
+
+
+class TailCache:
+    """The newest batches, bounded in bytes over all channels; the oldest go first."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._tails: dict[int, _Tail] = {}
+        self._age: deque[tuple[int, StoredBatch]] = deque()  # oldest first; a dropped channel's stay until their turn
+        self._unwritten = 0  # so many of the newest must stay
+
+    def append(self, channel_number: int, batch: StoredBatch) -> None:
+        """Add the newest batch of a channel; it stays until `written` at least."""
+        tail = self._tails.get(channel_number)
+        if tail is None:
+            tail = self._tails[channel_number] = _Tail()
+        tail.batches.append(batch)
+        tail.first_ids.append(batch.first_id)
+        self._age.append((channel_number, batch))
+        self._bytes += len(batch.value)
+        self._unwritten += 1
+
+    def written(self) -> None:
+        """All batches so far are in the store."""
+        self._unwritten = 0
+        while self._bytes > self._bytes_max and self._age:
+            channel_number, batch = self._age.popleft()
+            self._bytes -= len(batch.value)
+            tail = self._tails.get(channel_number)
+            if tail is not None and tail.batches[0] is batch:
+                tail.batches.popleft()
+                tail.first_ids.popleft()
+                if not tail.batches:
+                    del self._tails[channel_number]
+
+    def roll_back(self) -> None:
+        """Forget the batches that were not written."""
+        for _ in range(self._unwritten):
+            channel_number, batch = self._age.pop()
+            self._bytes -= len(batch.value)
+            tail = self._tails.get(channel_number)
+            if tail is not None and tail.batches[-1] is batch:
+                tail.batches.pop()
+                tail.first_ids.pop()
+                if not tail.batches:
+                    del self._tails[channel_number]
+        self._unwritten = 0
+
+    def drop(self, channel_number: int) -> None:
+        """The channel is gone."""
+        self._tails.pop(channel_number, None)
+
+    def begin(self, channel_number: int) -> int | None:
+        """Id of the oldest message in the cache."""
+        tail = self._tails.get(channel_number)
+        return tail.first_ids[0] if tail else None
+
+    def batches(self, channel_number: int, position: int) -> Iterator[StoredBatch]:
+        """From the batch that holds ``position``, or the first behind it."""
+        tail = self._tails.get(channel_number)
+        if tail is None:
+            return
+        index = max(0, bisect_right(tail.first_ids, position) - 1)
+        if index < len(tail.batches) and tail.batches[index].end_id < position:
+            index += 1
+        yield from islice(tail.batches, index, None)
+
+
+class Log:
+    """Reads messages by position, from the cache where it can, else from the store."""
+
+    def __init__(self, store: Store, cache_bytes_max: int) -> None:
+        self.cache = TailCache(cache_bytes_max)
+        self._store = store
+        self._partial: OrderedDict[tuple[int, int], StoredBatch] = OrderedDict()
+
+    def batches(self, channel_number: int, position: int, extent: Extent) -> Iterator[StoredBatch]:
+        """Batches from the one that holds ``position``, or the first behind it, to the extent's end. Raises StorageFailed."""
+        position = max(position, extent.begin_id)
+        cached_from = self.cache.begin(channel_number)
+        if cached_from is None or position < cached_from:
+            end = min(extent.end_id + 1, cached_from or extent.end_id + 1)
+            key = batch_key(channel_number, position)
+            stored = self._store.scan(
+                Family.DATA, key, batch_key(channel_number, end), at_or_before=position > extent.begin_id
+            )
+            for found, value in stored:
+                if found[:8] != key[:8]:
+                    continue  # the channel before this one
+                batch = StoredBatch.decode(found, value)
+                if batch.end_id >= position:
+                    yield batch
+        for batch in self.cache.batches(channel_number, position):
+            if batch.first_id > extent.end_id:
+                return
+            yield batch
+
+    def read(self, channel_number: int, position: int, extent: Extent, count_max: int, bytes_max: int) -> Reading:
+        """At most ``count_max`` messages and ``bytes_max`` bytes from ``position`` on, but one at least if there is one."""
+        slices: list[Slice] = []
+        count = size = 0
+        if position > extent.end_id:
+            return Reading(slices, 0, position)
+        for batch in self._resumed(channel_number, position, extent):
+            start = max(0, position - batch.first_id)
+            stop = min(batch.count, start + count_max - count)
+            size_all = batch.columns.size
+            if size + size_all <= bytes_max:
+                size += size_all
+            else:
+                fitting = batch.stop_within(start, stop, bytes_max - size)
+                stop = max(fitting, start + 1) if not slices else fitting
+                size = bytes_max
+            if stop == start:
+                break
+            slices.append(Slice(batch, start, stop))
+            count += stop - start
+            position = batch.first_id + stop
+            if stop < batch.count:
+                self._remember(channel_number, position, batch)
+                break
+            if count >= count_max or size >= bytes_max:
+                break
+        return Reading(slices, count, position)
+
+    def place(self, channel_number: int, position: int, extent: Extent) -> Place:
+        """Where ``position`` lies; behind the end: the extent's end."""
+        if position <= extent.end_id and extent.end_offset > extent.begin_offset:
+            for batch in self.batches(channel_number, position, extent):
+                index = max(0, position - batch.first_id)
+                return Place(batch.first_id + index, batch.base_offset + index)
+        return Place(extent.end_id + 1, extent.end_offset)
+
+    def _resumed(self, channel_number: int, position: int, extent: Extent) -> Iterator[StoredBatch]:
+        partial = self._partial.pop((channel_number, position), None)
+        if partial is not None:
+            yield partial
+            position = partial.end_id + 1
+        if position <= extent.end_id:
+            yield from self.batches(channel_number, position, extent)
+
+    def _remember(self, channel_number: int, position: int, batch: StoredBatch) -> None:
+        self._partial[channel_number, position] = batch
+        if len(self._partial) > PARTIAL_READS_MAX:
+            self._partial.popitem(last=False)
+

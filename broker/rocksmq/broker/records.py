@@ -1,0 +1,243 @@
+"""Values in RocksDB: how each record's bytes are laid out, and the check of its CRC.
+
+A stored batch, numbers little-endian (its key: keys.batch_key):
+
+     0  u8   version, 1
+     1  u8   flags: 1 = with headers
+     2  u16  0
+     4  u64  base_offset: messages ever appended to the channel before this batch
+    12  u32  count
+    16  u32  bytes of payloads
+    20  u32  crc32c over the key, bytes 0..20 and bytes 24..end
+    24  lengths, [header_lengths,] payloads, [headers]: the columns as they came (SPEC §4)
+
+The small records are CBOR arrays that begin with their version, or fixed structs.
+"""
+
+from itertools import accumulate
+from struct import Struct
+from typing import Any, NamedTuple
+
+from crc32c import crc32c
+
+from rocksmq.protocol.batch import LENGTH_BYTES, RecordBatch, unpack_lengths
+from rocksmq.protocol.cbor import decode_value, encode_value
+from rocksmq.protocol.errors import StorageFailed
+
+from .keys import batch_key
+
+VERSION = 1
+WITH_HEADERS = 1
+HEAD_BYTES = 24
+_HEAD = Struct("<BBHQII")
+_CRC = Struct("<I")
+_EXTENT = Struct("<BQQQQQ")
+_PRODUCED = Struct("<QQI")
+
+
+class StoredBatch:
+    """One produce as it lies in the store: its head, and views of its columns."""
+
+    __slots__ = ("base_offset", "columns", "count", "first_id", "value")
+
+    def __init__(self, first_id: int, base_offset: int, columns: RecordBatch, value: bytes) -> None:
+        self.first_id = first_id
+        self.base_offset = base_offset
+        self.count = columns.count
+        self.columns = columns
+        self.value = value
+
+    @property
+    def end_id(self) -> int:
+        """Id of the last message."""
+        return self.first_id + self.count - 1
+
+    @classmethod
+    def encode(cls, channel_number: int, first_id: int, base_offset: int, batch: RecordBatch) -> tuple[bytes, "StoredBatch"]:
+        """Key and record of ``batch``; its columns are copied, once."""
+        key = batch_key(channel_number, first_id)
+        with_headers = batch.headers is not None and batch.header_lengths is not None
+        flags = WITH_HEADERS if with_headers else 0
+        head = _HEAD.pack(VERSION, flags, 0, base_offset, batch.count, len(batch.payloads))
+        columns = [batch.lengths, batch.payloads]
+        if batch.headers is not None and batch.header_lengths is not None:
+            columns = [batch.lengths, batch.header_lengths, batch.payloads, batch.headers]
+        crc = crc32c(head, crc32c(key))
+        for column in columns:
+            crc = crc32c(column, crc)
+        value = b"".join((head, _CRC.pack(crc), *columns))
+        return key, cls(first_id, base_offset, _columns_of(value, batch.count, len(batch.payloads), with_headers), value)
+
+    @classmethod
+    def decode(cls, key: bytes, value: bytes) -> "StoredBatch":
+        """The record under ``key``. Raises StorageFailed when its bytes are not what was written."""
+        if len(value) < HEAD_BYTES or value[0] != VERSION:
+            raise StorageFailed(f"the record {key.hex()} has an unknown version: run `rocksmq check` on the data directory")
+        view = memoryview(value)
+        crc = crc32c(view[HEAD_BYTES:], crc32c(view[: _HEAD.size], crc32c(key)))
+        if crc != _CRC.unpack_from(value, _HEAD.size)[0]:
+            raise StorageFailed(f"the record {key.hex()} is damaged on disk: run `rocksmq check` on the data directory")
+        _, flags, _, base_offset, count, payload_bytes = _HEAD.unpack_from(value)
+        first_id = int.from_bytes(key[8:], "big")
+        return cls(first_id, base_offset, _columns_of(value, count, payload_bytes, bool(flags & WITH_HEADERS)), value)
+
+    def slice(self, start: int, stop: int) -> RecordBatch:
+        """Columns of messages ``start`` up to, not including, ``stop``, as views."""
+        whole = self.columns
+        if start == 0 and stop == self.count:
+            return whole
+        header_lengths = headers = None
+        if whole.header_lengths is not None and whole.headers is not None:
+            header_lengths, headers = _cut(whole.header_lengths, whole.headers, start, stop)
+        return RecordBatch(stop - start, *_cut(whole.lengths, whole.payloads, start, stop), header_lengths, headers)
+
+    def stop_within(self, start: int, stop: int, bytes_max: int) -> int:
+        """The last stop up to ``stop`` with at most ``bytes_max`` of payloads and headers from ``start``; maybe ``start``."""
+        sizes = unpack_lengths(self.columns.lengths)[start:stop]
+        if self.columns.header_lengths is not None:
+            header_sizes = unpack_lengths(self.columns.header_lengths)[start:stop]
+            totals = accumulate(a + b for a, b in zip(sizes, header_sizes, strict=True))
+        else:
+            totals = accumulate(sizes)
+        for index, total in enumerate(totals):
+            if total > bytes_max:
+                return start + index
+        return stop
+
+
+def _columns_of(value: bytes, count: int, payload_bytes: int, with_headers: bool) -> RecordBatch:
+    view = memoryview(value)
+    payloads = HEAD_BYTES + count * LENGTH_BYTES * (2 if with_headers else 1)
+    headers = payloads + payload_bytes
+    return RecordBatch(
+        count,
+        view[HEAD_BYTES : HEAD_BYTES + count * LENGTH_BYTES],
+        view[payloads:headers],
+        view[HEAD_BYTES + count * LENGTH_BYTES : payloads] if with_headers else None,
+        view[headers:] if with_headers else None,
+    )
+
+
+def _cut(lengths: Any, content: Any, start: int, stop: int) -> tuple[memoryview, memoryview]:
+    before = sum(unpack_lengths(lengths[: start * LENGTH_BYTES]))
+    part = lengths[start * LENGTH_BYTES : stop * LENGTH_BYTES]
+    return part, content[before : before + sum(unpack_lengths(part))]
+
+
+class ChannelSettings(NamedTuple):
+    """What a channel was created with."""
+
+    name: str
+    request_id: bytes
+    created_ms: int
+    durability: str | None
+    retention: dict[str, int] | None
+    owner: list[str] | None
+
+    def encode(self) -> bytes:
+        return encode_value([VERSION, *self])
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ChannelSettings":
+        return cls(*_fields(data, "channel"))
+
+
+class Extent(NamedTuple):
+    """What a channel holds. It outlives the messages: an empty channel keeps its end.
+
+    Offsets count messages ever appended; ``begin_id`` is ``end_id + 1`` when there are none.
+    """
+
+    begin_id: int
+    end_id: int
+    begin_offset: int
+    end_offset: int
+    byte_count: int
+
+    def appended(self, first_id: int, count: int, size: int) -> "Extent":
+        """With ``count`` messages of ``size`` bytes more."""
+        assert first_id > self.end_id, "ids rise"
+        begin_id = first_id if self.begin_offset == self.end_offset else self.begin_id
+        return Extent(begin_id, first_id + count - 1, self.begin_offset, self.end_offset + count, self.byte_count + size)
+
+    def encode(self) -> bytes:
+        return _EXTENT.pack(VERSION, *self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Extent":
+        version, *fields = _EXTENT.unpack(data)
+        _check_version(version, "extent")
+        return cls(*fields)
+
+
+EMPTY_EXTENT = Extent(1, 0, 0, 0, 0)
+
+
+class LastSeek(NamedTuple):
+    """A group's last seek and its answer, for a repeat of it."""
+
+    request_id: bytes
+    position: int
+    outcome: int
+    generation: int
+
+
+class ConsumerEntry(NamedTuple):
+    """What a consumer id was last handed: its number, and ``count`` messages from ``begin`` up to, not including, ``end``."""
+
+    number: int
+    begin: int
+    end: int
+    count: int
+    generation: int
+    last_use: int  # the present id at that time
+
+
+class GroupState(NamedTuple):
+    """A consumer group. ``position`` is the id of the next message to read, ``offset`` how many lie before it."""
+
+    channel_number: int
+    creation_id: int
+    request_id: bytes
+    position: int
+    offset: int
+    generation: int
+    metadata: bytes
+    last_seek: LastSeek | None
+    consumers: dict[bytes, ConsumerEntry]
+    forgotten: int  # last use of the latest consumer entry that was forgotten
+
+    def encode(self) -> bytes:
+        return encode_value([VERSION, *self])
+
+    @classmethod
+    def decode(cls, data: bytes) -> "GroupState":
+        *fields, last_seek, consumers, forgotten = _fields(data, "group")
+        entries = {consumer: ConsumerEntry(*entry) for consumer, entry in consumers.items()}
+        return cls(*fields, None if last_seek is None else LastSeek(*last_seek), entries, forgotten)
+
+
+class ProducedEntry(NamedTuple):
+    """One produce that a producer's repeat is answered from."""
+
+    number: int
+    first_id: int
+    count: int
+
+    def encode(self) -> bytes:
+        return _PRODUCED.pack(*self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ProducedEntry":
+        return cls(*_PRODUCED.unpack(data))
+
+
+def _fields(data: bytes, kind: str) -> list[Any]:
+    version, *fields = decode_value(data)
+    _check_version(version, kind)
+    return fields
+
+
+def _check_version(version: int, kind: str) -> None:
+    if version != VERSION:
+        raise StorageFailed(f"a {kind} record has version {version}; this broker reads {VERSION}")

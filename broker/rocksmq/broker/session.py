@@ -1,0 +1,143 @@
+"""One client's conversation: HELLO first, then requests to the core and replies back, in any order.
+
+Owns what is in flight on a connection, and bounds it. Turns frames into typed requests, and
+replies and errors into frames; a bug becomes InternalError with its text in the log only.
+"""
+
+import logging
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+
+from rocksmq.protocol.cbor import decode
+from rocksmq.protocol.errors import InternalError, ProtocolError, RocksMQError, UnsupportedVersion
+from rocksmq.protocol.operations import (
+    HELLO,
+    MAGIC,
+    NO_CORRELATION,
+    PING,
+    VERSION_MAX,
+    VERSION_MIN,
+    Empty,
+    Hello,
+    HelloReply,
+    decode_request,
+    encode_error,
+    encode_reply,
+)
+
+from .connection import Connection
+from .core import Core
+from .waiters import Waiter
+
+logger = logging.getLogger("rocksmq.broker")
+
+
+class Registry(Protocol):
+    """Who is connected; the newest connection of a client wins."""
+
+    def register(self, client_id: bytes, session: "Session") -> None:
+        """End the older connection of ``client_id``, if any."""
+        ...
+
+
+class Session:
+    """The state of one connection above its frames."""
+
+    def __init__(self, connection: Connection, core: Core, registry: Registry, version: str) -> None:
+        self.connection = connection
+        self.client_id: bytes | None = None  # None before HELLO
+        self._core = core
+        self._registry = registry
+        self._version = version
+        self._in_flight: dict[int, int] = {}  # correlation id -> bytes of the request
+        self._in_flight_bytes = 0
+        self._waiters: dict[int, Waiter] = {}
+        self._finished = trio.Event()
+
+    # -- as the connection's receiver --------------------------------------------
+
+    @property
+    def must_wait(self) -> bool:
+        limits = self.connection.limits
+        return (
+            len(self._in_flight) >= limits.in_flight_requests_max
+            or self._in_flight_bytes >= limits.in_flight_bytes_max
+            or self._core.committer.is_full
+        )
+
+    async def may_go_on(self) -> None:
+        if self._core.committer.is_full:
+            await self._core.committer.room()
+        else:
+            await self._finished.wait()
+
+    def receive(self, body: memoryview) -> None:
+        op, correlation, request = decode_request(decode(body))
+        if correlation in self._in_flight:
+            raise ProtocolError(f"correlation id {correlation} is in use by an unanswered request")
+        if self.client_id is None:
+            if op is not HELLO:
+                raise ProtocolError(f"the first frame is HELLO, not {op.name}")
+            self._hello(correlation, request)
+        elif op is PING:
+            self.connection.send(encode_reply(correlation, Empty()))
+        elif op is HELLO:
+            raise ProtocolError("HELLO is sent once, first")
+        else:
+            self._submit(correlation, request, len(body))
+
+    def refuse(self, error: ProtocolError) -> None:
+        self.connection.send(encode_error(NO_CORRELATION, error))
+
+    # -- requests ----------------------------------------------------------------
+
+    def _hello(self, correlation: int, hello: Hello) -> None:
+        if hello.magic != MAGIC:
+            raise ProtocolError("this is not a RocksMQ client: HELLO begins with the text 'RocksMQ'")
+        version = min(VERSION_MAX, hello.version_max)
+        if version < max(VERSION_MIN, hello.version_min):
+            error = UnsupportedVersion(
+                f"this broker speaks protocol versions {VERSION_MIN} to {VERSION_MAX}, the client"
+                f" {hello.version_min} to {hello.version_max}: upgrade the older of the two"
+            )
+            self.connection.send(encode_error(correlation, error))
+            self.connection.close()
+            return
+        self.client_id = hello.client_id
+        self._registry.register(hello.client_id, self)
+        self.connection.decoder.frame_bytes_max = self.connection.limits.frame_bytes_max
+        reply = HelloReply(
+            version, self._version, str(self._core.durability), self._core.limits.of_clients(), self._core.ids.present_id
+        )
+        self.connection.send(encode_reply(correlation, reply))
+
+    def _submit(self, correlation: int, request: Any, size: int) -> None:
+        self._in_flight[correlation] = size
+        self._in_flight_bytes += size
+        try:
+            waiter = self._core.submit(request, partial(self._answer, correlation))
+        except Exception:
+            logger.exception("a bug: %s could not be handled", type(request).__name__)
+            self._answer(correlation, InternalError("the broker met a bug; its log has the details"))
+            return
+        if waiter is not None:
+            self._waiters[correlation] = waiter
+
+    def _answer(self, correlation: int, reply: Any) -> None:
+        """As ``done`` of the core."""
+        self._in_flight_bytes -= self._in_flight.pop(correlation, 0)
+        self._waiters.pop(correlation, None)
+        encode = encode_error if isinstance(reply, RocksMQError) else encode_reply
+        self.connection.send(encode(correlation, reply))
+        self._finished.set()
+        self._finished = trio.Event()
+
+    def end(self) -> None:
+        """The connection is over: nobody waits for its long polls any more. What was accepted is still done."""
+        for waiter in self._waiters.values():
+            self._core.waiters.cancel(waiter)
+        self._waiters.clear()
+        self.connection.close()
+        self._finished.set()

@@ -1,0 +1,184 @@
+"""The one place that touches RocksDB: open, write, sync, read, compact.
+
+Owns the database and the translation of its errors. Knows bytes only: what keys and
+values mean stands in `keys` and `records`. Used from the loop's thread, except for `sync`
+and `compact`, which release the GIL and may run in a thread of their own.
+"""
+
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+)
+
+from rocksmq.protocol.errors import DiskFull, StorageFailed
+
+MIB = 1 << 20
+MEMTABLE_BYTES = 64 * MIB
+MEMTABLE_BYTES_ALL = 192 * MIB
+WAL_BYTES_MAX = 128 * MIB  # bounds the replay at start: 3.5 s a GB
+BLOCK_CACHE_BYTES = 64 * MIB
+WAL_FILES_RECYCLED = 4  # fdatasync without a change of the file's size
+
+
+class Family(IntEnum):
+    """Column families."""
+
+    DATA = 0
+    META = 1
+
+
+class Put(NamedTuple):
+    family: Family
+    key: bytes
+    value: bytes
+
+
+class Delete(NamedTuple):
+    family: Family
+    key: bytes
+
+
+class DeleteRange(NamedTuple):
+    """Every key from ``begin`` up to, not including, ``end``."""
+
+    family: Family
+    begin: bytes
+    end: bytes
+
+
+Change: TypeAlias = Put | Delete | DeleteRange
+
+
+class DirectoryInUse(Exception):
+    """Another process holds the data directory."""
+
+
+class DataRefused(Exception):
+    """The data directory cannot be opened without losing what was acknowledged, or not by this version."""
+
+
+def _options(cache: Cache) -> Options:
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_block_size(32 * 1024)
+    table.set_format_version(5)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_max_write_buffer_number(3)
+    options.set_db_write_buffer_size(MEMTABLE_BYTES_ALL)
+    options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_recycle_log_file_num(WAL_FILES_RECYCLED)
+    options.set_max_background_jobs(2)
+    options.set_bytes_per_sync(MIB)
+    options.set_wal_bytes_per_sync(MIB)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_bottommost_compression_type(DBCompressionType.zstd())
+    options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_paranoid_checks(True)
+    options.set_max_open_files(1_000)
+    options.set_max_log_file_size(16 * MIB)
+    options.set_keep_log_file_num(5)
+    return options
+
+
+class Store:
+    """A RocksDB with the families of `Family`.
+
+    Errors: DiskFull (nothing was written; heals by itself) and StorageFailed (written or
+    not: unknown; no write succeeds until the store is opened anew).
+    """
+
+    def __init__(self, directory: Path) -> None:
+        cache = Cache(BLOCK_CACHE_BYTES)
+        try:
+            self._db = Rdict(
+                str(directory), _options(cache), column_families={f.name.lower(): _options(cache) for f in Family}
+            )
+        except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
+            if "lock" in str(error).lower():
+                raise DirectoryInUse(f"another process holds the database in {directory}") from error
+            raise DataRefused(f"RocksDB cannot open {directory}: {error}") from error
+        self._handles = [self._db.get_column_family_handle(f.name.lower()) for f in Family]
+        self._families = [self._db.get_column_family(f.name.lower()) for f in Family]
+
+    def write(self, changes: Iterable[Change]) -> None:
+        """Apply ``changes`` in order, all or none. Readable at once; survives kill -9, and a power cut only after `sync`."""
+        batch = WriteBatch(raw_mode=True)
+        for change in changes:
+            handle = self._handles[change.family]
+            if isinstance(change, Put):
+                batch.put(change.key, change.value, handle)
+            elif isinstance(change, Delete):
+                batch.delete(change.key, handle)
+            else:
+                batch.delete_range(change.begin, change.end, handle)
+        try:
+            self._db.write(batch)
+        except Exception as error:
+            if "no space left" in str(error).lower():
+                raise DiskFull("the broker's disk is full: nothing was stored; free space on it, then it goes on by itself") from error
+            raise StorageFailed(f"the database refused a write: {error}") from error
+
+    def sync(self) -> None:
+        """Make everything written so far durable (fdatasync of the WAL). Raises StorageFailed."""
+        try:
+            self._db.flush_wal(True)
+        except Exception as error:
+            raise StorageFailed(f"the database could not sync its log: {error}") from error
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        """The value of ``key``. Raises StorageFailed."""
+        try:
+            value: bytes | None = self._families[family].get(key)
+        except Exception as error:
+            raise StorageFailed(f"the database could not read: {error}") from error
+        return value
+
+    def scan(self, family: Family, begin: bytes, end: bytes, *, at_or_before: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values from ``begin`` up to, not including, ``end``, in order.
+
+        With ``at_or_before`` it starts one earlier if ``begin`` itself is missing: with the last key before it.
+        """
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        options.fill_cache(False)
+        try:
+            entries = self._families[family].iter(options)
+            if at_or_before:
+                entries.seek_for_prev(begin)
+                if not entries.valid():
+                    entries.seek(begin)
+            else:
+                entries.seek(begin)
+            while entries.valid():
+                yield entries.key(), entries.value()
+                entries.next()
+            entries.status()
+        except Exception as error:
+            raise StorageFailed(f"the database could not read: {error}") from error
+
+    def compact(self, family: Family, begin: bytes, end: bytes) -> None:
+        """Give the disk back what was deleted from ``begin`` to ``end``. Takes seconds: call it in a thread."""
+        self._families[family].compact_range(begin, end)
+
+    def close(self) -> None:
+        """Give the database up. RocksDB lets go of it once its last handle is gone."""
+        for family in self._families:
+            family.close()
+        self._families.clear()
+        self._handles.clear()
+        self._db.close()
+        del self._db

@@ -1,0 +1,83 @@
+"""Long polls that found nothing yet: who waits on which channel, and until when.
+
+Level-triggered: a waiter is kept with the attempt that was made for it, and the attempt is simply
+made again whenever there may be more; nothing is decided from the event itself.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import count
+
+import trio
+
+from .commit import Commit, Done
+
+
+class Waiter:
+    """One parked request, on one channel.
+
+    ``attempt(commit, sealing)`` answers it if it can and says whether it did; with ``sealing`` it may claim
+    what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error.
+    """
+
+    __slots__ = ("attempt", "channel_number", "done", "expire")
+
+    def __init__(
+        self, channel_number: int, attempt: Callable[[Commit, bool], bool], expire: Callable[[], None], done: Done
+    ) -> None:
+        self.channel_number = channel_number
+        self.attempt = attempt
+        self.expire = expire
+        self.done = done
+
+
+class Waiters:
+    """All parked requests, first come first served a channel."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, OrderedDict[Waiter, None]] = {}
+        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._order = count()
+        self._sooner = trio.Event()
+
+    def park(self, waiter: Waiter, seconds: float) -> None:
+        """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed."""
+        self._waiting.setdefault(waiter.channel_number, OrderedDict())[waiter] = None
+        deadline = trio.current_time() + seconds
+        heappush(self._deadlines, (deadline, next(self._order), waiter))
+        if self._deadlines[0][2] is waiter:
+            self._sooner.set()
+
+    def cancel(self, waiter: Waiter) -> bool:
+        """Forget it without an answer; whether it still waited."""
+        waiting = self._waiting.get(waiter.channel_number)
+        if waiting is None or waiter not in waiting:
+            return False
+        del waiting[waiter]
+        if not waiting:
+            del self._waiting[waiter.channel_number]
+        return True
+
+    def of(self, channel_number: int) -> Iterator[Waiter]:
+        """Those on a channel, in the order they came."""
+        return iter(tuple(self._waiting.get(channel_number, ())))
+
+    def __iter__(self) -> Iterator[Waiter]:
+        for waiting in tuple(self._waiting.values()):
+            yield from tuple(waiting)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    async def run(self) -> None:
+        """Expire waiters at their deadlines, for ever."""
+        while True:
+            self._sooner = trio.Event()
+            deadline = self._deadlines[0][0] if self._deadlines else float("inf")
+            with trio.move_on_at(deadline):
+                await self._sooner.wait()
+            while self._deadlines and self._deadlines[0][0] <= trio.current_time():
+                waiter = heappop(self._deadlines)[2]
+                if self.cancel(waiter):
+                    waiter.expire()

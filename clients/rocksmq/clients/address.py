@@ -1,0 +1,44 @@
+"""Where the broker is: the URL of the client, `rocksmq://[token@]host[:port]`."""
+
+import os
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from rocksmq.protocol.errors import InvalidRequest
+
+PORT = 7660
+DEFAULT_URL = f"rocksmq://127.0.0.1:{PORT}"
+URL_VARIABLE = "ROCKSMQ_URL"
+
+
+class Address(NamedTuple):
+    """A broker's address; the token is never shown."""
+
+    host: str
+    port: int
+    tls: bool
+    token: str | None
+
+    def __str__(self) -> str:
+        return f"{'rocksmqs' if self.tls else 'rocksmq'}://{self.host}:{self.port}"
+
+    __repr__ = __str__
+
+    @classmethod
+    def parse(cls, url: str | None) -> "Address":
+        """From ``url``, else the environment's ROCKSMQ_URL, else the default. Raises InvalidRequest."""
+        text = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+        wanted = "rocksmq://[token@]host[:port], for example rocksmq://127.0.0.1:7660"
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            raise InvalidRequest(f"the URL is not of the form {wanted}: its host or port cannot be read") from None
+        if parts.scheme not in ("rocksmq", "rocksmqs") or not parts.hostname:
+            raise InvalidRequest(f"the URL is not of the form {wanted}: it begins with {text.split(':')[0][:20]!r}")
+        if parts.path not in ("", "/") or parts.query or parts.fragment or parts.password is not None:
+            raise InvalidRequest(f"the URL is not of the form {wanted}: nothing may follow the port, and no password")
+        if parts.scheme == "rocksmqs":
+            raise InvalidRequest("rocksmqs:// (TLS) is not supported by this version: use rocksmq:// on a trusted network")
+        token = unquote(parts.username) if parts.username else None
+        return cls(parts.hostname, PORT if port is None else port, parts.scheme == "rocksmqs", token)

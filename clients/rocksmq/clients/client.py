@@ -1,0 +1,414 @@
+"""The blocking client: one method a call of the contract, over one shared connection.
+
+Owns the connection and its renewal, identities, and turning wire replies into what users see.
+Admin calls and fetch are resent until the call's deadline; they carry what makes a repeat
+harmless. A produce or consume whose connection is lost raises ConnectionFailed.
+"""
+
+import os
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from rocksmq.protocol.errors import (
+    ConnectionFailed,
+    ChannelNotFound,
+    GroupNotFound,
+    InvalidRequest,
+    OutOfSequence,
+    RocksMQError,
+    Timeout,
+)
+from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
+from rocksmq.protocol.names import checked_name
+from rocksmq.protocol.operations import (
+    POLL_MS_MAX,
+    Commit,
+    Consume,
+    CreateChannel,
+    CreateGroup,
+    DescribeChannel,
+    DescribeGroup,
+    DestroyChannel,
+    DestroyGroup,
+    Empty,
+    Fetch,
+    ListChannels,
+    ListGroups,
+    Outcome,
+    Produce,
+    Seek,
+)
+
+from .address import Address
+from .connection import Connection
+from .deadline import Deadline, checked_timeout
+from .identities import Identity, IdentityPool
+from .models import ChannelInfo, GroupInfo, OwnerDescription, SeekOutcome, SeekResult, ServerInfo
+from .pipeline import Pipeline
+
+MAX_BYTES = 4 << 20  # of a consume or fetch, when the caller names none
+RETRY_SECONDS = 0.05
+RETRY_SECONDS_MAX = 1.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Client:
+    """A client of one broker; a context manager; may be shared by threads.
+
+        with Client("rocksmq://127.0.0.1:7660") as mq:
+            mq.create_channel("orders")
+            ids = mq.produce("orders", [b"one", b"two"])
+
+    Durations are seconds; None waits for ever, 0 polls. ``timeout`` is every call's deadline, to which consume
+    and fetch add their own. Connecting is retried until the deadline, at first and whenever
+    the connection was lost. Every method may raise ConnectionFailed and Timeout, and each of RocksMQError that
+    its docstring names.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        timeout: float | None = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+        client_name: str | None = None,
+    ) -> None:
+        self._address = Address.parse(url)
+        if ssl_context is not None:
+            raise InvalidRequest("TLS is not supported by this version: leave ssl_context out")
+        self._timeout = checked_timeout(timeout)
+        self._token = token if token is not None else self._address.token
+        self._name = client_name or f"{socket.gethostname()}:{os.getpid()}"
+        self._id = secrets.token_bytes(16)
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._closed = False
+        self._present_id = 0
+        self._producers = IdentityPool(lambda: self._present_id)
+        self._consumers = IdentityPool(lambda: self._present_id)
+        self._connected(self._deadline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._address}{', closed' if self._closed else ''}>"
+
+    def close(self) -> None:
+        """End the connection; calls that wait in other threads raise ConnectionFailed. Never blocks; may be repeated."""
+        self._closed = True
+        if self._connection is not None:
+            self._connection.close()
+
+    # -- channels ------------------------------------------------------------------
+
+    def create_channel(
+        self,
+        channel: str,
+        *,
+        durability: str | None = None,
+        retention: Mapping[str, Any] | None = None,
+        owner: OwnerDescription | None = None,
+    ) -> bool:
+        """Create a channel; True if it was created, False if it existed: then its data and settings stay.
+
+        ``durability``: ``"fsync"``, ``"interval:<ms>"`` or ``"os"``; None is the broker's. Durable when it returns.
+        Raises InvalidRequest, LimitExceeded.
+        """
+        checked_name("channel", channel)
+        if retention:
+            raise InvalidRequest("retention is not supported by this version: leave it out")
+        parts = None if owner is None else [owner.role, owner.address, owner.description_text]
+        request = CreateChannel(channel, durability, None, parts, secrets.token_bytes(16))
+        created: bool = self._call(request).created
+        return created
+
+    def destroy_channel(self, channel: str, *, missing_ok: bool = False) -> None:
+        """Delete a channel with its messages, groups and positions; the disk gets the space back. Waiting readers get ChannelNotFound.
+
+        Raises ChannelNotFound unless ``missing_ok``.
+        """
+        checked_name("channel", channel)
+        deadline = self._deadline()
+        try:
+            number = self._call(DescribeChannel(channel), deadline).number
+        except ChannelNotFound:
+            if missing_ok:
+                return
+            raise
+        self._call(DestroyChannel(channel, number), deadline)
+        self._producers.clear(channel)
+
+    def list_channels(self, prefix: str = "") -> list[str]:
+        """Names of all channels that start with ``prefix``, sorted."""
+        return self._pages(lambda after: ListChannels(prefix, after))
+
+    def describe_channel(self, channel: str) -> ChannelInfo:
+        """What the channel holds, as readers see it. Raises ChannelNotFound."""
+        checked_name("channel", channel)
+        deadline = self._deadline()
+        found = self._call(DescribeChannel(channel), deadline)
+        owner = None if found.owner is None else OwnerDescription(*found.owner)
+        return ChannelInfo(
+            name=channel,
+            owner=owner,
+            created_at=_EPOCH + timedelta(milliseconds=found.created_ms),
+            begin_id=found.begin_id if found.message_count else None,
+            end_id=found.end_id if found.message_count else None,
+            message_count=found.message_count,
+            byte_count=found.byte_count,
+            durability=found.durability,
+            retention=found.retention,
+            groups=self._pages(lambda after: ListGroups(channel, after), deadline),
+        )
+
+    # -- consumer groups -------------------------------------------------------------
+
+    def create_consumer_group(self, channel: str, group: str, *, start: Start = "earliest") -> bool:
+        """Create a group; True if it was created, False if it existed: then its position stays.
+
+        ``start``: ``"earliest"``, ``"latest"``, an id, or an aware datetime. Raises ChannelNotFound, InvalidRequest, LimitExceeded.
+        """
+        checked_name("channel", channel)
+        checked_name("group", group)
+        created: bool = self._call(CreateGroup(channel, group, *start_of(start), secrets.token_bytes(16))).created
+        return created
+
+    def destroy_consumer_group(self, channel: str, group: str, *, missing_ok: bool = False) -> None:
+        """Delete a group and its position. Raises ChannelNotFound, and GroupNotFound unless ``missing_ok``."""
+        checked_name("channel", channel)
+        checked_name("group", group)
+        deadline = self._deadline()
+        try:
+            creation_id = self._call(DescribeGroup(channel, group), deadline).creation_id
+        except GroupNotFound:
+            if missing_ok:
+                return
+            raise
+        self._call(DestroyGroup(channel, group, creation_id), deadline)
+        self._consumers.clear((channel, group))
+
+    def list_consumer_groups(self, channel: str) -> list[str]:
+        """Names of the channel's groups, sorted. Raises ChannelNotFound."""
+        checked_name("channel", channel)
+        return self._pages(lambda after: ListGroups(channel, after))
+
+    def describe_consumer_group(self, channel: str, group: str) -> GroupInfo:
+        """The group's position and its exact lag. Raises ChannelNotFound, GroupNotFound."""
+        checked_name("channel", channel)
+        checked_name("group", group)
+        found = self._call(DescribeGroup(channel, group))
+        return GroupInfo(
+            channel, group, found.position, found.lag_messages, found.lag_ms / 1000, found.generation, found.metadata
+        )
+
+    # -- messages --------------------------------------------------------------------
+
+    def produce(self, channel: str, messages: Iterable[Outgoing], *, headers: Mapping[str, bytes] | None = None) -> range:
+        """Append messages as one atomic batch; their ids, in order. Durable when it returns.
+
+        ``messages``: bytes-like or `OutgoingMessage`; ``headers`` go on each that has none of its own. Nothing given: ``range(0)``.
+        Raises TypeError for text, ChannelNotFound, MessageTooLarge, LimitExceeded, Overloaded, DiskFull: nothing was stored.
+        After Timeout, ConnectionFailed, StorageFailed, OutOfSequence or InternalError it is unknown whether the batch was.
+        """
+        checked_name("channel", channel)
+        if isinstance(messages, (bytes, bytearray, memoryview, str)):
+            raise TypeError("messages is a list of payloads: wrap a single one, produce(channel, [payload])")
+        batch = pack_messages(messages, headers)
+        if not batch.count:
+            return range(0)
+        batch.check(
+            messages_max=self.server.limits["batch_messages_max"], payload_bytes_max=self.server.limits["payload_bytes_max"]
+        )
+        deadline = self._deadline()
+
+        def send(producer: Identity) -> range:
+            request = Produce(channel, producer.id, producer.number, *batch)
+            first_id: int = self._call_once(request, deadline).first_id
+            producer.number += 1
+            return range(first_id, first_id + batch.count)
+
+        return self._with_identity(self._producers, channel, send)
+
+    def consume(
+        self, channel: str, group: str, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0
+    ) -> MessageBatch:
+        """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout``.
+
+        A batch that is not empty holds one message at least, whatever ``max_bytes`` says. Raises ChannelNotFound, GroupNotFound,
+        InvalidRequest. After any other error the messages may be handed out again.
+        """
+        checked_name("channel", channel)
+        checked_name("group", group)
+        count, size = _checked_bounds(max_messages, max_bytes)
+
+        def poll(consumer: Identity) -> MessageBatch:
+            def once(wait_ms: int, deadline: Deadline) -> MessageBatch:
+                request = Consume(channel, group, consumer.id, consumer.number, count, size, wait_ms)
+                return MessageBatch(self._call_once(request, deadline))
+
+            batch = self._poll(once, timeout)
+            if batch:
+                consumer.number += 1
+            return batch
+
+        return self._with_identity(self._consumers, (channel, group), poll)
+
+    def fetch(
+        self, channel: str, start: Start, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0
+    ) -> MessageBatch:
+        """Messages from ``start`` on, without a group; moves nothing. An empty batch's ``next_position`` is where to go on.
+
+        ``start``: an id, ``"earliest"``, ``"latest"`` (what comes from now on), or an aware datetime. Raises ChannelNotFound, InvalidRequest.
+        """
+        checked_name("channel", channel)
+        count, size = _checked_bounds(max_messages, max_bytes)
+        position = start_of(start)
+
+        def once(wait_ms: int, deadline: Deadline) -> MessageBatch:
+            nonlocal position
+            batch = MessageBatch(self._call(Fetch(channel, *position, count, size, wait_ms), deadline))
+            position = start_of(batch.next_position)
+            return batch
+
+        return self._poll(once, timeout)
+
+    def commit(self, channel: str, group: str, position: int, *, generation: int | None = None, metadata: bytes = b"") -> None:
+        """Move the group's position forward to ``position``, the next id to read; durable when it returns.
+
+        Below the present position: no effect, use seek. Raises InvalidRequest beyond the end, Conflict for another generation.
+        """
+        checked_name("channel", channel)
+        checked_name("group", group)
+        start_of(position)
+        self._call(Commit(channel, group, position, generation, bytes(metadata)))
+
+    def seek(self, channel: str, group: str, to: Start) -> SeekResult:
+        """Move the group's position anywhere, inclusive: the next consume returns that message. Durable when it returns.
+
+        Outcome ``exact``; ``next`` (not there: the first message after it; a datetime: the first at or after it); ``earliest``
+        (asked for, or below the first kept); ``latest`` (asked for, past the end, or an empty channel).
+        """
+        checked_name("channel", channel)
+        checked_name("group", group)
+        sought = self._call(Seek(channel, group, *start_of(to), secrets.token_bytes(16)))
+        return SeekResult(sought.position, SeekOutcome(Outcome(sought.outcome).name.lower()), sought.generation)
+
+    # -- the broker ------------------------------------------------------------------
+
+    def ping(self) -> float:
+        """Seconds that a round trip to the broker takes."""
+        begin = time.perf_counter()
+        self._call(Empty())
+        return time.perf_counter() - begin
+
+    @property
+    def server(self) -> ServerInfo:
+        """The broker at the other end, as of the last connection."""
+        hello = self._connected(self._deadline()).server
+        return ServerInfo(hello.server.removeprefix("rocksmqd/"), hello.version, hello.durability, hello.limits)
+
+    # -- how calls are made ------------------------------------------------------------
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._timeout)
+
+    def _connected(self, deadline: Deadline) -> Connection:
+        """The connection, made anew if it was lost. Retries until the deadline, then raises the last failure."""
+        connection = self._connection
+        if connection is not None and connection.is_alive():
+            return connection
+        delay = RETRY_SECONDS
+        with self._lock:
+            while True:
+                if self._closed:
+                    raise ConnectionFailed("the client was closed")
+                if self._connection is not None and self._connection.is_alive():
+                    return self._connection
+                try:
+                    self._connection = Connection(self._address, self._name, self._id, self._token, deadline)
+                    self._present_id = max(self._present_id, self._connection.server.present_id)
+                    return self._connection
+                except (ConnectionFailed, Timeout):
+                    if deadline.remaining <= delay:
+                        raise
+                time.sleep(delay * (0.5 + secrets.randbelow(1_000) / 2_000))
+                delay = min(delay * 2, RETRY_SECONDS_MAX)
+
+    def _call_once(self, request: Any, deadline: Deadline) -> Any:
+        """One request, sent once."""
+        connection = self._connected(deadline)
+        return connection.wait(connection.begin(request, deadline), deadline)
+
+    def _call(self, request: Any, deadline: Deadline | None = None) -> Any:
+        """One request that may be repeated: resent until the deadline while the error is retryable."""
+        deadline = deadline or self._deadline()
+        delay = RETRY_SECONDS
+        while True:
+            try:
+                return self._call_once(request, deadline)
+            except RocksMQError as error:
+                wait = max(delay, error.retry_after or 0)
+                if not error.retryable or self._closed or deadline.remaining <= wait:
+                    raise
+            time.sleep(wait)
+            delay = min(delay * 2, RETRY_SECONDS_MAX)
+
+    def _poll(self, once: Callable[[int, Deadline], MessageBatch], timeout: float | None) -> MessageBatch:
+        """Long polls of at most POLL_MS_MAX until something comes or ``timeout`` has passed."""
+        until = Deadline(checked_timeout(timeout))
+        while True:
+            wait_s = min(until.remaining, POLL_MS_MAX / 1000)
+            batch = once(round(wait_s * 1000), self._deadline().extended(wait_s))
+            if batch or until.is_over:
+                return batch
+
+    def pipeline(self, channel: str) -> Pipeline:
+        """Batches in flight on the present connection; internal, for one thread."""
+        deadline = self._deadline()
+        connection = self._connected(deadline)
+        return Pipeline(connection, channel, self._producers.take((channel, "pipeline")))
+
+    def _with_identity(self, pool: IdentityPool, place: Any, use: Callable[[Identity], Any]) -> Any:
+        """Run ``use`` with a free identity of ``place``, which goes back to the pool if its outcome is known."""
+        identity = pool.take(place)
+        try:
+            result = use(identity)
+        except OutOfSequence as error:
+            self._present_id = max(self._present_id, error.present_id or 0)
+            raise
+        except (Timeout, ConnectionFailed):
+            raise
+        except RocksMQError:
+            pool.give_back(place, identity)
+            raise
+        pool.give_back(place, identity)
+        return result
+
+    def _pages(self, request: Callable[[str], Any], deadline: Deadline | None = None) -> list[str]:
+        deadline = deadline or self._deadline()
+        names: list[str] = []
+        more = True
+        while more:
+            page = self._call(request(names[-1] if names else ""), deadline)
+            names += page.names
+            more = page.more
+        return names
+
+
+def _checked_bounds(max_messages: int, max_bytes: int) -> tuple[int, int]:
+    for name, value in (("max_messages", max_messages), ("max_bytes", max_bytes)):
+        if type(value) is not int or value < 1:
+            raise InvalidRequest(f"{name} {value!r} is not allowed: 1 at least")
+    return min(max_messages, 0xFFFF_FFFF), min(max_bytes, 0xFFFF_FFFF)

@@ -1,0 +1,282 @@
+"""One connection to the broker, shared by threads, without a thread of its own.
+
+Requests are pipelined; replies come in any order. A caller that waits for its reply while
+nobody reads becomes the reader: it reads for all until its own reply is there, then
+hands reading to another waiting caller. So one caller alone pays for no hand-off.
+
+Locks, in this order: `_send_lock` (one frame at a time), `_lock` (calls and who reads).
+"""
+
+import select
+import socket
+import threading
+import time
+from typing import Any
+
+from rocksmq.protocol.cbor import Buffer, decode
+from rocksmq.protocol.errors import ConnectionFailed, ProtocolError, RocksMQError, Timeout
+from rocksmq.protocol.frames import FrameDecoder
+from rocksmq.protocol.operations import (
+    HELLO,
+    MAGIC,
+    NO_CORRELATION,
+    OP_OF_REQUEST,
+    PING,
+    SUCCESS,
+    VERSION_MAX,
+    VERSION_MIN,
+    Empty,
+    Hello,
+    HelloReply,
+    Operation,
+    decode_error,
+    decode_reply,
+    encode_request,
+)
+
+from .address import Address
+from .deadline import Deadline
+
+BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
+HELLO_BYTES_MAX = 64 * 1024  # before the broker has told its limits
+FRAME_BYTES_MAX = 66 << 20  # whatever the broker says: its own upper limit
+PING_SECONDS = 10.0  # silence with a request outstanding until the broker is pinged
+DEAD_SECONDS = 20.0  # silence after that until the connection is given up
+
+
+class Call:
+    """One request and, later, its reply or error."""
+
+    __slots__ = ("done", "error", "op", "reply", "wakeup")
+
+    def __init__(self, op: Operation) -> None:
+        self.op = op
+        self.done = False
+        self.reply: Any = None
+        self.error: RocksMQError | None = None
+        self.wakeup: threading.Event | None = None  # of a caller that waits while another reads
+
+    def result(self) -> Any:
+        """The reply. Raises what the broker answered."""
+        assert self.done, "the call was answered"
+        if self.error is not None:
+            raise self.error
+        return self.reply
+
+
+class Connection:
+    """A connection on which HELLO was exchanged. Once `failure` is set it is over."""
+
+    def __init__(self, address: Address, client_name: str, client_id: bytes, token: str | None, deadline: Deadline) -> None:
+        """Connect and say HELLO. Raises ConnectionFailed, Timeout, or what the broker answers."""
+        self.failure: RocksMQError | None = None
+        self._address = address
+        self._calls: dict[int, Call] = {}
+        self._correlation = 0
+        self._is_read = False
+        self._lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._decoder = FrameDecoder(HELLO_BYTES_MAX)
+        self._sock = _connect(address, deadline)
+        self._readable = select.poll()
+        self._readable.register(self._sock, select.POLLIN)
+        self._last_received = time.monotonic()
+        try:
+            hello = Hello(MAGIC, VERSION_MIN, VERSION_MAX, client_name, client_id, token)
+            self.server: HelloReply = self.wait(self._begin(HELLO, hello, deadline), deadline)
+            self._decoder.frame_bytes_max = min(self.server.limits["frame_bytes_max"], FRAME_BYTES_MAX)
+        except BaseException as error:
+            self._fail(error if isinstance(error, RocksMQError) else ConnectionFailed("interrupted"))
+            raise
+
+    def begin(self, request: Any, deadline: Deadline) -> Call:
+        """Send a request; its reply is had by `wait`. Raises ConnectionFailed, Timeout."""
+        return self._begin(PING if isinstance(request, Empty) else OP_OF_REQUEST[type(request)], request, deadline)
+
+    def _begin(self, op: Operation, request: Any, deadline: Deadline) -> Call:
+        call = Call(op)
+        with self._send_lock:
+            with self._lock:
+                if self.failure is not None:
+                    raise type(self.failure)(self.failure.message)
+                self._correlation = correlation = self._correlation % 0xFFFF_FFFF + 1
+                if not self._calls:
+                    self._last_received = time.monotonic()  # silence counts from the first request on
+                self._calls[correlation] = call
+            self._send(encode_request(op, correlation, request), deadline)
+        return call
+
+    def wait(self, call: Call, deadline: Deadline) -> Any:
+        """The reply to ``call``. Raises what the broker answered, ConnectionFailed, or Timeout."""
+        while not call.done:
+            with self._lock:
+                if call.done:
+                    break
+                leads = not self._is_read
+                if leads:
+                    self._is_read = True
+                else:
+                    wakeup = call.wakeup = threading.Event()
+            if leads:
+                try:
+                    self._read_until(call, deadline)
+                finally:
+                    self._hand_over()
+            elif not wakeup.wait(None if deadline.remaining > threading.TIMEOUT_MAX else deadline.remaining):
+                with self._lock:
+                    call.wakeup = None
+                    if call.done or not self._is_read:
+                        continue  # answered, or asked to read, in the last moment
+                raise _timeout(call)
+        return call.result()
+
+    def is_alive(self) -> bool:
+        """Whether the connection can be used; finds out about an end that came while nobody read."""
+        with self._lock:
+            if self.failure is not None or self._is_read:
+                return self.failure is None
+            self._is_read = True
+        try:
+            while self.failure is None and self._readable.poll(0):
+                self._receive()
+        finally:
+            self._hand_over()
+        return self.failure is None
+
+    def close(self) -> None:
+        """End the connection; callers that wait get ConnectionFailed. Never blocks."""
+        self._fail(ConnectionFailed("the client was closed"))
+
+    # -- reading -----------------------------------------------------------------
+
+    def _read_until(self, call: Call, deadline: Deadline) -> None:
+        while not call.done:
+            silent = time.monotonic() - self._last_received
+            patience = PING_SECONDS - silent if silent < PING_SECONDS else 1.0
+            if self._readable.poll(1_000 * min(deadline.remaining, patience)):
+                self._receive()
+            elif deadline.is_over:
+                raise _timeout(call)
+            else:
+                self._check_silence()
+
+    def _check_silence(self) -> None:
+        silent = time.monotonic() - self._last_received
+        if silent >= PING_SECONDS + DEAD_SECONDS:
+            self._fail(ConnectionFailed(f"the broker at {self._address} has been silent for {silent:.0f} s"))
+        elif silent >= PING_SECONDS and not any(call.op is PING for call in tuple(self._calls.values())):
+            self._begin(PING, Empty(), Deadline(DEAD_SECONDS))
+
+    def _receive(self) -> None:
+        """Read what is there and deliver it; whoever calls this is the only reader."""
+        try:
+            count = self._sock.recv_into(self._decoder.space())
+            if not count:
+                raise ConnectionFailed(f"the broker at {self._address} closed the connection")
+            self._last_received = time.monotonic()
+            self._decoder.received(count)
+            while (body := self._decoder.next_frame()) is not None:
+                self._deliver(decode(body))
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._fail(ConnectionFailed(f"the connection to {self._address} was lost: {error.strerror or error}"))
+        except RocksMQError as error:
+            self._fail(error)
+
+    def _deliver(self, items: list[Any]) -> None:
+        if not items or type(items[0]) is not int:
+            raise ProtocolError(f"what answers at {self._address} is not a RocksMQ broker")
+        if items[0] == NO_CORRELATION:
+            if len(items) == 2 and items[1] == SUCCESS:
+                self._begin(PING, Empty(), Deadline(DEAD_SECONDS))
+                return
+            raise decode_error(items)
+        with self._lock:
+            call = self._calls.pop(items[0], None)
+        if call is None:
+            raise ProtocolError(f"the broker at {self._address} answered a request that was not made")
+        try:
+            # Large columns are views of the receive buffer, which the next read overwrites.
+            call.reply = decode_reply(call.op, [bytes(v) if isinstance(v, memoryview) else v for v in items])
+        except RocksMQError as error:
+            call.error = error
+        self._finish(call)
+
+    def _finish(self, call: Call) -> None:
+        with self._lock:
+            call.done = True
+            if call.wakeup is not None:
+                call.wakeup.set()
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            self._is_read = False
+            for call in self._calls.values():
+                if call.wakeup is not None and not call.done:
+                    call.wakeup.set()
+                    return
+
+    # -- sending and ending --------------------------------------------------------
+
+    def _send(self, buffers: list[Buffer], deadline: Deadline) -> None:
+        views = [memoryview(buffer) for buffer in buffers]
+        begin = 0
+        try:
+            while begin < len(views):
+                try:
+                    sent = self._sock.sendmsg(views[begin : begin + BUFFERS_MAX])
+                except (BlockingIOError, InterruptedError):
+                    if not _wait_writable(self._sock, deadline):
+                        raise Timeout("the broker does not take the request in time") from None
+                    continue
+                while begin < len(views) and sent >= len(views[begin]):
+                    sent -= len(views[begin])
+                    begin += 1
+                if sent:
+                    views[begin] = views[begin][sent:]
+        except OSError as error:
+            self._fail(ConnectionFailed(f"the connection to {self._address} was lost: {error.strerror or error}"))
+        except BaseException:
+            # A frame that was sent in part leaves the stream unusable.
+            self._fail(ConnectionFailed(f"a request to {self._address} could not be sent whole"))
+            raise
+
+    def _fail(self, error: RocksMQError) -> None:
+        with self._lock:
+            if self.failure is not None:
+                return
+            self.failure = error
+            calls, self._calls = list(self._calls.values()), {}
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes a reader in poll
+        except OSError:
+            pass
+        self._sock.close()
+        for call in calls:
+            call.error = type(error)(error.message)
+            self._finish(call)
+
+
+def _connect(address: Address, deadline: Deadline) -> socket.socket:
+    try:
+        sock = socket.create_connection((address.host, address.port), min(deadline.remaining, 60.0) or 0.001)
+    except TimeoutError:
+        raise Timeout(f"no broker answered at {address} in time") from None
+    except OSError as error:
+        raise ConnectionFailed(
+            f"no broker answers at {address}: {error.strerror or error}. Is rocksmqd running there?"
+        ) from None
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _wait_writable(sock: socket.socket, deadline: Deadline) -> bool:
+    writable = select.poll()
+    writable.register(sock, select.POLLOUT)
+    return bool(writable.poll(1_000 * min(deadline.remaining, 3_600.0))) or not deadline.is_over
+
+
+def _timeout(call: Call) -> Timeout:
+    return Timeout(f"{call.op.name} was not answered in time")

@@ -1,0 +1,37 @@
+"""A moment to be done by, passed down instead of time-outs."""
+
+import math
+import time
+
+from rocksmq.protocol.errors import InvalidRequest
+
+
+class Deadline:
+    """So many seconds from its making; None is never."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, seconds: float | None) -> None:
+        self._at = math.inf if seconds is None else time.monotonic() + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, not below 0; infinite for never."""
+        return max(0.0, self._at - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._at
+
+    def extended(self, seconds: float | None) -> "Deadline":
+        """One that much later."""
+        later = Deadline(None)
+        later._at = math.inf if seconds is None else self._at + seconds
+        return later
+
+
+def checked_timeout(seconds: float | None) -> float | None:
+    """``seconds`` itself. Raises InvalidRequest for a negative one or not a number."""
+    if seconds is not None and not seconds >= 0:
+        raise InvalidRequest(f"timeout {seconds!r} is not allowed: seconds from 0 on, or None to wait for ever")
+    return seconds

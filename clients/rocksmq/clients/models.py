@@ -1,0 +1,71 @@
+"""What the client's calls return and take, besides messages."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerDescription:
+    """Who a channel belongs to."""
+
+    role: str
+    address: str = ""
+    description_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelInfo:
+    """A channel. ``begin_id`` and ``end_id`` are the first and last message's, None when it is empty; bytes are of payloads and headers."""
+
+    name: str
+    owner: OwnerDescription | None
+    created_at: datetime
+    begin_id: int | None
+    end_id: int | None
+    message_count: int
+    byte_count: int
+    durability: str
+    retention: dict[str, int]
+    groups: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """A consumer group. ``position`` is the id of the next message to read; ``lag_seconds`` the age of the oldest unread one."""
+
+    channel: str
+    name: str
+    position: int
+    lag_messages: int
+    lag_seconds: float
+    generation: int
+    metadata: bytes
+
+
+class SeekOutcome(StrEnum):
+    """What a seek found; see `Client.seek`."""
+
+    EXACT = "exact"
+    NEXT = "next"
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class SeekResult:
+    """The group's new position, how it came about, and its new generation."""
+
+    position: int
+    outcome: SeekOutcome
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """The broker at the other end: its version, the protocol's, its durability mode, its limits by name."""
+
+    version: str
+    protocol: int
+    durability: str
+    limits: dict[str, int]

@@ -1,0 +1,109 @@
+"""Record batches (SPEC §4): messages in columns, never one object each.
+
+    count          number of messages
+    lengths        count x u32 little-endian: bytes of each payload
+    payloads       all payloads, one behind the other
+    header_lengths null, or count x u32 little-endian: bytes of each message's headers
+    headers        null, or the messages' headers, each one CBOR map text -> bytes, or 0 bytes for none
+
+The broker calls `RecordBatch.check` and otherwise never looks inside, so its cost is per
+batch. The sender packs, the receiver slices.
+"""
+
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .cbor import Buffer, decode_value, encode_value, scan
+from .errors import InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolError
+
+HEADERS_MAX = 64
+HEADER_BYTES_MAX = 256 * 1024
+LENGTH_BYTES = 4
+
+
+def pack_lengths(lengths: Sequence[int]) -> bytes:
+    """``lengths`` as count x u32 little-endian."""
+    return _little_endian(array("I", lengths)).tobytes()
+
+
+def unpack_lengths(column: Buffer) -> "array[int]":
+    """The numbers of a column of u32 little-endian."""
+    lengths = array("I")
+    lengths.frombytes(column)
+    return _little_endian(lengths)
+
+
+def _little_endian(numbers: "array[int]") -> "array[int]":
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+class RecordBatch(NamedTuple):
+    """The five columns as they travel and are stored; all buffers are of bytes."""
+
+    count: int
+    lengths: Buffer
+    payloads: Buffer
+    header_lengths: Buffer | None
+    headers: Buffer | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of payloads and headers together: what limits and counts go by."""
+        return len(self.payloads) + len(self.headers or b"")
+
+    def check(self, *, messages_max: int, payload_bytes_max: int) -> None:
+        """Refuse columns that do not add up or exceed a limit.
+
+        Raises InvalidRequest, LimitExceeded or MessageTooLarge, naming the column or limit.
+        """
+        if self.count < 1:
+            raise InvalidRequest("a batch holds at least one message")
+        if self.count > messages_max:
+            raise LimitExceeded(f"{self.count} messages in a batch exceed the limit of {messages_max} (batch_messages_max)")
+        _check_column("lengths", "payloads", self.count, self.lengths, self.payloads, payload_bytes_max, "payload_bytes_max")
+        if self.header_lengths is not None and self.headers is not None:
+            _check_column(
+                "header_lengths", "headers", self.count, self.header_lengths, self.headers, HEADER_BYTES_MAX, "header_bytes_max"
+            )
+        elif self.header_lengths is not None or self.headers is not None:
+            raise InvalidRequest("header_lengths and headers go together: both or neither")
+
+
+def _check_column(name: str, content_name: str, count: int, lengths: Buffer, content: Buffer, limit: int, limit_name: str) -> None:
+    if len(lengths) != count * LENGTH_BYTES:
+        raise InvalidRequest(f"{name} holds {len(lengths)} bytes, not {LENGTH_BYTES} for each of {count} messages")
+    numbers = unpack_lengths(lengths)
+    if (total := sum(numbers)) != len(content):
+        raise InvalidRequest(f"{name} add up to {total} bytes, but {content_name} holds {len(content)}")
+    if len(content) > limit and (longest := max(numbers)) > limit:
+        raise MessageTooLarge(f"a message's {content_name} of {longest} bytes exceed the limit of {limit} ({limit_name})")
+
+
+def encode_headers(headers: Mapping[str, bytes]) -> bytes:
+    """One message's headers as a CBOR map; no headers are no bytes. Raises InvalidRequest, MessageTooLarge."""
+    if not headers:
+        return b""
+    if len(headers) > HEADERS_MAX:
+        raise LimitExceeded(f"{len(headers)} headers on a message exceed the limit of {HEADERS_MAX} (headers_max)")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRequest(f"header {name!r}: names are str and values bytes, not {type(value).__name__}")
+    encoded = encode_value(dict(headers))
+    if len(encoded) > HEADER_BYTES_MAX:
+        raise MessageTooLarge(f"headers of {len(encoded)} bytes exceed the limit of {HEADER_BYTES_MAX} (header_bytes_max)")
+    return encoded
+
+
+def decode_headers(data: Buffer) -> dict[str, bytes]:
+    """One message's headers. Raises ProtocolError when the sender wrote anything but a map text -> bytes."""
+    if not len(data):
+        return {}
+    scan(memoryview(b"\x81" + bytes(data)))
+    headers = decode_value(data)
+    if not isinstance(headers, dict) or not all(isinstance(k, str) and isinstance(v, bytes) for k, v in headers.items()):
+        raise ProtocolError("headers are not a map from text to bytes")
+    return headers

@@ -1,0 +1,79 @@
+"""Frames on a byte stream (SPEC §2): a u32 big-endian length, then that many bytes.
+
+        0       4                    4 + length
+        +-------+----------------------+
+        | length| body: one CBOR array |
+        +-------+----------------------+
+
+The decoder owns the receive buffer. Invariant: ``begin <= end <= len(buffer)``, and
+``buffer[begin:end]`` is what was received and not yet handed out. The buffer grows
+with the bytes received, never with the length declared.
+"""
+
+from struct import Struct
+
+from .errors import ProtocolError
+
+_U32 = Struct(">I")
+LENGTH_BYTES = 4
+BUFFER_BYTES_MIN = 4_096
+READ_BYTES_MAX = 1 << 20  # one read takes at most this much of small frames, so that connections take turns
+
+
+class FrameDecoder:
+    """Cuts a byte stream into frame bodies.
+
+    ``frame_bytes_max`` bounds a body and may be raised once the other side is known.
+    A body handed out is a view that stays valid until the next call of `space`.
+    """
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self.frame_bytes_max = frame_bytes_max
+        self._buffer = bytearray(BUFFER_BYTES_MIN)
+        self._begin = 0
+        self._end = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a frame that has begun and is not complete."""
+        return self._end - self._begin
+
+    def space(self) -> memoryview:
+        """Room to receive into, at least a quarter of the buffer. Ends the life of bodies handed out."""
+        pending = self.pending_bytes
+        if not pending:
+            self._begin = self._end = 0
+        elif self._end * 4 > len(self._buffer) * 3:
+            # A new buffer, not a resized one: somebody may still hold a view of the old one.
+            grown = len(self._buffer) * 2 if pending * 2 > len(self._buffer) else len(self._buffer)
+            buffer = bytearray(grown)
+            buffer[:pending] = memoryview(self._buffer)[self._begin : self._end]
+            self._buffer, self._begin, self._end = buffer, 0, pending
+        return memoryview(self._buffer)[self._end :]
+
+    def received(self, count: int) -> None:
+        """Take note of ``count`` bytes written to the front of `space`."""
+        self._end += count
+        # Filled to the brim: more is probably waiting, so the next read takes more at once.
+        if self._end == len(self._buffer) and len(self._buffer) < min(READ_BYTES_MAX, self.frame_bytes_max):
+            self._buffer = self._buffer + bytearray(len(self._buffer))
+
+    def next_frame(self) -> memoryview | None:
+        """The next complete body, or None for "not yet". Raises ProtocolError for one that is too long."""
+        if self.pending_bytes < LENGTH_BYTES:
+            return None
+        (length,) = _U32.unpack_from(self._buffer, self._begin)
+        if length > self.frame_bytes_max:
+            raise ProtocolError(f"a frame of {length} bytes exceeds the limit of {self.frame_bytes_max} (frame_bytes_max)")
+        end = self._begin + LENGTH_BYTES + length
+        if end > self._end:
+            return None
+        body = memoryview(self._buffer)[self._begin + LENGTH_BYTES : end]
+        self._begin = end
+        return body
+
+    def shrink(self) -> None:
+        """Give memory back while nothing is pending."""
+        if not self.pending_bytes:
+            self._buffer = bytearray(BUFFER_BYTES_MIN)
+            self._begin = self._end = 0

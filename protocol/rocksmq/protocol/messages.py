@@ -1,0 +1,195 @@
+"""Messages as users see them: what goes in, and what comes out, built lazily from columns.
+
+Shared by the client and the in-process engine. A `MessageBatch` keeps the columns of the
+reply; messages, ids and headers are made when they are asked for.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate, chain
+from struct import Struct
+from typing import NamedTuple, TypeAlias, overload
+
+from .batch import RecordBatch, decode_headers, encode_headers, pack_lengths, unpack_lengths
+from .cbor import Buffer, Gathered
+from .errors import InvalidRequest, ProtocolError
+from .operations import Messages, Position
+
+_RUN = Struct("<QI")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ID_TIME_BITS = 18
+
+
+class OutgoingMessage(NamedTuple):
+    """A message to produce: ``payload`` is bytes-like and kept exactly, ``headers`` text -> bytes."""
+
+    payload: bytes | bytearray | memoryview
+    headers: Mapping[str, bytes] | None = None
+
+
+Payload: TypeAlias = bytes | bytearray | memoryview
+Outgoing: TypeAlias = Payload | OutgoingMessage
+
+
+class Message(NamedTuple):
+    """A message that was read."""
+
+    id: int
+    payload: bytes
+    headers: dict[str, bytes]
+
+    @property
+    def timestamp(self) -> datetime:
+        """When the broker took it, UTC, to the millisecond."""
+        return timestamp_of(self.id)
+
+
+class Gap(NamedTuple):
+    """Messages ``from_id`` up to, not including, ``to_id`` that retention removed before this reader read them.
+
+    ``message_count`` is exact; None only for a fetch from an arbitrary id.
+    """
+
+    from_id: int
+    to_id: int
+    message_count: int | None
+
+
+def timestamp_of(message_id: int) -> datetime:
+    """When the id was given out, UTC, to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=message_id >> ID_TIME_BITS)
+
+
+def milliseconds_of(moment: datetime) -> int:
+    """Milliseconds since 1970 of the first timestamp at or after ``moment``. Raises InvalidRequest for a naive one."""
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise InvalidRequest("a datetime needs a time zone, for example datetime.now(timezone.utc)")
+    return max(0, -((_EPOCH - moment) // timedelta(milliseconds=1)))
+
+
+Start: TypeAlias = int | str | datetime
+
+
+def start_of(start: Start) -> tuple[Position, int]:
+    """Kind and value on the wire of ``"earliest"``, ``"latest"``, an id, or an aware datetime. Raises InvalidRequest."""
+    if start == "earliest":
+        return Position.EARLIEST, 0
+    if start == "latest":
+        return Position.LATEST, 0
+    if isinstance(start, datetime):
+        return Position.TIME_MS, milliseconds_of(start)
+    if isinstance(start, int) and not isinstance(start, bool) and 0 <= start < 1 << 64:
+        return Position.ID, start
+    raise InvalidRequest(f"{start!r} is no position: give 'earliest', 'latest', an id, or a datetime with a time zone")
+
+
+def pack_messages(messages: Iterable[Outgoing], headers: Mapping[str, bytes] | None = None) -> RecordBatch:
+    """The columns of ``messages``; ``headers`` go on each that has none of its own.
+
+    Raises TypeError for a payload that is not bytes-like, InvalidRequest, LimitExceeded or MessageTooLarge for headers.
+    """
+    sent: Sequence[Outgoing] = messages if isinstance(messages, (list, tuple)) else list(messages)
+    if set(map(type, sent)) <= {bytes} and not headers:
+        payloads: Sequence[Payload] = sent  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        return RecordBatch(len(sent), pack_lengths(list(map(len, payloads))), b"".join(payloads), None, None)
+    plain = [_payload_of(message) for message in sent]
+    common = encode_headers(headers) if headers else b""
+    encoded = [
+        encode_headers(message.headers) if isinstance(message, OutgoingMessage) and message.headers is not None else common
+        for message in sent
+    ]
+    lengths = pack_lengths([len(payload) for payload in plain])
+    if not any(encoded):
+        return RecordBatch(len(plain), lengths, b"".join(plain), None, None)
+    return RecordBatch(len(plain), lengths, b"".join(plain), pack_lengths([len(e) for e in encoded]), b"".join(encoded))
+
+
+def _payload_of(message: Outgoing) -> bytes:
+    payload = message.payload if isinstance(message, OutgoingMessage) else message
+    if isinstance(payload, bytes):
+        return payload
+    if not isinstance(payload, (bytearray, memoryview)):
+        raise TypeError(f"a payload is bytes-like, not {type(payload).__name__}: encode text first, for example text.encode()")
+    return bytes(payload)
+
+
+class MessageBatch(Sequence[Message]):
+    """Messages in order of their ids, with the columns they came in.
+
+    ``next_position`` is the id to read from next, ``generation`` the group's (0 for a fetch), ``gap`` what
+    retention removed before them. Slices and single messages are built when asked for.
+    """
+
+    __slots__ = ("_header_lengths", "_headers", "_ids", "_payloads", "_runs", "gap", "generation", "next_position")
+
+    def __init__(self, reply: Messages) -> None:
+        """From a reply that owns its columns. Raises ProtocolError when they do not add up."""
+        self.next_position = reply.next_position
+        self.generation = reply.generation
+        self.gap = None if reply.gap is None else Gap(*reply.gap)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        self._payloads = _split(_whole(reply.lengths), _whole(reply.payloads), reply.count)
+        self._runs = [(first, count) for first, count in _RUN.iter_unpack(reply.runs)]
+        self._header_lengths = None if reply.header_lengths is None else _whole(reply.header_lengths)
+        self._headers: bytes | list[bytes] | None = None if reply.headers is None else _whole(reply.headers)
+        self._ids: Sequence[int] | None = None
+        if sum(count for _, count in self._runs) != reply.count:
+            raise ProtocolError("a reply's ids do not add up to its messages")
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """All payloads, in order."""
+        return self._payloads
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """All ids, in order."""
+        if self._ids is None:
+            runs = [range(first, first + count) for first, count in self._runs]
+            self._ids = runs[0] if len(runs) == 1 else list(chain.from_iterable(runs))
+        return self._ids
+
+    def headers_of(self, index: int) -> dict[str, bytes]:
+        """Headers of message ``index``. Raises ProtocolError when the sender's headers cannot be decoded."""
+        if self._headers is None or self._header_lengths is None:
+            return {}
+        if isinstance(self._headers, bytes):
+            self._headers = _split(self._header_lengths, self._headers, len(self))
+        return decode_headers(self._headers[index])
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return Message(self.ids[index], self._payloads[index], self.headers_of(index))
+
+    def __iter__(self) -> Iterator[Message]:
+        if self._headers is None:
+            for message_id, payload in zip(self.ids, self._payloads, strict=True):
+                yield Message(message_id, payload, {})
+        else:
+            for index in range(len(self)):
+                yield self[index]
+
+    def __repr__(self) -> str:
+        return f"<MessageBatch of {len(self)} messages, next_position {self.next_position}>"
+
+
+def _whole(column: Buffer | Gathered) -> bytes:
+    if isinstance(column, Gathered):
+        return b"".join(column.parts)
+    return bytes(column)
+
+
+def _split(lengths: bytes, content: bytes, count: int) -> list[bytes]:
+    if len(lengths) != count * 4:
+        raise ProtocolError("a reply's lengths do not add up to its messages")
+    ends = list(accumulate(unpack_lengths(lengths)))
+    if (ends[-1] if ends else 0) != len(content):
+        raise ProtocolError("a reply's lengths do not add up to its bytes")
+    return [content[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
