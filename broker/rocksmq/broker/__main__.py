@@ -1,27 +1,58 @@
-"""rocksmqd, for now."""
-import sys
-import socket
-import trio
-from .engine import RocksMQ
-from .server import Server
-from .limits import Limits
-from .durability import Durability
-import signal
+"""The command `rocksmqd`."""
 
-def main() -> None:
-    import argparse
-    p=argparse.ArgumentParser(); p.add_argument("--data-dir",default="data"); p.add_argument("--listen",default="127.0.0.1:7660"); p.add_argument("--durability",default="fsync"); p.add_argument("--http")
-    a=p.parse_args()
-    async def run():
-        async with RocksMQ(a.data_dir, durability=Durability.parse(a.durability)) as mq:
-            host,port=a.listen.rsplit(":",1)
-            l=socket.create_server((host,int(port)),backlog=1024)
-            print("listening on %s:%d"%l.getsockname(),flush=True)
-            server=Server(mq.core,Limits())
-            with trio.open_signal_receiver(signal.SIGTERM,signal.SIGINT) as sigs:
-                async with trio.open_nursery() as n:
-                    n.start_soon(server.serve,l)
-                    async for s in sigs: break
-                    n.cancel_scope.cancel()
-    trio.run(run)
-if __name__=="__main__": main()
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+HELP = """Run a RocksMQ broker until SIGTERM or Ctrl-C.
+
+Each option may stand in the TOML file, in the environment (ROCKSMQ_DATA_DIR, ...) or here; the
+later of these wins. Example: rocksmqd --data-dir /var/lib/rocksmq
+"""
+
+
+@click.command(help=HELP, context_settings={"max_content_width": 110})
+@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file with options.")
+@click.option("--data-dir", help="Where the data are kept; made if missing.  [default: data]")
+@click.option("--listen", metavar="HOST:PORT", help="Address to serve; port 0 picks a free one.  [default: 127.0.0.1:7660]")
+@click.option("--http", metavar="HOST:PORT|off", help="Metrics and health.  [default: off]")
+@click.option(
+    "--durability", metavar="MODE", help="When a produce is acknowledged: fsync, interval:<ms>, os.  [default: fsync]"
+)
+@click.option("--meta", metavar="STORE", help="Where group positions are kept.  [default: embedded]")
+@click.option("--log-level", help="debug, info, warning or error.  [default: info]")
+@click.option("--insecure", is_flag=True, default=None, help="Allow an address that other machines reach.")
+@click.option("--accept-loss", is_flag=True, help="Start although acknowledged data are missing; say so once, not in a file.")
+@click.option("--print-config", is_flag=True, help="Print every option with its value and origin, and end.")
+@click.option("--check-config", is_flag=True, help="Say whether the configuration is good, and end.")
+@click.version_option(package_name="rocksmq", prog_name="rocksmqd")
+def main(file: Path | None, accept_loss: bool, print_config: bool, check_config: bool, **flags: Any) -> None:
+    try:
+        from . import config, daemon
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is missing: install the broker with  pip install 'rocksmq[broker]'") from None
+    try:
+        found = config.load(file, os.environ, {key: value for key, value in flags.items() if value is not None})
+    except config.BadConfiguration as error:
+        click.echo(f"rocksmqd: {error}", err=True)
+        sys.exit(daemon.EXIT_CONFIGURATION)
+    if print_config or check_config:
+        click.echo(config.shown(found) if print_config else "the configuration is good")
+        return
+    logging.basicConfig(
+        level=found.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    sys.exit(daemon.run(found, accept_loss=accept_loss, say=_say))
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(prog_name="rocksmqd")

@@ -96,7 +96,9 @@ class Channels:
         if (existing := self._channels.get(request.channel)) is not None:
             return existing.settings.request_id == request.request_id
         if len(self._channels) >= self._limits.channels_max:
-            raise LimitExceeded(f"there are {len(self._channels)} channels, and the limit is {self._limits.channels_max} (channels_max)")
+            raise LimitExceeded(
+                f"there are {len(self._channels)} channels, and the limit is {self._limits.channels_max} (channels_max)"
+            )
         # Numbers are ids: they rise over restarts and are never given out twice.
         channel = Channel(self._ids.reserve(1), settings, EMPTY_EXTENT, durability)
         self._channels[channel.name] = channel
@@ -169,11 +171,11 @@ class Channels:
         batch = request.batch
         batch.check(messages_max=self._limits.batch_messages_max, payload_bytes_max=self._limits.payload_bytes_max)
         admit(batch.size)
-        first_id = self._ids.reserve(batch.count)
+        first_id = self._ids.reserve(batch.message_count)
         key, stored = StoredBatch.encode(channel.number, first_id, channel.value.end_offset, batch)
         commit.put(Put(Family.DATA, key, stored.value))
-        commit.set(channel, channel.value.appended(first_id, batch.count, batch.size))
-        self._producers.stored(commit, verdict.cell, ProducedEntry(request.number, first_id, batch.count))
+        commit.set(channel, channel.value.appended(first_id, batch.message_count, batch.size))
+        self._producers.stored(commit, verdict.cell, ProducedEntry(request.number, first_id, batch.message_count))
         self._log.cache.append(channel.number, stored)
         return channel, first_id
 

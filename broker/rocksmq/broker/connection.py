@@ -31,7 +31,7 @@ _GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ECONN
 class Receiver(Protocol):
     """What a connection hands its frames to."""
 
-    def receive(self, body: memoryview) -> None:
+    def receive(self, body: "memoryview[int]") -> None:
         """Handle one frame; ``body`` is valid until this returns. Raises ProtocolError to close the connection."""
         ...
 
@@ -71,7 +71,7 @@ class Connection:
         self._clock = clock
         self._sock = sock
         self._spawn = spawn
-        self._unsent: list[memoryview] = []
+        self._unsent: list[memoryview[int]] = []
         self._drained = trio.Event()
 
     async def read(self, receiver: Receiver) -> None:
@@ -152,7 +152,7 @@ class Connection:
         except (trio.ClosedResourceError, OSError):
             self.close()
 
-    def _send_now(self, views: list[memoryview]) -> list[memoryview]:
+    def _send_now(self, views: "list[memoryview[int]]") -> "list[memoryview[int]]":
         """Send from the front; what is left."""
         begin = 0
         try:

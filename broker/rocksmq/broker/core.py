@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown
+from rocksmq.protocol.operations import Commit as CommitRequest
 from rocksmq.protocol.operations import (
     Consume,
     CreateChannel,
@@ -30,7 +31,6 @@ from rocksmq.protocol.operations import (
     Produced,
     Seek,
 )
-from rocksmq.protocol.operations import Commit as CommitRequest
 
 from . import keys
 from .channels import Channel, Channels
@@ -213,9 +213,9 @@ class Core:
             count_max = min(request.max_messages, self.limits.consume_messages_max)
             bytes_max = min(request.max_bytes, self.limits.consume_bytes_max)
             reading = self._log.read(channel.number, position, channel.visible, count_max, bytes_max)
-            if reading.count:
+            if reading.message_count:
                 done(merged(reading, 0))
-            return reading.count > 0
+            return reading.message_count > 0
 
         if attempt(self.committer.open, False):
             return None

@@ -129,7 +129,9 @@ def _check_format(path: Path) -> str:
     except (ValueError, KeyError, TypeError) as error:
         raise DataRefused(f"{file} is damaged: {error}") from error
     if version > FORMAT:
-        raise DataRefused(f"{path} has format {version}, written by a newer rocksmqd; this one reads up to {FORMAT}: upgrade it")
+        raise DataRefused(
+            f"{path} has format {version}, written by a newer rocksmqd; this one reads up to {FORMAT}: upgrade it"
+        )
     if version < FORMAT:
         raise DataRefused(f"{path} has format {version}, which was never released")
     return instance

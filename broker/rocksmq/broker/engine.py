@@ -38,7 +38,7 @@ from .directory import DataDirectory
 from .durability import Durability
 from .ids import IDAllocator
 from .limits import Limits
-from .store import Family
+from .store import DataRefused, Family
 
 logger = logging.getLogger("rocksmq.broker")
 
@@ -81,12 +81,15 @@ class RocksMQ:
         self._directory = DataDirectory(self._path, accept_loss=self._accept_loss)
         try:
             self.core = Core(self._directory, self._ids, self._limits, self._durability)
-            self.core.on_destroyed = self._compact_soon
             self._nursery = await self._stack.enter_async_context(trio.open_nursery())
+        except StorageFailed as error:
+            self._directory.close()
+            raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
         except BaseException:
             self._directory.close()
             raise
-        self._committing = trio.Event()
+        self.core.on_destroyed = self._compact_soon
+        self._committed = trio.Event()
         self._nursery.start_soon(self._commit)
         self._nursery.start_soon(self.core.waiters.run)
         self._nursery.start_soon(self._keep_mark)
@@ -98,14 +101,18 @@ class RocksMQ:
         try:
             if self.core.committer.failure is None:
                 with trio.CancelScope(shield=True):
-                    self.core.close()
-                    await self._committing.wait()
+                    await self.drain()
             self._nursery.cancel_scope.cancel()
             return await self._stack.__aexit__(kind, error, trace)
         finally:
             if self.core.committer.failure is None:
                 self._write_mark()
             self._directory.close()
+
+    async def drain(self) -> None:
+        """Refuse what is new with ShuttingDown, answer who waits, and finish what was accepted."""
+        self.core.close()
+        await self._committed.wait()
 
     # -- the seeds' operations -------------------------------------------------
 
@@ -130,27 +137,29 @@ class RocksMQ:
         described = await self.call(DescribeGroup(channel, group))
         await self.call(DestroyGroup(channel, group, described.creation_id))
 
-    async def produce(
-        self, channel: str, messages: Iterable[Outgoing], *, headers: Mapping[str, bytes] | None = None
-    ) -> range:
+    async def produce(self, channel: str, messages: Iterable[Outgoing], *, headers: Mapping[str, bytes] | None = None) -> range:
         """Append all or none; their ids, in order. Nothing given: ``range(0)``."""
         batch = pack_messages(messages, headers)
-        if not batch.count:
+        if not batch.message_count:
             return range(0)
-        producer, number = self._producers.pop(channel, None) or (self._identity(), 0)
+        producer, number = self._producers.pop(channel) if channel in self._producers else (self._identity(), 0)
         reply = await self.call(Produce(channel, producer, number, *batch))
         self._producers[channel] = producer, number + 1
-        return range(reply.first_id, reply.first_id + batch.count)
+        return range(reply.first_id, reply.first_id + batch.message_count)
 
-    async def consume(self, channel: str, group: str, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0) -> MessageBatch:
-        """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout`` seconds."""
+    async def consume(
+        self, channel: str, group: str, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0
+    ) -> MessageBatch:
+        """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout`` s."""
         pool = self._consumers.setdefault((channel, group), [])
         consumer, number = pool.pop() if pool else (self._identity(), 0)
         reply = await self.call(Consume(channel, group, consumer, number, n, max_bytes, round(timeout * 1000)))
-        pool.append((consumer, number + 1 if reply.count else number))
+        pool.append((consumer, number + 1 if reply.message_count else number))
         return MessageBatch(reply)
 
-    async def fetch(self, channel: str, start: Start, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0) -> MessageBatch:
+    async def fetch(
+        self, channel: str, start: Start, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0
+    ) -> MessageBatch:
         """Messages from ``start`` on; no group, moves nothing."""
         return MessageBatch(await self.call(Fetch(channel, *start_of(start), n, max_bytes, round(timeout * 1000))))
 
@@ -191,7 +200,7 @@ class RocksMQ:
             logger.critical("the store failed: nothing more is acknowledged", exc_info=True)
             raise
         finally:
-            self._committing.set()
+            self._committed.set()
 
     async def _keep_mark(self) -> None:
         while True:
@@ -214,4 +223,3 @@ class RocksMQ:
             await trio.to_thread.run_sync(self._directory.store.compact, Family.DATA, *span)
 
         self._nursery.start_soon(compact)
-

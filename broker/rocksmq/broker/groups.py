@@ -99,17 +99,17 @@ class Groups:
         if (existing := groups.get(request.group)) is not None:
             return existing.state.request_id == request.request_id
         if len(groups) >= self._limits.groups_max:
-            raise LimitExceeded(f"the channel has {len(groups)} groups, and the limit is {self._limits.groups_max} (groups_max)")
+            raise LimitExceeded(
+                f"the channel has {len(groups)} groups, and the limit is {self._limits.groups_max} (groups_max)"
+            )
         place = self.target(number, extent, request.start_kind, request.start).place
         creation_id = self._ids.reserve(1)
         group = Group(request.group, request.channel, self._meta, None)
         groups[group.name] = group
-        commit.undo.append(lambda: groups.pop(group.name, None))
+        commit.undo.append(lambda: groups.__delitem__(group.name))
         commit.set(
             group,
-            GroupState(
-                number, creation_id, request.request_id, place.message_id, place.offset, creation_id, b"", None, {}, 0
-            ),
+            GroupState(number, creation_id, request.request_id, place.message_id, place.offset, creation_id, b"", None, {}, 0),
         )
         return True
 
@@ -145,7 +145,7 @@ class Groups:
         self._check_number(state, entry, request)
         repeated = entry is not None and entry.number == request.number
         if entry is not None and repeated and entry.generation == state.generation:
-            reading = self._log.read(state.channel_number, entry.begin, accepted, entry.count, 1 << 62)
+            reading = self._log.read(state.channel_number, entry.begin, accepted, entry.message_count, 1 << 62)
             return Claim(reading, state.generation)
         reading = self._log.read(
             state.channel_number,
@@ -154,18 +154,18 @@ class Groups:
             min(request.max_messages, self._limits.consume_messages_max),
             min(request.max_bytes, self._limits.consume_bytes_max),
         )
-        if not reading.count:
+        if not reading.message_count:
             return None
         claimed = ConsumerEntry(
             request.number,
             state.position,
             reading.next_position,
-            reading.count,
+            reading.message_count,
             state.generation,
             self._ids.present_id,
         )
         state = self._remember(state, request.consumer, claimed)
-        commit.set(group, state._replace(position=reading.next_position, offset=state.offset + reading.count))
+        commit.set(group, state._replace(position=reading.next_position, offset=state.offset + reading.message_count))
         return Claim(reading, state.generation)
 
     def move(self, commit: Commit, group: Group, extent: Extent, request: CommitRequest) -> None:
@@ -183,7 +183,9 @@ class Groups:
         if request.position < state.position:
             return
         offset = self._log.place(state.channel_number, request.position, extent).offset
-        commit.set(group, state._replace(position=request.position, offset=max(offset, state.offset), metadata=request.metadata))
+        commit.set(
+            group, state._replace(position=request.position, offset=max(offset, state.offset), metadata=request.metadata)
+        )
 
     def seek(self, commit: Commit, group: Group, extent: Extent, request: SeekRequest) -> Sought:
         """Move the position anywhere and begin a new generation; a repeat gets the first answer and moves nothing."""

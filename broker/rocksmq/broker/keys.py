@@ -1,14 +1,14 @@
 """Keys in RocksDB. Numbers are big-endian, so that byte order is number order.
 
-    data   channel number u64 | first id u64                          -> records.StoredBatch
-    meta   "!commit"                                                  -> u64, number of the last group commit
-           "!ids"                                                     -> u64, no id at or above it was given out
-           "!forgotten"                                               -> u64, see producers.py
-           "c" | channel number u64                                   -> records.ChannelSettings
-           "x" | channel number u64                                   -> records.Extent
-           "p" | channel number u64 | producer 16 B | number mod 16   -> records.ProducedEntry
-           "g/" group "/" channel "/current_id"                       -> decimal id
-           "g/" group "/" channel "/state"                            -> records.GroupState
+data   channel number u64 | first id u64                          -> records.StoredBatch
+meta   "!commit"                                                  -> u64, number of the last group commit
+       "!ids"                                                     -> u64, no id at or above it was given out
+       "!forgotten"                                               -> u64, see producers.py
+       "c" | channel number u64                                   -> records.ChannelSettings
+       "x" | channel number u64                                   -> records.Extent
+       "p" | channel number u64 | producer 16 B | number mod 16   -> records.ProducedEntry
+       "g/" group "/" channel "/current_id"                       -> decimal id
+       "g/" group "/" channel "/state"                            -> records.GroupState
 """
 
 from struct import Struct

@@ -41,7 +41,7 @@ class Reading(NamedTuple):
     """What a read found: slices in order, and the position behind them."""
 
     slices: list[Slice]
-    count: int
+    message_count: int
     next_position: int
 
 
@@ -144,9 +144,7 @@ class Log:
         if cached_from is None or position < cached_from:
             end = min(extent.end_id + 1, cached_from or extent.end_id + 1)
             key = batch_key(channel_number, position)
-            stored = self._store.scan(
-                Family.DATA, key, batch_key(channel_number, end), at_or_before=position > extent.begin_id
-            )
+            stored = self._store.scan(Family.DATA, key, batch_key(channel_number, end), at_or_before=position > extent.begin_id)
             for found, value in stored:
                 if found[:8] != key[:8]:
                     continue  # the channel before this one
@@ -206,4 +204,3 @@ class Log:
         self._partial[channel_number, position] = batch
         if len(self._partial) > PARTIAL_READS_MAX:
             self._partial.popitem(last=False)
-

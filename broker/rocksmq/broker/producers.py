@@ -6,6 +6,7 @@ it was born after the mark, so a late retry becomes an error and never a double.
 """
 
 from collections import OrderedDict
+from functools import partial
 from typing import NamedTuple
 
 from rocksmq.protocol.errors import OutOfSequence
@@ -92,7 +93,9 @@ class Producers:
                 if entry.number == number:
                     return Verdict(cell, entry)
             raise OutOfSequence(
-                f"batch {number} is not the next of this producer: {newest + 1} is", expected_number=newest + 1, present_id=present_id
+                f"batch {number} is not the next of this producer: {newest + 1} is",
+                expected_number=newest + 1,
+                present_id=present_id,
             )
         if number == 0 and birth_of(producer) > self._mark.value:
             return Verdict(cell or ProducerCell(channel_number, producer), None)
@@ -114,9 +117,10 @@ class Producers:
             if cell in commit.cells or (len(self._cells) <= self._producers_max and last_use >= idle_before):
                 return
             del self._cells[key]
-            commit.undo.append(lambda key=key, cell=cell: self._restore(key, cell))
+            commit.undo.append(partial(self._restore, key, cell))
             commit.changes += [
-                Delete(Family.META, keys.producer_key(cell.channel_number, cell.producer, e.number % WINDOW)) for e in cell.value
+                Delete(Family.META, keys.producer_key(cell.channel_number, cell.producer, e.number % WINDOW))
+                for e in cell.value
             ]
             if last_use > self._mark.value:
                 commit.set(self._mark, last_use)
@@ -125,7 +129,7 @@ class Producers:
         """The channel is destroyed."""
         for key in [key for key in self._cells if key[0] == channel_number]:
             cell = self._cells.pop(key)
-            commit.undo.append(lambda key=key, cell=cell: self._restore(key, cell))
+            commit.undo.append(partial(self._restore, key, cell))
             commit.discard(cell)
 
     def _restore(self, key: tuple[int, bytes], cell: ProducerCell) -> None:

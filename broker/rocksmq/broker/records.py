@@ -43,7 +43,7 @@ class StoredBatch:
     def __init__(self, first_id: int, base_offset: int, columns: RecordBatch, value: bytes) -> None:
         self.first_id = first_id
         self.base_offset = base_offset
-        self.count = columns.count
+        self.count = columns.message_count
         self.columns = columns
         self.value = value
 
@@ -58,7 +58,7 @@ class StoredBatch:
         key = batch_key(channel_number, first_id)
         with_headers = batch.headers is not None and batch.header_lengths is not None
         flags = WITH_HEADERS if with_headers else 0
-        head = _HEAD.pack(VERSION, flags, 0, base_offset, batch.count, len(batch.payloads))
+        head = _HEAD.pack(VERSION, flags, 0, base_offset, batch.message_count, len(batch.payloads))
         columns = [batch.lengths, batch.payloads]
         if batch.headers is not None and batch.header_lengths is not None:
             columns = [batch.lengths, batch.header_lengths, batch.payloads, batch.headers]
@@ -66,7 +66,9 @@ class StoredBatch:
         for column in columns:
             crc = crc32c(column, crc)
         value = b"".join((head, _CRC.pack(crc), *columns))
-        return key, cls(first_id, base_offset, _columns_of(value, batch.count, len(batch.payloads), with_headers), value)
+        return key, cls(
+            first_id, base_offset, _columns_of(value, batch.message_count, len(batch.payloads), with_headers), value
+        )
 
     @classmethod
     def decode(cls, key: bytes, value: bytes) -> "StoredBatch":
@@ -183,12 +185,12 @@ class LastSeek(NamedTuple):
 
 
 class ConsumerEntry(NamedTuple):
-    """What a consumer id was last handed: its number, and ``count`` messages from ``begin`` up to, not including, ``end``."""
+    """What a consumer id was last handed: its number, and the messages from ``begin`` up to, not including, ``end``."""
 
     number: int
     begin: int
     end: int
-    count: int
+    message_count: int
     generation: int
     last_use: int  # the present id at that time
 
@@ -214,7 +216,8 @@ class GroupState(NamedTuple):
     def decode(cls, data: bytes) -> "GroupState":
         *fields, last_seek, consumers, forgotten = _fields(data, "group")
         entries = {consumer: ConsumerEntry(*entry) for consumer, entry in consumers.items()}
-        return cls(*fields, None if last_seek is None else LastSeek(*last_seek), entries, forgotten)
+        seek = None if last_seek is None else LastSeek(*last_seek)
+        return cls._make((*fields, seek, entries, forgotten))
 
 
 class ProducedEntry(NamedTuple):
@@ -222,7 +225,7 @@ class ProducedEntry(NamedTuple):
 
     number: int
     first_id: int
-    count: int
+    message_count: int
 
     def encode(self) -> bytes:
         return _PRODUCED.pack(*self)
@@ -233,7 +236,8 @@ class ProducedEntry(NamedTuple):
 
 
 def _fields(data: bytes, kind: str) -> list[Any]:
-    version, *fields = decode_value(data)
+    found: list[Any] = decode_value(data)
+    version, *fields = found
     _check_version(version, kind)
     return fields
 

@@ -15,7 +15,7 @@ def merged(reading: Reading, generation: int) -> Messages:
     header_lengths = headers = None
     if any(column.headers is not None for column in columns):
         header_lengths = _gathered(
-            bytes(column.count * LENGTH_BYTES) if column.header_lengths is None else column.header_lengths
+            bytes(column.message_count * LENGTH_BYTES) if column.header_lengths is None else column.header_lengths
             for column in columns
         )
         headers = _gathered(column.headers for column in columns if column.headers is not None)
@@ -24,7 +24,7 @@ def merged(reading: Reading, generation: int) -> Messages:
         generation,
         None,
         _runs(reading.slices),
-        reading.count,
+        reading.message_count,
         _gathered(column.lengths for column in columns),
         _gathered(column.payloads for column in columns),
         header_lengths,
@@ -43,6 +43,4 @@ def _gathered(parts: Iterable[Buffer]) -> Gathered:
 
 
 def _runs(slices: list[Slice]) -> bytes:
-    return b"".join(
-        piece.first_id.to_bytes(8, "little") + (piece.stop - piece.start).to_bytes(4, "little") for piece in slices
-    )
+    return b"".join(piece.first_id.to_bytes(8, "little") + (piece.stop - piece.start).to_bytes(4, "little") for piece in slices)

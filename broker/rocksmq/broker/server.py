@@ -26,6 +26,7 @@ logger = logging.getLogger("rocksmq.broker")
 BACKLOG = 1_024
 ACCEPT_PAUSE_SECONDS = 0.1  # when file descriptors have run out
 SWEEP_SECONDS = 0.5
+FLUSH_POLL_SECONDS = 0.01
 SHRINK_SECONDS = 5.0  # silent for so long: give the receive buffer back
 PING: list[Buffer] = encode_reply(NO_CORRELATION, ())
 assert SUCCESS == 0
@@ -42,6 +43,7 @@ class Server:
         self._sessions: set[Session] = set()
         self._clients: dict[bytes, Session] = {}
         self._pinged: set[Session] = set()
+        self._accepting = trio.CancelScope()
 
     def register(self, client_id: bytes, session: Session) -> None:
         """As the sessions' registry: the newest connection of a client wins."""
@@ -60,12 +62,23 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)
-                while True:
-                    await self._accept(listener, nursery)
+                with self._accepting:
+                    while True:
+                        await self._accept(listener, nursery)
+                listener.close()
         finally:
             listener.close()
             for session in tuple(self._sessions):
                 session.end()
+
+    def stop_accepting(self) -> None:
+        """Take no more connections; those that are there go on."""
+        self._accepting.cancel()
+
+    async def flushed(self) -> None:
+        """Wait until every reply was handed to its socket."""
+        while any(session.connection.unsent_bytes for session in self._sessions):
+            await trio.sleep(FLUSH_POLL_SECONDS)
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         try:
@@ -90,7 +103,11 @@ class Server:
     def _refusal(self) -> LimitExceeded | None:
         if len(self._sessions) >= self._limits.connections_max:
             return LimitExceeded(f"the broker has {self._limits.connections_max} connections (connections_max): close some")
-        silent = sum(session.client_id is None for session in self._sessions) if len(self._sessions) >= self._limits.handshakes_max else 0
+        silent = (
+            sum(session.client_id is None for session in self._sessions)
+            if len(self._sessions) >= self._limits.handshakes_max
+            else 0
+        )
         if silent >= self._limits.handshakes_max:
             return LimitExceeded(f"{self._limits.handshakes_max} connections have not said HELLO yet (handshakes_max)")
         return None

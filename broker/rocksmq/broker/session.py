@@ -73,7 +73,7 @@ class Session:
         else:
             await self._finished.wait()
 
-    def receive(self, body: memoryview) -> None:
+    def receive(self, body: "memoryview[int]") -> None:
         op, correlation, request = decode_request(decode(body))
         if correlation in self._in_flight:
             raise ProtocolError(f"correlation id {correlation} is in use by an unanswered request")
@@ -129,8 +129,10 @@ class Session:
         """As ``done`` of the core."""
         self._in_flight_bytes -= self._in_flight.pop(correlation, 0)
         self._waiters.pop(correlation, None)
-        encode = encode_error if isinstance(reply, RocksMQError) else encode_reply
-        self.connection.send(encode(correlation, reply))
+        if isinstance(reply, RocksMQError):
+            self.connection.send(encode_error(correlation, reply))
+        else:
+            self.connection.send(encode_reply(correlation, reply))
         self._finished.set()
         self._finished = trio.Event()
 

@@ -104,9 +104,7 @@ class Store:
     def __init__(self, directory: Path) -> None:
         cache = Cache(BLOCK_CACHE_BYTES)
         try:
-            self._db = Rdict(
-                str(directory), _options(cache), column_families={f.name.lower(): _options(cache) for f in Family}
-            )
+            self._db = Rdict(str(directory), _options(cache), column_families={f.name.lower(): _options(cache) for f in Family})
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
             if "lock" in str(error).lower():
                 raise DirectoryInUse(f"another process holds the database in {directory}") from error
@@ -129,7 +127,9 @@ class Store:
             self._db.write(batch)
         except Exception as error:
             if "no space left" in str(error).lower():
-                raise DiskFull("the broker's disk is full: nothing was stored; free space on it, then it goes on by itself") from error
+                raise DiskFull(
+                    "the broker's disk is full: nothing was stored; free space on it, then it goes on by itself"
+                ) from error
             raise StorageFailed(f"the database refused a write: {error}") from error
 
     def sync(self) -> None:
@@ -154,7 +154,7 @@ class Store:
         """
         options = ReadOptions()
         options.set_iterate_upper_bound(end)
-        options.fill_cache(False)
+        options.fill_cache(False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # the stub forgets the argument
         try:
             entries = self._families[family].iter(options)
             if at_or_before:

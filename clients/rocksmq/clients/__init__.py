@@ -1,6 +1,6 @@
 """The blocking client of RocksMQ.
 
-    from rocksmq.clients import Client
+from rocksmq.clients import Client
 """
 
 from rocksmq.protocol.errors import (

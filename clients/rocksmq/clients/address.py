@@ -1,7 +1,7 @@
 """Where the broker is: the URL of the client, `rocksmq://[token@]host[:port]`."""
 
 import os
-from typing import NamedTuple
+from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from rocksmq.protocol.errors import InvalidRequest
@@ -11,18 +11,16 @@ DEFAULT_URL = f"rocksmq://127.0.0.1:{PORT}"
 URL_VARIABLE = "ROCKSMQ_URL"
 
 
-class Address(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Address:
     """A broker's address; the token is never shown."""
 
     host: str
     port: int
-    tls: bool
-    token: str | None
+    token: str | None = field(repr=False)
 
     def __str__(self) -> str:
-        return f"{'rocksmqs' if self.tls else 'rocksmq'}://{self.host}:{self.port}"
-
-    __repr__ = __str__
+        return f"rocksmq://{self.host}:{self.port}"
 
     @classmethod
     def parse(cls, url: str | None) -> "Address":
@@ -41,4 +39,4 @@ class Address(NamedTuple):
         if parts.scheme == "rocksmqs":
             raise InvalidRequest("rocksmqs:// (TLS) is not supported by this version: use rocksmq:// on a trusted network")
         token = unquote(parts.username) if parts.username else None
-        return cls(parts.hostname, PORT if port is None else port, parts.scheme == "rocksmqs", token)
+        return cls(parts.hostname, PORT if port is None else port, token)

@@ -11,14 +11,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rocksmq.protocol.errors import (
-    ConnectionFailed,
     ChannelNotFound,
+    ConnectionFailed,
     GroupNotFound,
     InvalidRequest,
     OutOfSequence,
@@ -57,6 +57,7 @@ MAX_BYTES = 4 << 20  # of a consume or fetch, when the caller names none
 RETRY_SECONDS = 0.05
 RETRY_SECONDS_MAX = 1.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Result = TypeVar("Result")
 
 
 class Client:
@@ -135,9 +136,9 @@ class Client:
         return created
 
     def destroy_channel(self, channel: str, *, missing_ok: bool = False) -> None:
-        """Delete a channel with its messages, groups and positions; the disk gets the space back. Waiting readers get ChannelNotFound.
+        """Delete a channel with its messages, groups and positions; the disk gets the space back.
 
-        Raises ChannelNotFound unless ``missing_ok``.
+        Waiting readers get ChannelNotFound. Raises ChannelNotFound unless ``missing_ok``.
         """
         checked_name("channel", channel)
         deadline = self._deadline()
@@ -178,7 +179,8 @@ class Client:
     def create_consumer_group(self, channel: str, group: str, *, start: Start = "earliest") -> bool:
         """Create a group; True if it was created, False if it existed: then its position stays.
 
-        ``start``: ``"earliest"``, ``"latest"``, an id, or an aware datetime. Raises ChannelNotFound, InvalidRequest, LimitExceeded.
+        ``start``: ``"earliest"``, ``"latest"``, an id, or an aware datetime. Raises ChannelNotFound, InvalidRequest,
+        LimitExceeded.
         """
         checked_name("channel", channel)
         checked_name("group", group)
@@ -218,15 +220,15 @@ class Client:
     def produce(self, channel: str, messages: Iterable[Outgoing], *, headers: Mapping[str, bytes] | None = None) -> range:
         """Append messages as one atomic batch; their ids, in order. Durable when it returns.
 
-        ``messages``: bytes-like or `OutgoingMessage`; ``headers`` go on each that has none of its own. Nothing given: ``range(0)``.
-        Raises TypeError for text, ChannelNotFound, MessageTooLarge, LimitExceeded, Overloaded, DiskFull: nothing was stored.
+        ``messages``: bytes-like or `OutgoingMessage`; ``headers`` go on each that has none of its own. Nothing
+        given: ``range(0)``. Raises TypeError for text, ChannelNotFound, MessageTooLarge, LimitExceeded, Overloaded, DiskFull: nothing was stored.
         After Timeout, ConnectionFailed, StorageFailed, OutOfSequence or InternalError it is unknown whether the batch was.
         """
         checked_name("channel", channel)
         if isinstance(messages, (bytes, bytearray, memoryview, str)):
             raise TypeError("messages is a list of payloads: wrap a single one, produce(channel, [payload])")
         batch = pack_messages(messages, headers)
-        if not batch.count:
+        if not batch.message_count:
             return range(0)
         batch.check(
             messages_max=self.server.limits["batch_messages_max"], payload_bytes_max=self.server.limits["payload_bytes_max"]
@@ -237,7 +239,7 @@ class Client:
             request = Produce(channel, producer.id, producer.number, *batch)
             first_id: int = self._call_once(request, deadline).first_id
             producer.number += 1
-            return range(first_id, first_id + batch.count)
+            return range(first_id, first_id + batch.message_count)
 
         return self._with_identity(self._producers, channel, send)
 
@@ -246,8 +248,8 @@ class Client:
     ) -> MessageBatch:
         """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout``.
 
-        A batch that is not empty holds one message at least, whatever ``max_bytes`` says. Raises ChannelNotFound, GroupNotFound,
-        InvalidRequest. After any other error the messages may be handed out again.
+        A batch that is not empty holds one message at least, whatever ``max_bytes`` says. Raises ChannelNotFound,
+        GroupNotFound, InvalidRequest. After any other error the messages may be handed out again.
         """
         checked_name("channel", channel)
         checked_name("group", group)
@@ -270,7 +272,8 @@ class Client:
     ) -> MessageBatch:
         """Messages from ``start`` on, without a group; moves nothing. An empty batch's ``next_position`` is where to go on.
 
-        ``start``: an id, ``"earliest"``, ``"latest"`` (what comes from now on), or an aware datetime. Raises ChannelNotFound, InvalidRequest.
+        ``start``: an id, ``"earliest"``, ``"latest"`` (what comes from now on), or an aware datetime. Raises ChannelNotFound,
+        InvalidRequest.
         """
         checked_name("channel", channel)
         count, size = _checked_bounds(max_messages, max_bytes)
@@ -380,7 +383,7 @@ class Client:
         connection = self._connected(deadline)
         return Pipeline(connection, channel, self._producers.take((channel, "pipeline")))
 
-    def _with_identity(self, pool: IdentityPool, place: Any, use: Callable[[Identity], Any]) -> Any:
+    def _with_identity(self, pool: IdentityPool, place: Hashable, use: Callable[[Identity], Result]) -> Result:
         """Run ``use`` with a free identity of ``place``, which goes back to the pool if its outcome is known."""
         identity = pool.take(place)
         try:

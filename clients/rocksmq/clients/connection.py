@@ -11,6 +11,7 @@ import select
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from rocksmq.protocol.cbor import Buffer, decode
@@ -113,10 +114,11 @@ class Connection:
                 if call.done:
                     break
                 leads = not self._is_read
+                wakeup = threading.Event()
                 if leads:
                     self._is_read = True
                 else:
-                    wakeup = call.wakeup = threading.Event()
+                    call.wakeup = wakeup
             if leads:
                 try:
                     self._read_until(call, deadline)
@@ -198,7 +200,7 @@ class Connection:
             raise ProtocolError(f"the broker at {self._address} answered a request that was not made")
         try:
             # Large columns are views of the receive buffer, which the next read overwrites.
-            call.reply = decode_reply(call.op, [bytes(v) if isinstance(v, memoryview) else v for v in items])
+            call.reply = decode_reply(call.op, [bytes(v) if type(v) is memoryview else v for v in items])
         except RocksMQError as error:
             call.error = error
         self._finish(call)
@@ -248,10 +250,8 @@ class Connection:
                 return
             self.failure = error
             calls, self._calls = list(self._calls.values()), {}
-        try:
+        with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes a reader in poll
-        except OSError:
-            pass
         self._sock.close()
         for call in calls:
             call.error = type(error)(error.message)

@@ -16,7 +16,8 @@ class OwnerDescription:
 
 @dataclass(frozen=True, slots=True)
 class ChannelInfo:
-    """A channel. ``begin_id`` and ``end_id`` are the first and last message's, None when it is empty; bytes are of payloads and headers."""
+    """A channel. ``begin_id`` and ``end_id`` are the first and last message's, None when it is empty; bytes are of
+    payloads and headers."""
 
     name: str
     owner: OwnerDescription | None
@@ -32,7 +33,8 @@ class ChannelInfo:
 
 @dataclass(frozen=True, slots=True)
 class GroupInfo:
-    """A consumer group. ``position`` is the id of the next message to read; ``lag_seconds`` the age of the oldest unread one."""
+    """A consumer group. ``position`` is the id of the next message to read; ``lag_seconds`` the age of the oldest
+    unread one."""
 
     channel: str
     name: str

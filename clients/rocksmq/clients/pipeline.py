@@ -49,7 +49,7 @@ class Pipeline:
             self._in_flight.popleft()
         call = self._connection.begin(Produce(self._channel, self._identity.id, self._identity.number, *batch), deadline)
         self._identity.number += 1
-        pending = Pending(self._connection, call, batch.count)
+        pending = Pending(self._connection, call, batch.message_count)
         self._in_flight.append(pending)
         return pending
 

@@ -1,6 +1,6 @@
 """Record batches (SPEC §4): messages in columns, never one object each.
 
-    count          number of messages
+    message_count  number of messages
     lengths        count x u32 little-endian: bytes of each payload
     payloads       all payloads, one behind the other
     header_lengths null, or count x u32 little-endian: bytes of each message's headers
@@ -13,7 +13,7 @@ batch. The sender packs, the receiver slices.
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from .cbor import Buffer, decode_value, encode_value, scan
 from .errors import InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolError
@@ -44,7 +44,7 @@ def _little_endian(numbers: "array[int]") -> "array[int]":
 class RecordBatch(NamedTuple):
     """The five columns as they travel and are stored; all buffers are of bytes."""
 
-    count: int
+    message_count: int
     lengths: Buffer
     payloads: Buffer
     header_lengths: Buffer | None
@@ -60,20 +60,32 @@ class RecordBatch(NamedTuple):
 
         Raises InvalidRequest, LimitExceeded or MessageTooLarge, naming the column or limit.
         """
-        if self.count < 1:
+        if self.message_count < 1:
             raise InvalidRequest("a batch holds at least one message")
-        if self.count > messages_max:
-            raise LimitExceeded(f"{self.count} messages in a batch exceed the limit of {messages_max} (batch_messages_max)")
-        _check_column("lengths", "payloads", self.count, self.lengths, self.payloads, payload_bytes_max, "payload_bytes_max")
+        if self.message_count > messages_max:
+            raise LimitExceeded(
+                f"{self.message_count} messages in a batch exceed the limit of {messages_max} (batch_messages_max)"
+            )
+        _check_column(
+            "lengths", "payloads", self.message_count, self.lengths, self.payloads, payload_bytes_max, "payload_bytes_max"
+        )
         if self.header_lengths is not None and self.headers is not None:
             _check_column(
-                "header_lengths", "headers", self.count, self.header_lengths, self.headers, HEADER_BYTES_MAX, "header_bytes_max"
+                "header_lengths",
+                "headers",
+                self.message_count,
+                self.header_lengths,
+                self.headers,
+                HEADER_BYTES_MAX,
+                "header_bytes_max",
             )
         elif self.header_lengths is not None or self.headers is not None:
             raise InvalidRequest("header_lengths and headers go together: both or neither")
 
 
-def _check_column(name: str, content_name: str, count: int, lengths: Buffer, content: Buffer, limit: int, limit_name: str) -> None:
+def _check_column(
+    name: str, content_name: str, count: int, lengths: Buffer, content: Buffer, limit: int, limit_name: str
+) -> None:
     if len(lengths) != count * LENGTH_BYTES:
         raise InvalidRequest(f"{name} holds {len(lengths)} bytes, not {LENGTH_BYTES} for each of {count} messages")
     numbers = unpack_lengths(lengths)
@@ -103,7 +115,12 @@ def decode_headers(data: Buffer) -> dict[str, bytes]:
     if not len(data):
         return {}
     scan(memoryview(b"\x81" + bytes(data)))
-    headers = decode_value(data)
-    if not isinstance(headers, dict) or not all(isinstance(k, str) and isinstance(v, bytes) for k, v in headers.items()):
+    found = decode_value(data)
+    if not isinstance(found, dict):
         raise ProtocolError("headers are not a map from text to bytes")
+    headers: dict[str, bytes] = {}
+    for name, value in cast(dict[object, object], found).items():
+        if not isinstance(name, str) or not isinstance(value, bytes):
+            raise ProtocolError("headers are not a map from text to bytes")
+        headers[name] = value
     return headers

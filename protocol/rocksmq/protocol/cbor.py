@@ -9,13 +9,13 @@ the frame, and encode sends the caller's own buffers between the encoded pieces.
 
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import cbor2
 
 from .errors import ProtocolError
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
+Buffer: TypeAlias = "bytes | bytearray | memoryview[int]"
 
 ITEMS_MAX = 4_096  # a page of a list stays below; 1 MB of empty maps would become 74 MB of objects
 DEPTH_MAX = 6
@@ -37,13 +37,13 @@ class Gathered(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    index: int  # of the item in the outermost array
+    item: int  # its place in the outermost array
     start: int  # of the string's head
     content: int
     end: int
 
 
-def scan(body: memoryview) -> list[_Cut]:
+def scan(body: "memoryview[int]") -> list[_Cut]:
     """Check that ``body`` is exactly one allowed array; return its large outermost byte strings.
 
     Raises ProtocolError, in time and memory bounded by ITEMS_MAX, whatever the bytes are.
@@ -101,7 +101,7 @@ def scan(body: memoryview) -> list[_Cut]:
     return cuts
 
 
-def decode(body: memoryview) -> list[Any]:
+def decode(body: "memoryview[int]") -> list[Any]:
     """Decode one frame's body. Byte strings of CUT_BYTES_MIN or more are views of ``body``.
 
     Raises ProtocolError for anything but one allowed array, nothing else.
@@ -116,9 +116,9 @@ def decode(body: memoryview) -> list[Any]:
             position = cut.end
         pieces.append(body[position:])
         skeleton = b"".join(pieces)
-    items = decode_value(skeleton)
+    items: list[Any] = decode_value(skeleton)
     for cut in cuts:
-        items[cut.index] = body[cut.content : cut.end]
+        items[cut.item] = body[cut.content : cut.end]
     return items
 
 
@@ -158,16 +158,17 @@ def encode_frame(items: Iterable[Any]) -> list[Buffer]:
     """
     items = tuple(items)
     first = small = bytearray(4) + _head(_ARRAY, len(items))
-    buffers: list[Buffer] = [small]
+    buffers: list[Buffer] = [first]
     for item in items:
         if isinstance(item, Gathered):
             small += _head(_BYTES, item.size)
             small = bytearray()
             buffers += (*item.parts, small)
-        elif isinstance(item, (bytes, bytearray, memoryview)) and len(item) >= CUT_BYTES_MIN:
-            small += _head(_BYTES, len(item))
+        elif isinstance(item, (bytes, bytearray, memoryview)) and len(cast(Buffer, item)) >= CUT_BYTES_MIN:
+            column = cast(Buffer, item)
+            small += _head(_BYTES, len(column))
             small = bytearray()
-            buffers += (item, small)
+            buffers += (column, small)
         else:
             small += cbor2.dumps(item)
     _U32.pack_into(first, 0, sum(map(len, buffers)) - 4)

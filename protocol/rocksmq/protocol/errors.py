@@ -186,6 +186,5 @@ class InternalError(RocksMQError):
     code = ErrorCode.INTERNAL_ERROR
 
 
-ERRORS: dict[int, type[RocksMQError]] = {
-    error.code: error for error in (*RocksMQError.__subclasses__(), InternalError)
-}
+_CLASSES: list[type[RocksMQError]] = RocksMQError.__subclasses__()
+ERRORS: dict[int, type[RocksMQError]] = {error.code: error for error in _CLASSES}

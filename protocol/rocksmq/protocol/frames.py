@@ -38,7 +38,7 @@ class FrameDecoder:
         """Bytes of a frame that has begun and is not complete."""
         return self._end - self._begin
 
-    def space(self) -> memoryview:
+    def space(self) -> "memoryview[int]":
         """Room to receive into, at least a quarter of the buffer. Ends the life of bodies handed out."""
         pending = self.pending_bytes
         if not pending:
@@ -58,7 +58,7 @@ class FrameDecoder:
         if self._end == len(self._buffer) and len(self._buffer) < min(READ_BYTES_MAX, self.frame_bytes_max):
             self._buffer = self._buffer + bytearray(len(self._buffer))
 
-    def next_frame(self) -> memoryview | None:
+    def next_frame(self) -> "memoryview[int] | None":
         """The next complete body, or None for "not yet". Raises ProtocolError for one that is too long."""
         if self.pending_bytes < LENGTH_BYTES:
             return None

@@ -23,12 +23,12 @@ ID_TIME_BITS = 18
 class OutgoingMessage(NamedTuple):
     """A message to produce: ``payload`` is bytes-like and kept exactly, ``headers`` text -> bytes."""
 
-    payload: bytes | bytearray | memoryview
+    payload: "bytes | bytearray | memoryview[int]"
     headers: Mapping[str, bytes] | None = None
 
 
-Payload: TypeAlias = bytes | bytearray | memoryview
-Outgoing: TypeAlias = Payload | OutgoingMessage
+Payload: TypeAlias = "bytes | bytearray | memoryview[int]"
+Outgoing: TypeAlias = "Payload | OutgoingMessage"
 
 
 class Message(NamedTuple):
@@ -108,7 +108,7 @@ def _payload_of(message: Outgoing) -> bytes:
     payload = message.payload if isinstance(message, OutgoingMessage) else message
     if isinstance(payload, bytes):
         return payload
-    if not isinstance(payload, (bytearray, memoryview)):
+    if not isinstance(payload, (bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"a payload is bytes-like, not {type(payload).__name__}: encode text first, for example text.encode()")
     return bytes(payload)
 
@@ -126,13 +126,13 @@ class MessageBatch(Sequence[Message]):
         """From a reply that owns its columns. Raises ProtocolError when they do not add up."""
         self.next_position = reply.next_position
         self.generation = reply.generation
-        self.gap = None if reply.gap is None else Gap(*reply.gap)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        self._payloads = _split(_whole(reply.lengths), _whole(reply.payloads), reply.count)
+        self.gap = None if reply.gap is None else Gap(*reply.gap)
+        self._payloads = _split(_whole(reply.lengths), _whole(reply.payloads), reply.message_count)
         self._runs = [(first, count) for first, count in _RUN.iter_unpack(reply.runs)]
         self._header_lengths = None if reply.header_lengths is None else _whole(reply.header_lengths)
         self._headers: bytes | list[bytes] | None = None if reply.headers is None else _whole(reply.headers)
         self._ids: Sequence[int] | None = None
-        if sum(count for _, count in self._runs) != reply.count:
+        if sum(count for _, count in self._runs) != reply.message_count:
             raise ProtocolError("a reply's ids do not add up to its messages")
 
     @property

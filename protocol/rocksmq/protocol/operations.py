@@ -8,7 +8,7 @@ annotation, and `decode_request` refuses whatever does not match, naming the fie
 import types
 from collections.abc import Callable, Sequence
 from enum import IntEnum, StrEnum
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .batch import RecordBatch
 from .cbor import Buffer, Gathered, encode_frame
@@ -24,42 +24,65 @@ ID_BYTES = 16
 class Wire(NamedTuple):
     """How a field travels: its check and the words for it in an error."""
 
-    check: Callable[[Any], bool]
+    check: Callable[[object], bool]
     description: str
 
 
 def _unsigned(bits: int) -> Wire:
-    limit = 1 << bits
-    return Wire(lambda v: type(v) is int and 0 <= v < limit, f"an unsigned {bits}-bit integer")
+    def check(value: object) -> bool:
+        return type(value) is int and 0 <= value < 1 << bits
+
+    return Wire(check, f"an unsigned {bits}-bit integer")
 
 
-def _exactly(size: int) -> Wire:
-    return Wire(lambda v: isinstance(v, bytes) and len(v) == size, f"a byte string of {size} bytes")
+def _a(kind: type | tuple[type, ...], description: str) -> Wire:
+    def check(value: object) -> bool:
+        return isinstance(value, kind)
+
+    return Wire(check, description)
 
 
-def _is_limits(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(k, str) and type(v) is int for k, v in value.items())
+def _is_id(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == ID_BYTES
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+def _is_position(value: object) -> bool:
+    return type(value) is int and 0 <= value <= max(Position)
+
+
+def _is_limits(value: object) -> bool:
+    entries = cast(dict[object, object], value) if isinstance(value, dict) else {0: 0}
+    return all(isinstance(k, str) and type(v) is int for k, v in entries.items())
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in cast(list[object], value))
+
+
+def _is_owner(value: object) -> bool:
+    return _is_texts(value) and len(cast(list[object], value)) == 3
+
+
+def _is_gap(value: object) -> bool:
+    if not isinstance(value, list) or len(cast(list[object], value)) != 3:
+        return False
+    begin, end, count = cast(list[object], value)
+    return type(begin) is int and type(end) is int and (count is None or type(count) is int)
 
 
 U32: TypeAlias = Annotated[int, _unsigned(32)]
 U64: TypeAlias = Annotated[int, _unsigned(64)]
-Text: TypeAlias = Annotated[str, Wire(lambda v: isinstance(v, str), "a text")]
-Flag: TypeAlias = Annotated[bool, Wire(lambda v: isinstance(v, bool), "a boolean")]
-Id: TypeAlias = Annotated[bytes, _exactly(ID_BYTES)]
-Bytes: TypeAlias = Annotated[bytes, Wire(lambda v: isinstance(v, bytes), "a short byte string")]
-Column: TypeAlias = Annotated[Buffer, Wire(lambda v: isinstance(v, (bytes, memoryview)), "a byte string")]
+Text: TypeAlias = Annotated[str, _a(str, "a text")]
+Flag: TypeAlias = Annotated[bool, _a(bool, "a boolean")]
+Id: TypeAlias = Annotated[bytes, Wire(_is_id, f"a byte string of {ID_BYTES} bytes")]
+Bytes: TypeAlias = Annotated[bytes, _a(bytes, "a short byte string")]
+Column: TypeAlias = Annotated[Buffer, _a((bytes, memoryview), "a byte string")]
 Texts: TypeAlias = Annotated[list[str], Wire(_is_texts, "an array of texts")]
 Limits: TypeAlias = Annotated[dict[str, int], Wire(_is_limits, "a map from text to integer")]
 Retention: TypeAlias = Limits
-Owner: TypeAlias = Annotated[list[str], Wire(lambda v: _is_texts(v) and len(v) == 3, "an array [role, address, description]")]
-GapRange: TypeAlias = Annotated[
-    list[int | None],
-    Wire(lambda v: isinstance(v, list) and len(v) == 3, "an array [from id, to id, count or null]"),
-]
+Owner: TypeAlias = Annotated[list[str], Wire(_is_owner, "an array [role, address, description]")]
+GapRange: TypeAlias = Annotated[list[int], Wire(_is_gap, "an array [from id, to id, count or null]")]
+PositionKind: TypeAlias = Annotated[int, Wire(_is_position, "0 id, 1 earliest, 2 latest or 3 time")]
 
 
 class Permission(StrEnum):
@@ -87,9 +110,6 @@ class Outcome(IntEnum):
     NEXT = 1
     EARLIEST = 2
     LATEST = 3
-
-
-PositionKind: TypeAlias = Annotated[int, Wire(lambda v: type(v) is int and 0 <= v <= 3, "0 id, 1 earliest, 2 latest or 3 time")]
 
 
 class Empty(NamedTuple):
@@ -211,7 +231,7 @@ class Produce(NamedTuple):
     channel: Text
     producer: Id
     number: U64
-    count: U32
+    message_count: U32
     lengths: Column
     payloads: Column
     header_lengths: Column | None
@@ -219,7 +239,7 @@ class Produce(NamedTuple):
 
     @property
     def batch(self) -> RecordBatch:
-        return RecordBatch(self.count, self.lengths, self.payloads, self.header_lengths, self.headers)
+        return RecordBatch(self.message_count, self.lengths, self.payloads, self.header_lengths, self.headers)
 
 
 class Produced(NamedTuple):
@@ -256,7 +276,7 @@ class Messages(NamedTuple):
     generation: U64
     gap: GapRange | None
     runs: Column
-    count: U32
+    message_count: U32
     lengths: Column | Gathered
     payloads: Column | Gathered
     header_lengths: Column | Gathered | None
@@ -334,7 +354,11 @@ def _wire_of(hint: Any) -> Wire:
     wire = _wire_of(options[0])
     if type(None) not in options:
         return wire
-    return Wire(lambda v: v is None or wire.check(v), f"{wire.description}, or null")
+
+    def check(value: object) -> bool:
+        return value is None or wire.check(value)
+
+    return Wire(check, f"{wire.description}, or null")
 
 
 def _fields_of(shape: type[Any]) -> tuple[tuple[str, Wire], ...]:
@@ -377,9 +401,7 @@ def encode_reply(correlation: int, reply: Sequence[Any]) -> list[Buffer]:
 def encode_error(correlation: int, error: RocksMQError) -> list[Buffer]:
     """The frame of a refusal (SPEC §5): correlation, code, message, retry_after_ms, expected number, present id."""
     retry_after_ms = None if error.retry_after is None else round(error.retry_after * 1000)
-    return encode_frame(
-        (correlation, int(error.code), error.message, retry_after_ms, error.expected_number, error.present_id)
-    )
+    return encode_frame((correlation, int(error.code), error.message, retry_after_ms, error.expected_number, error.present_id))
 
 
 def decode_reply(op: Operation, items: Sequence[Any]) -> Any:

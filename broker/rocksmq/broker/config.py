@@ -1,0 +1,179 @@
+"""The broker's configuration: a TOML file < environment ROCKSMQ_* < flags, each value with its origin.
+
+One frozen dataclass, validated once, here. Unknown keys are errors: a misspelt option
+must not be ignored silently.
+"""
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from rocksmq.protocol.errors import InvalidRequest
+
+from .durability import Durability
+from .limits import LIMIT_NAMES, MIB, Limits
+
+ENVIRONMENT_PREFIX = "ROCKSMQ_"
+LIMITS_TABLE = "limits"
+PAYLOAD_BYTES_MOST = 64 * MIB
+OFF = "off"
+EMBEDDED = "embedded"
+# The client's own variables, and those that Kubernetes makes of a service named rocksmq.
+_NOT_OURS = re.compile(r"ROCKSMQ_(URL|TOKEN|TOKEN_FILE|CA|CERT|KEY|TIMEOUT|CONTEXT|SERVICE_.*|PORT|PORT_.*)")
+
+
+class BadConfiguration(Exception):
+    """The configuration cannot be used; the message names the key, its origin and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What `rocksmqd` runs with."""
+
+    data_dir: str = "data"
+    listen: str = "127.0.0.1:7660"
+    http: str = OFF
+    durability: str = "fsync"
+    meta: str = EMBEDDED
+    log_level: str = "info"
+    insecure: bool = False  # allow an address that other machines reach, without TLS and token
+    limits: Limits = field(default_factory=Limits)
+    origins: Mapping[str, str] = field(default_factory=dict[str, str])  # key -> where its value comes from
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on; port 0 picks a free one."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def values(self) -> dict[str, Any]:
+        """Every key with its value, limits as ``limits.<name>``."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (LIMITS_TABLE, "origins")}
+        return own | {f"{LIMITS_TABLE}.{name}": getattr(self.limits, name) for name in LIMIT_NAMES}
+
+
+_DEFAULTS: dict[str, Any] = Config().values()
+
+
+def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
+    """The configuration. ``flags`` holds the flags that were given, by key. Raises BadConfiguration."""
+    values = dict(_DEFAULTS)
+    origins = dict.fromkeys(values, "default")
+    layers = (_from_file(file), _from_environment(environment), {key: (value, _flag(key)) for key, value in flags.items()})
+    for layer in layers:
+        for key, (value, origin) in layer.items():
+            if key not in values:
+                raise BadConfiguration(f"{origin}: there is no option {key!r}")
+            values[key] = _typed(key, value, origin)
+            origins[key] = origin
+    limits = Limits(**{name: values.pop(f"{LIMITS_TABLE}.{name}") for name in LIMIT_NAMES})
+    config = Config(**values, limits=limits, origins=origins)
+    _check(config)
+    return config
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _from_file(file: Path | None) -> dict[str, tuple[Any, str]]:
+    if file is None:
+        return {}
+    try:
+        tree = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise BadConfiguration(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise BadConfiguration(f"{file}: not valid TOML: {error}") from None
+    limits = tree.pop(LIMITS_TABLE, {})
+    if not isinstance(limits, dict):
+        raise BadConfiguration(f"{file}: {LIMITS_TABLE} is a table: write [{LIMITS_TABLE}] above its options")
+    tree |= {f"{LIMITS_TABLE}.{name}": value for name, value in cast(dict[str, Any], limits).items()}
+    return {key: (value, str(file)) for key, value in tree.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    names = {ENVIRONMENT_PREFIX + key.upper().replace(".", "_"): key for key in _DEFAULTS}
+    found: dict[str, tuple[Any, str]] = {}
+    for name, value in environment.items():
+        if name in names:
+            found[names[name]] = value, name
+        elif name.startswith(ENVIRONMENT_PREFIX) and not _NOT_OURS.fullmatch(name):
+            raise BadConfiguration(f"the environment variable {name} names no option")
+    return found
+
+
+def _typed(key: str, value: Any, origin: str) -> Any:
+    """``value`` as the type of the key's default; text is read where it comes from the environment."""
+    wanted = cast(type[str] | type[int] | type[float] | type[bool], type(_DEFAULTS[key]))
+    if isinstance(value, str) and wanted is not str:
+        try:
+            value = {"true": True, "false": False}[value.lower()] if wanted is bool else wanted(value)
+        except (ValueError, KeyError):
+            raise BadConfiguration(f"{origin}: {key} {value!r} is not {_KINDS[wanted]}") from None
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        raise BadConfiguration(f"{origin}: {key} {value!r} is not {_KINDS[wanted]}")
+    return value
+
+
+_KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _check(config: Config) -> None:
+    def refuse(key: str, why: str) -> None:
+        raise BadConfiguration(f"{config.origins.get(key, 'default')}: {key} {config.values()[key]!r}: {why}")
+
+    host, colon, port = config.listen.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        refuse("listen", "not HOST:PORT, for example 127.0.0.1:7660")
+    if not _is_loopback(host.strip("[]")) and not config.insecure:
+        refuse(
+            "listen",
+            "other machines reach it, without TLS and token: use 127.0.0.1, or --insecure on a trusted network",
+        )
+    if config.http != OFF:
+        refuse("http", "this version has no HTTP listener yet: leave it off")
+    if config.meta != EMBEDDED:
+        refuse("meta", "this version keeps positions embedded only")
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        refuse("log_level", "not one of debug, info, warning, error")
+    try:
+        Durability.parse(config.durability)
+    except InvalidRequest as error:
+        refuse("durability", error.message)
+    for name in LIMIT_NAMES:
+        if not getattr(config.limits, name) > 0:
+            refuse(f"{LIMITS_TABLE}.{name}", "a limit is above 0")
+    limits = config.limits
+    if limits.payload_bytes_max > PAYLOAD_BYTES_MOST:
+        refuse("limits.payload_bytes_max", f"at most {PAYLOAD_BYTES_MOST}")
+    if limits.frame_bytes_max < limits.payload_bytes_max + MIB:
+        refuse("limits.frame_bytes_max", f"at least payload_bytes_max + 1 MiB = {limits.payload_bytes_max + MIB}")
+    if limits.consume_bytes_max > limits.frame_bytes_max - MIB:
+        refuse("limits.consume_bytes_max", f"at most frame_bytes_max - 1 MiB = {limits.frame_bytes_max - MIB}")
+    if limits.poll_ms_max > limits.idle_close_seconds * 1000:
+        refuse("limits.poll_ms_max", "a poll may not outlast idle_close_seconds")
+    if limits.page_names_max > Limits().page_names_max:
+        refuse("limits.page_names_max", f"a page must stay below 4,096 CBOR items: at most {Limits().page_names_max}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def shown(config: Config) -> str:
+    """Every value and where it comes from, a line each."""
+    rows = [(key, value, config.origins[key]) for key, value in config.values().items()]
+    width = max(len(f"{key} = {value!r}") for key, value, _ in rows)
+    return "\n".join(f"{f'{key} = {value!r}':{width}}  # {origin}" for key, value, origin in rows)
