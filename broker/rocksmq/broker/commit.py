@@ -185,12 +185,16 @@ class Committer:
             await self._wait_for_work()
             if not self.open.is_empty:
                 await self._commit()
-            elif self._sync_due is not None and self._sync_due <= trio.current_time():
+            elif self._is_sync_due:
                 await self._sync_written()
             elif self._closing:
                 if self.synced_number != self.written_number:
                     await self._sync_written()
                 return
+
+    @property
+    def _is_sync_due(self) -> bool:
+        return self._sync_due is not None and self._sync_due <= trio.current_time()
 
     async def _wait_for_work(self) -> None:
         timeout = float("inf") if self._sync_due is None else max(0, self._sync_due - trio.current_time())
@@ -223,7 +227,7 @@ class Committer:
         for after_sync, done, reply in commit.answers:
             if not (after_sync or commit.sync_first):
                 done(reply)
-        if commit.sync and self.synced_number != self.written_number:
+        if (commit.sync or self._is_sync_due) and self.synced_number != self.written_number:
             try:
                 await self._sync_written()
             except StorageFailed as error:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown
+from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown, StorageFailed
 from rocksmq.protocol.operations import Commit as CommitRequest
 from rocksmq.protocol.operations import (
     Consume,
@@ -95,6 +95,8 @@ class Core:
         Returns the waiter when the request is parked, for `Waiters.cancel`.
         """
         try:
+            if self.committer.failure is not None:
+                raise StorageFailed(self.committer.failure.message)
             if self.is_closing:
                 raise ShuttingDown("the broker is stopping: try again once it is back")
             return self._handlers[type(request)](request, done)
@@ -109,7 +111,16 @@ class Core:
             self.waiters.cancel(waiter)
             waiter.expire()
         self.ids.close_window()
+        if self.ids.unsaved_end is not None:
+            self.committer.open.answer(lambda saved: None, None)  # so that there is a commit to save it in
         self.committer.close()
+
+    def fail(self, error: RocksMQError) -> None:
+        """The store failed: whoever waits is told so, and nothing more is taken."""
+        self.is_closing = True
+        for waiter in self.waiters:
+            self.waiters.cancel(waiter)
+            waiter.done(type(error)(error.message))
 
     # -- operations ------------------------------------------------------------
 
@@ -293,7 +304,7 @@ class Core:
                     self._attempt(waiter, sealing=False)
 
     def rolled_back(self, commit: Commit) -> None:
-        self._log.cache.roll_back()
+        self._log.roll_back()
 
     @staticmethod
     def _publish(commit: Commit, *, synced: bool) -> None:

@@ -75,7 +75,7 @@ class DataDirectory:
                 " once with --accept-loss to go on without them"
             )
         if recovered < mark.number:
-            mark.write(recovered)
+            mark.reset(recovered)
         return mark
 
 

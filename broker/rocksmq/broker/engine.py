@@ -8,7 +8,7 @@ or shared. The server is a thin layer over `RocksMQ.core`.
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import trio
 
-from rocksmq.protocol.errors import RocksMQError, StorageFailed
+from rocksmq.protocol.errors import OutOfSequence, RocksMQError, StorageFailed
+from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
 from rocksmq.protocol.operations import (
     Consume,
@@ -27,6 +28,7 @@ from rocksmq.protocol.operations import (
     DestroyChannel,
     DestroyGroup,
     Fetch,
+    Messages,
     Produce,
     Seek,
     Sought,
@@ -36,6 +38,7 @@ from . import keys
 from .core import Core
 from .directory import DataDirectory
 from .durability import Durability
+from .groups import Groups
 from .ids import IDAllocator
 from .limits import Limits
 from .store import DataRefused, Family
@@ -73,9 +76,7 @@ class RocksMQ:
         self._limits = limits or Limits()
         self._accept_loss = accept_loss
         self._stack = AsyncExitStack()
-        self._synced = trio.Event()
-        self._producers: dict[str, tuple[bytes, int]] = {}
-        self._consumers: dict[tuple[str, str], list[tuple[bytes, int]]] = {}
+        self._identities: dict[tuple[int, ...], list[Identity]] = {}
 
     async def __aenter__(self) -> Self:
         self._directory = DataDirectory(self._path, accept_loss=self._accept_loss)
@@ -142,19 +143,26 @@ class RocksMQ:
         batch = pack_messages(messages, headers)
         if not batch.message_count:
             return range(0)
-        producer, number = self._producers.pop(channel) if channel in self._producers else (self._identity(), 0)
-        reply = await self.call(Produce(channel, producer, number, *batch))
-        self._producers[channel] = producer, number + 1
+        place = (self.core.channels.find(channel).number,)
+
+        def request(identity: Identity) -> Produce:
+            return Produce(channel, identity.id, identity.number, *batch)
+
+        reply = await self._call_numbered(place, request, keep=False)
         return range(reply.first_id, reply.first_id + batch.message_count)
 
     async def consume(
         self, channel: str, group: str, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0
     ) -> MessageBatch:
         """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout`` s."""
-        pool = self._consumers.setdefault((channel, group), [])
-        consumer, number = pool.pop() if pool else (self._identity(), 0)
-        reply = await self.call(Consume(channel, group, consumer, number, n, max_bytes, round(timeout * 1000)))
-        pool.append((consumer, number + 1 if reply.message_count else number))
+        found = self.core.channels.find(channel)
+        place = (found.number, Groups.find(found.groups, channel, group).state.creation_id)
+
+        def request(identity: Identity) -> Consume:
+            return Consume(channel, group, identity.id, identity.number, n, max_bytes, round(timeout * 1000))
+
+        # A claim whose reply was not had, because the call was cancelled, is repeated by the next consume.
+        reply = await self._call_numbered(place, request, keep=True)
         return MessageBatch(reply)
 
     async def fetch(
@@ -188,16 +196,31 @@ class RocksMQ:
             raise result[0]
         return result[0]
 
-    def _identity(self) -> bytes:
-        return self._ids.present_id.to_bytes(8, "big") + secrets.token_bytes(8)
+    async def _call_numbered(self, place: tuple[int, ...], request: Callable[[Identity], Any], *, keep: bool) -> Any:
+        """Call with a free identity of ``place``; with ``keep`` it is used again even if the reply was not had."""
+        while True:
+            free = self._identities.setdefault(place, [])
+            identity = free.pop() if free else Identity.new(self._ids.present_id)
+            try:
+                reply = await self.call(request(identity))
+            except OutOfSequence:
+                continue  # long forgotten; nothing was done
+            except BaseException:
+                if keep:
+                    free.append(identity)
+                raise
+            identity.number += not isinstance(reply, Messages) or reply.message_count > 0
+            free.append(identity)
+            return reply
 
     # -- tasks -----------------------------------------------------------------
 
     async def _commit(self) -> None:
         try:
             await self.core.committer.run()
-        except StorageFailed:
+        except StorageFailed as error:
             logger.critical("the store failed: nothing more is acknowledged", exc_info=True)
+            self.core.fail(error)
             raise
         finally:
             self._committed.set()

@@ -8,6 +8,7 @@ last is kept with the position and in the same write, so that a repeat gets it a
 from typing import NamedTuple
 
 from rocksmq.protocol.errors import Conflict, GroupNotFound, InvalidRequest, LimitExceeded, OutOfSequence
+from rocksmq.protocol.identity import birth_of
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
     METADATA_BYTES_MAX,
@@ -26,7 +27,6 @@ from .ids import COUNTER_BITS, IDAllocator, clock_ms, time_ms_of
 from .limits import Limits
 from .log import Log, Place, Reading
 from .meta import MetaStore
-from .producers import birth_of
 from .records import ConsumerEntry, Extent, GroupState, LastSeek
 from .store import Change
 

@@ -137,6 +137,11 @@ class Log:
         self._store = store
         self._partial: OrderedDict[tuple[int, int], StoredBatch] = OrderedDict()
 
+    def roll_back(self) -> None:
+        """Forget everything that was not written."""
+        self.cache.roll_back()
+        self._partial.clear()
+
     def batches(self, channel_number: int, position: int, extent: Extent) -> Iterator[StoredBatch]:
         """Batches from the one that holds ``position``, or the first behind it, to the extent's end. Raises StorageFailed."""
         position = max(position, extent.begin_id)

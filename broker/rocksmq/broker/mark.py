@@ -56,6 +56,11 @@ class MarkFile:
         self._slot = (self._slot + 1) % SLOTS
         self.number = number
 
+    def reset(self, number: int) -> None:
+        """Go back to ``number``: no slot may keep a higher one. Raises OSError."""
+        for _ in range(SLOTS):
+            self.write(number)
+
     def close(self) -> None:
         os.close(self._fd)
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from rocksmq.protocol.errors import OutOfSequence
+from rocksmq.protocol.identity import birth_of
 
 from . import keys
 from .commit import Commit
@@ -22,11 +23,6 @@ PRODUCERS_MAX = 10_000
 IDLE_MS_MAX = 24 * 3600 * 1000
 
 Entries = tuple[ProducedEntry, ...]
-
-
-def birth_of(identity: bytes) -> int:
-    """The broker's present id when the producer or consumer id was made."""
-    return int.from_bytes(identity[:8], "big")
 
 
 class ProducerCell:

@@ -11,18 +11,22 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.errors import (
     ChannelNotFound,
     ConnectionFailed,
     GroupNotFound,
+    InternalError,
     InvalidRequest,
     OutOfSequence,
+    ProtocolError,
     RocksMQError,
+    StorageFailed,
     Timeout,
 )
 from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
@@ -49,7 +53,7 @@ from rocksmq.protocol.operations import (
 from .address import Address
 from .connection import Connection
 from .deadline import Deadline, checked_timeout
-from .identities import Identity, IdentityPool
+from .identities import IdentityPool
 from .models import ChannelInfo, GroupInfo, OwnerDescription, SeekOutcome, SeekResult, ServerInfo
 from .pipeline import Pipeline
 
@@ -57,6 +61,7 @@ MAX_BYTES = 4 << 20  # of a consume or fetch, when the caller names none
 RETRY_SECONDS = 0.05
 RETRY_SECONDS_MAX = 1.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+OUTCOME_UNKNOWN = (Timeout, ConnectionFailed, StorageFailed, InternalError, ProtocolError, OutOfSequence)
 Result = TypeVar("Result")
 
 
@@ -221,7 +226,8 @@ class Client:
         """Append messages as one atomic batch; their ids, in order. Durable when it returns.
 
         ``messages``: bytes-like or `OutgoingMessage`; ``headers`` go on each that has none of its own. Nothing
-        given: ``range(0)``. Raises TypeError for text, ChannelNotFound, MessageTooLarge, LimitExceeded, Overloaded, DiskFull: nothing was stored.
+        given: ``range(0)``. Raises TypeError for text, ChannelNotFound, MessageTooLarge, LimitExceeded, Overloaded, DiskFull:
+        nothing was stored.
         After Timeout, ConnectionFailed, StorageFailed, OutOfSequence or InternalError it is unknown whether the batch was.
         """
         checked_name("channel", channel)
@@ -234,14 +240,7 @@ class Client:
             messages_max=self.server.limits["batch_messages_max"], payload_bytes_max=self.server.limits["payload_bytes_max"]
         )
         deadline = self._deadline()
-
-        def send(producer: Identity) -> range:
-            request = Produce(channel, producer.id, producer.number, *batch)
-            first_id: int = self._call_once(request, deadline).first_id
-            producer.number += 1
-            return range(first_id, first_id + batch.message_count)
-
-        return self._with_identity(self._producers, channel, send)
+        return self._under_new_ids(lambda: self._produce_once(channel, batch, deadline), deadline)
 
     def consume(
         self, channel: str, group: str, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0
@@ -255,17 +254,22 @@ class Client:
         checked_name("group", group)
         count, size = _checked_bounds(max_messages, max_bytes)
 
-        def poll(consumer: Identity) -> MessageBatch:
-            def once(wait_ms: int, deadline: Deadline) -> MessageBatch:
-                request = Consume(channel, group, consumer.id, consumer.number, count, size, wait_ms)
-                return MessageBatch(self._call_once(request, deadline))
-
-            batch = self._poll(once, timeout)
-            if batch:
-                consumer.number += 1
+        def once(wait_ms: int, deadline: Deadline) -> MessageBatch:
+            consumer = self._consumers.take((channel, group))
+            request = Consume(channel, group, consumer.id, consumer.number, count, size, wait_ms)
+            try:
+                batch = MessageBatch(self._call_once(request, deadline))
+            except (ChannelNotFound, GroupNotFound, OutOfSequence):
+                raise  # the broker does not know the id, or will not
+            except BaseException:
+                # Its claim, if there is one, is repeated by the next consume.
+                self._consumers.give_back((channel, group), consumer)
+                raise
+            consumer.number += len(batch) > 0
+            self._consumers.give_back((channel, group), consumer)
             return batch
 
-        return self._with_identity(self._consumers, (channel, group), poll)
+        return self._poll(lambda wait_ms, deadline: self._under_new_ids(lambda: once(wait_ms, deadline), deadline), timeout)
 
     def fetch(
         self, channel: str, start: Start, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0
@@ -383,21 +387,29 @@ class Client:
         connection = self._connected(deadline)
         return Pipeline(connection, channel, self._producers.take((channel, "pipeline")))
 
-    def _with_identity(self, pool: IdentityPool, place: Hashable, use: Callable[[Identity], Result]) -> Result:
-        """Run ``use`` with a free identity of ``place``, which goes back to the pool if its outcome is known."""
-        identity = pool.take(place)
+    def _produce_once(self, channel: str, batch: RecordBatch, deadline: Deadline) -> range:
+        producer = self._producers.take(channel)
+        request = Produce(channel, producer.id, producer.number, *batch)
         try:
-            result = use(identity)
-        except OutOfSequence as error:
-            self._present_id = max(self._present_id, error.present_id or 0)
-            raise
-        except (Timeout, ConnectionFailed):
-            raise
+            first_id: int = self._call_once(request, deadline).first_id
+        except OUTCOME_UNKNOWN:
+            raise  # and the id is not used again
         except RocksMQError:
-            pool.give_back(place, identity)
+            self._producers.give_back(channel, producer)
             raise
-        pool.give_back(place, identity)
-        return result
+        producer.number += 1
+        self._producers.give_back(channel, producer)
+        return range(first_id, first_id + batch.message_count)
+
+    def _under_new_ids(self, use: Callable[[], Result], deadline: Deadline) -> Result:
+        """Run ``use`` again while the broker does not know its id: that refusal is an answer, so nothing was done."""
+        while True:
+            try:
+                return use()
+            except OutOfSequence as error:
+                self._present_id = max(self._present_id, error.present_id or 0)
+                if deadline.is_over:
+                    raise
 
     def _pages(self, request: Callable[[str], Any], deadline: Deadline | None = None) -> list[str]:
         deadline = deadline or self._deadline()

@@ -8,11 +8,11 @@ batches behind the failed one were refused by the broker, since their numbers no
 from collections import deque
 
 from rocksmq.protocol.batch import RecordBatch
+from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.operations import Produce
 
 from .connection import Call, Connection
 from .deadline import Deadline
-from .identities import Identity
 
 WINDOW = 16  # what the broker remembers of a producer
 

@@ -9,13 +9,16 @@ the frame, and encode sends the caller's own buffers between the encoded pieces.
 
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import cbor2
 
 from .errors import ProtocolError
 
-Buffer: TypeAlias = "bytes | bytearray | memoryview[int]"
+if TYPE_CHECKING:
+    Buffer: TypeAlias = bytes | bytearray | memoryview[int]
+else:
+    Buffer = bytes | bytearray | memoryview
 
 ITEMS_MAX = 4_096  # a page of a list stays below; 1 MB of empty maps would become 74 MB of objects
 DEPTH_MAX = 6
@@ -24,6 +27,7 @@ CUT_BYTES_MIN = 1_024  # below it, a copy is cheaper than one more buffer
 
 _BYTES, _TEXT, _ARRAY, _MAP, _SIMPLE = 2, 3, 4, 5, 7
 _FALSE, _TRUE, _NULL = 20, 21, 22
+_BUFFER_TYPES = (bytes, bytearray, memoryview)
 _UNDEFINED = b"\xf7"
 _ARGUMENT_BYTES = {24: 1, 25: 2, 26: 4, 27: 8}
 _U32 = Struct(">I")
@@ -164,12 +168,11 @@ def encode_frame(items: Iterable[Any]) -> list[Buffer]:
             small += _head(_BYTES, item.size)
             small = bytearray()
             buffers += (*item.parts, small)
-        elif isinstance(item, (bytes, bytearray, memoryview)) and len(cast(Buffer, item)) >= CUT_BYTES_MIN:
-            column = cast(Buffer, item)
-            small += _head(_BYTES, len(column))
+        elif type(item) in _BUFFER_TYPES and len(item) >= CUT_BYTES_MIN:
+            small += _head(_BYTES, len(item))
             small = bytearray()
-            buffers += (column, small)
+            buffers += (item, small)
         else:
             small += cbor2.dumps(item)
     _U32.pack_into(first, 0, sum(map(len, buffers)) - 4)
-    return [buffer for buffer in buffers if len(buffer)]
+    return [buffer for buffer in buffers if len(buffer) > 0]

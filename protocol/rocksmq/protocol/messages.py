@@ -23,12 +23,11 @@ ID_TIME_BITS = 18
 class OutgoingMessage(NamedTuple):
     """A message to produce: ``payload`` is bytes-like and kept exactly, ``headers`` text -> bytes."""
 
-    payload: "bytes | bytearray | memoryview[int]"
+    payload: Buffer
     headers: Mapping[str, bytes] | None = None
 
 
-Payload: TypeAlias = "bytes | bytearray | memoryview[int]"
-Outgoing: TypeAlias = "Payload | OutgoingMessage"
+Outgoing: TypeAlias = Buffer | OutgoingMessage
 
 
 class Message(NamedTuple):
@@ -90,7 +89,7 @@ def pack_messages(messages: Iterable[Outgoing], headers: Mapping[str, bytes] | N
     """
     sent: Sequence[Outgoing] = messages if isinstance(messages, (list, tuple)) else list(messages)
     if set(map(type, sent)) <= {bytes} and not headers:
-        payloads: Sequence[Payload] = sent  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        payloads: Sequence[Buffer] = sent  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         return RecordBatch(len(sent), pack_lengths(list(map(len, payloads))), b"".join(payloads), None, None)
     plain = [_payload_of(message) for message in sent]
     common = encode_headers(headers) if headers else b""

@@ -1,0 +1,129 @@
+"""`rocksmq channel`: create, list, look at and destroy channels."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from .confirm import confirm_destruction
+from .output import show_properties, show_record, show_table
+from .session import Session, pass_session
+
+if TYPE_CHECKING:
+    from rocksmq.clients.models import ChannelInfo, OwnerDescription
+
+
+@click.group()
+def channel() -> None:
+    """Create, list, look at and destroy channels.
+
+    \b
+    Example:
+      rocksmq channel create orders
+      rocksmq channel list --long
+    """
+
+
+@channel.command()
+@click.argument("name", metavar="CHANNEL")
+@click.option(
+    "--durability",
+    metavar="MODE",
+    help="When a produce is acknowledged: fsync, interval:<ms> or os. [default: the broker's]",
+)
+@click.option("--owner-role", metavar="TEXT", help="The kind of program that the channel belongs to.")
+@click.option("--owner-address", default="", metavar="TEXT", help="Where that program is found.")
+@click.option("--owner-description", default="", metavar="TEXT", help="What the channel is for.")
+@pass_session
+def create(
+    session: Session, name: str, durability: str | None, owner_role: str | None, owner_address: str, owner_description: str
+) -> None:
+    """Create CHANNEL. One that exists keeps its messages and settings.
+
+    \b
+    Example:
+      rocksmq channel create orders --durability interval:100 --owner-role shop
+    """
+    if owner_role is None and (owner_address or owner_description):
+        raise click.UsageError("--owner-address and --owner-description go with --owner-role")
+    with session.client() as mq:
+        created = mq.create_channel(
+            name, durability=durability, owner=_owner(owner_role, owner_address, owner_description)
+        )
+    text = f"channel {name} created" if created else f"channel {name} exists: its messages and settings stay"
+    show_record({"channel": name, "created": created}, text, as_json=session.as_json)
+
+
+def _owner(role: str | None, address: str, description: str) -> "OwnerDescription | None":
+    from rocksmq.clients.models import OwnerDescription
+
+    return None if role is None else OwnerDescription(role, address, description)
+
+
+@channel.command("list")
+@click.argument("prefix", default="")
+@click.option("-l", "--long", is_flag=True, help="Show also what each channel holds; a request a channel.")
+@pass_session
+def list_(session: Session, prefix: str, long: bool) -> None:
+    """List the channels, or those whose names start with PREFIX.
+
+    \b
+    Example:
+      rocksmq channel list --long shop.
+    """
+    from rocksmq.clients import ChannelNotFound
+
+    with session.client() as mq:
+        names = mq.list_channels(prefix)
+        if not long:
+            for name in names:
+                show_record({"name": name}, name, as_json=session.as_json)
+            return
+        records: list[dict[str, object]] = []
+        for name in names:
+            try:
+                records.append(_record(mq.describe_channel(name)))
+            except ChannelNotFound:
+                continue  # it was destroyed since it was listed
+    show_table(
+        records, ["name", "message_count", "byte_count", "durability", "groups"], as_json=session.as_json
+    )
+
+
+@channel.command()
+@click.argument("name", metavar="CHANNEL")
+@pass_session
+def info(session: Session, name: str) -> None:
+    """Show what CHANNEL holds; its bytes are those of payloads and headers.
+
+    \b
+    Example:
+      rocksmq --json channel info orders
+    """
+    with session.client() as mq:
+        found = mq.describe_channel(name)
+    show_properties(_record(found), as_json=session.as_json)
+
+
+def _record(found: "ChannelInfo") -> dict[str, object]:
+    return {**asdict(found), "created_at": found.created_at.isoformat(timespec="milliseconds")}
+
+
+@channel.command()
+@click.argument("name", metavar="CHANNEL")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--missing-ok", is_flag=True, help="It is no failure if there is no such channel.")
+@pass_session
+def destroy(session: Session, name: str, yes: bool, missing_ok: bool) -> None:
+    """Destroy CHANNEL with its messages, groups and positions.
+
+    Asks first; where there is no terminal, --yes is needed.
+
+    \b
+    Example:
+      rocksmq channel destroy orders --yes
+    """
+    confirm_destruction(f"channel {name} with all its messages and groups", yes)
+    with session.client() as mq:
+        mq.destroy_channel(name, missing_ok=missing_ok)
+    show_record({"channel": name, "destroyed": True}, f"channel {name} destroyed", as_json=session.as_json)

@@ -1,0 +1,90 @@
+"""The command `rocksmq` itself: its options, its commands, and how a failure is told.
+
+Owns the exit codes: 0 it worked, 1 it failed (one line on stderr), 2 wrong usage (click's own),
+128 + the signal's number when it was interrupted.
+"""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from rocksmq.protocol.errors import RocksMQError
+
+from .bench import bench
+from .channel import channel
+from .consume import consume
+from .group import group
+from .output import printable
+from .produce import produce
+from .session import Session
+from .status import status
+from .tail import tail
+
+
+class Failed(click.ClickException):
+    """The operation failed: ``error: ...`` on one line of stderr, exit code 1."""
+
+    def show(self, file: object = None) -> None:
+        """Say so on stderr, whatever ``file`` is; click gives none."""
+        click.echo(f"error: {printable(self.message)}", err=True)
+
+
+class Commands(click.Group):
+    """A group that turns what its commands raise into the exit codes of this module."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except RocksMQError as error:
+            raise Failed(error.message) from error
+        except BrokenPipeError:
+            _end_quietly()
+        except OSError as error:
+            raise Failed(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(128 + signal.SIGINT) from None
+
+
+def _end_quietly() -> NoReturn:
+    """The reader of stdout, such as ``head``, has enough; what is still buffered for it goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    raise click.exceptions.Exit(0)
+
+
+@click.group(cls=Commands, context_settings={"max_content_width": 100})
+@click.option(
+    "--url", metavar="URL", help="The broker, rocksmq://[token@]host[:port]. [default: ROCKSMQ_URL, else rocksmq://127.0.0.1:7660]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, and nothing else.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to try before an operation has failed.",
+)
+@click.version_option(package_name="rocksmq", prog_name="rocksmq", message="%(prog)s %(version)s")
+@click.pass_context
+def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float) -> None:
+    """Talk to a RocksMQ broker.
+
+    A token belongs into the environment, inside ROCKSMQ_URL: on a command line, others on the machine
+    can see it. Exit code 0: it worked; 1: it failed, stderr says why; 2: wrong usage.
+
+    \b
+    Example:
+      rocksmq channel create orders
+      echo hello | rocksmq produce orders
+      rocksmq consume orders --group billing
+    """
+    ctx.obj = Session(url, as_json, timeout)
+
+
+for command in (channel, group, produce, consume, tail, status, bench):
+    main.add_command(command)

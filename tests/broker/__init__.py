@@ -1,0 +1,1 @@
+"""Tests of the broker, module by module, and of the engine as a whole."""

@@ -1,0 +1,26 @@
+"""Fixtures for the broker's tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rocksmq.broker.store import Store
+
+from .support import World
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store in an empty directory."""
+    opened = Store(tmp_path / "db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Channels and groups over a store of their own."""
+    made = World(tmp_path / "db")
+    yield made
+    made.close()

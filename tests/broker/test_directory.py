@@ -1,0 +1,169 @@
+"""The data directory: opened by one at a time, made durably, refused when the promise could not be kept."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rocksmq.broker import keys
+from rocksmq.broker.directory import FORMAT, DataDirectory
+from rocksmq.broker.mark import MarkFile
+from rocksmq.broker.store import DataRefused, DirectoryInUse, Family, Put
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def filled(path: Path, *, recovered: int, marked: int) -> None:
+    """A directory whose store ends at commit ``recovered`` and whose mark says ``marked``."""
+    directory = DataDirectory(path)
+    directory.store.write([Put(Family.META, keys.COMMIT_NUMBER, keys.u64(recovered))])
+    directory.store.sync()
+    directory.mark.write(max(0, marked - 1))
+    directory.mark.write(marked)
+    directory.close()
+
+
+def test_given_no_directory_when_opened_then_it_is_made_private_with_all_its_parts(path: Path) -> None:
+    directory = DataDirectory(path / "deep" / "down")
+    assert (directory.commit_number, directory.mark.number) == (0, 0)
+    directory.close()
+    inside = path / "deep" / "down"
+    assert {"db", "format", "lock", "mark"} <= {entry.name for entry in inside.iterdir()}
+    assert inside.stat().st_mode & 0o077 == 0
+
+
+def test_given_no_directory_when_made_then_it_and_its_parent_are_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def recording(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    DataDirectory(path).close()
+    assert str(path.parent) in synced
+    assert str(path) in synced
+
+
+def test_given_a_directory_when_opened_again_then_instance_and_numbers_are_the_same(path: Path) -> None:
+    filled(path, recovered=9, marked=9)
+    first = DataDirectory(path)
+    instance = first.instance
+    assert (first.commit_number, first.mark.number) == (9, 9)
+    first.close()
+    second = DataDirectory(path)
+    assert second.instance == instance != ""
+    second.close()
+
+
+def test_given_a_directory_in_use_when_opened_then_the_holder_is_named_and_it_opens_once_that_is_gone(path: Path) -> None:
+    first = DataDirectory(path)
+    with pytest.raises(DirectoryInUse, match=str(os.getpid())):
+        DataDirectory(path)
+    first.close()
+    DataDirectory(path).close()
+
+
+def test_given_a_newer_format_when_opened_then_it_is_refused_untouched_and_unlocked(path: Path) -> None:
+    DataDirectory(path).close()
+    (path / "format").write_text(json.dumps({"format": FORMAT + 1, "instance": "x"}))
+    for _ in range(2):
+        with pytest.raises(DataRefused, match=f"format {FORMAT + 1}.*newer"):
+            DataDirectory(path)
+    assert json.loads((path / "format").read_text())["format"] == FORMAT + 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "x", "instance": "y"}', '{"format": 1}', "null"])
+def test_given_a_damaged_format_when_opened_then_it_is_refused(path: Path, content: str) -> None:
+    DataDirectory(path).close()
+    (path / "format").write_text(content)
+    with pytest.raises(DataRefused, match="damaged"):
+        DataDirectory(path)
+
+
+def test_given_a_format_older_than_the_first_when_opened_then_it_is_refused(path: Path) -> None:
+    DataDirectory(path).close()
+    (path / "format").write_text(json.dumps({"format": 0, "instance": "x"}))
+    with pytest.raises(DataRefused, match="format 0"):
+        DataDirectory(path)
+
+
+def test_given_a_database_without_a_format_when_opened_then_it_is_refused(path: Path) -> None:
+    DataDirectory(path).close()
+    (path / "format").unlink()
+    with pytest.raises(DataRefused, match="not a whole"):
+        DataDirectory(path)
+
+
+def test_given_a_database_that_is_gone_when_opened_then_it_is_refused(path: Path) -> None:
+    filled(path, recovered=9, marked=9)
+    shutil.rmtree(path / "db")
+    with pytest.raises(DataRefused, match="9 commits are missing"):
+        DataDirectory(path)
+
+
+@pytest.mark.parametrize("wanted", ["path", "parent"])
+def test_given_a_file_in_its_place_when_opened_then_it_is_an_os_error(path: Path, wanted: str) -> None:
+    path.write_text("a file")
+    with pytest.raises(OSError, match="exists|Not a directory"):
+        DataDirectory(path if wanted == "path" else path / "below")
+
+
+def test_given_an_interrupted_first_start_when_opened_then_it_goes_on(path: Path) -> None:
+    path.mkdir()
+    (path / "format.new").write_text('{"form')
+    DataDirectory(path).close()
+    (path / "mark").unlink()
+    DataDirectory(path).close()
+
+
+def test_given_a_missing_mark_when_opened_then_it_is_refused_unless_loss_is_accepted(path: Path) -> None:
+    filled(path, recovered=9, marked=9)
+    (path / "mark").unlink()
+    with pytest.raises(DataRefused, match="--accept-loss"):
+        DataDirectory(path)
+    assert not (path / "mark").exists()
+    accepted = DataDirectory(path, accept_loss=True)
+    assert accepted.mark.number == 9
+    accepted.close()
+    DataDirectory(path).close()
+
+
+@pytest.mark.parametrize("recovered", [0, 1, 6])
+def test_given_a_store_that_ends_before_the_mark_when_opened_then_it_says_how_much_is_missing(path: Path, recovered: int) -> None:
+    filled(path, recovered=recovered, marked=7)
+    with pytest.raises(DataRefused, match=rf"{7 - recovered} commits are missing.*--accept-loss"):
+        DataDirectory(path)
+
+
+def test_given_a_store_that_ends_before_the_mark_when_loss_is_accepted_once_then_it_opens_from_then_on(path: Path) -> None:
+    filled(path, recovered=6, marked=7)
+    accepted = DataDirectory(path, accept_loss=True)
+    assert accepted.mark.number == 6
+    accepted.close()
+    again = DataDirectory(path)
+    assert again.mark.number == 6
+    again.close()
+
+
+@pytest.mark.parametrize("recovered", [7, 8, 1000])
+def test_given_a_store_at_or_past_the_mark_when_opened_then_it_opens(path: Path, recovered: int) -> None:
+    filled(path, recovered=recovered, marked=7)
+    directory = DataDirectory(path)
+    assert (directory.commit_number, directory.mark.number) == (recovered, 7)
+    directory.close()
+
+
+def test_given_a_refusal_when_the_cause_is_mended_then_nothing_holds_the_directory(path: Path) -> None:
+    filled(path, recovered=6, marked=7)
+    with pytest.raises(DataRefused):
+        DataDirectory(path)
+    (path / "mark").unlink()
+    MarkFile.create(path / "mark", 6).close()
+    DataDirectory(path).close()

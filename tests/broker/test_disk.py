@@ -1,0 +1,85 @@
+"""The reserve of free disk space."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rocksmq.broker.disk import CHECK_BYTES, CHECK_SECONDS, DiskGuard, reserve_bytes
+
+MIB = 1 << 20
+TOTAL = 10 << 30
+RESERVE = 512 * MIB
+
+
+class Disk:
+    """A file system with as many free bytes as the test says, which counts the looks at it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = TOTAL
+        self.looks = 0
+        self.now = 100.0
+        monkeypatch.setattr(os, "statvfs", self._statvfs)
+        self.guard = DiskGuard(Path("/data"), clock=lambda: self.now)
+
+    def _statvfs(self, path: Path) -> SimpleNamespace:
+        assert path == Path("/data")
+        self.looks += 1
+        return SimpleNamespace(f_bavail=self.free // 4096, f_blocks=TOTAL // 4096, f_frsize=4096)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("total", "reserve"),
+    [(1 << 30, 64 * MIB), (10 << 30, 512 * MIB), (20 << 30, 1 << 30), (1 << 50, 1 << 30), (0, 64 * MIB)],
+)
+def test_given_a_disk_when_asked_for_its_reserve_then_it_is_five_percent_within_bounds(total: int, reserve: int) -> None:
+    assert reserve_bytes(total) == reserve
+
+
+def test_given_space_above_the_reserve_when_asked_then_it_admits(disk: Disk) -> None:
+    disk.free = RESERVE
+    assert disk.guard.admits(1)
+    assert (disk.guard.free_bytes, disk.guard.reserve) == (RESERVE, RESERVE)
+
+
+def test_given_less_than_the_reserve_when_asked_then_it_refuses(disk: Disk) -> None:
+    disk.free = RESERVE - 4096
+    assert not disk.guard.admits(1)
+
+
+def test_given_little_produced_when_asked_within_a_second_then_it_does_not_look_again(disk: Disk) -> None:
+    for _ in range(100):
+        assert disk.guard.admits(1000)
+    assert disk.looks == 1
+
+
+def test_given_a_disk_that_filled_up_when_a_second_has_passed_then_it_refuses(disk: Disk) -> None:
+    assert disk.guard.admits(1)
+    disk.free = 0
+    assert disk.guard.admits(1)
+    disk.now += CHECK_SECONDS
+    assert not disk.guard.admits(1)
+
+
+def test_given_a_disk_that_filled_up_when_much_was_produced_then_it_looks_at_once(disk: Disk) -> None:
+    assert disk.guard.admits(1)
+    disk.free = 0
+    assert disk.guard.admits(CHECK_BYTES)
+    assert not disk.guard.admits(1)
+
+
+def test_given_a_full_disk_when_space_is_freed_then_it_resumes_only_well_above_the_reserve(disk: Disk) -> None:
+    disk.free = 0
+    assert not disk.guard.admits(1)
+    disk.free = RESERVE + MIB
+    disk.now += CHECK_SECONDS
+    assert not disk.guard.admits(1)
+    disk.free = RESERVE * 2
+    disk.now += CHECK_SECONDS
+    assert disk.guard.admits(1)

@@ -1,0 +1,1 @@
+"""Tests of whole brokers: real processes, real files, real sockets."""
