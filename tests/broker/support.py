@@ -122,7 +122,7 @@ class World:
         request = Produce(name, self.unique(), 0, *batch)
         _, first_id = self.channels.produce(self.open, request, lambda size: None)
         self.commit()
-        return range(first_id, first_id + batch.count)
+        return range(first_id, first_id + batch.message_count)
 
     def group(self, name: str = "billing", channel: str = "orders", kind: Position = Position.EARLIEST, start: int = 0) -> Group:
         """The group, made if need be."""

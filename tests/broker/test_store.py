@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rocksmq.broker.keys import batch_key, channel_span
-from rocksmq.broker.store import DataRefused, Delete, DeleteRange, Family, Put, Store
+from rocksmq.broker.store import DataRefused, Delete, DeleteRange, DirectoryInUse, Family, Put, Store
 from rocksmq.protocol.errors import DiskFull, StorageFailed
 
 DATA, META = Family.DATA, Family.META
@@ -54,7 +54,16 @@ def test_given_a_written_store_when_opened_again_then_everything_is_there(tmp_pa
 
 
 def test_given_a_store_that_is_open_when_opened_again_then_it_is_refused(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match="RocksDB cannot open"):
+    with pytest.raises(DirectoryInUse):
+        Store(tmp_path / "db")
+
+
+@pytest.mark.parametrize("message", ["Corruption: block checksum mismatch: stored = 1", "Corruption: bad magic", "IO error: Input/output error"])
+def test_given_a_database_that_is_damaged_when_opened_then_it_is_refused_and_not_taken_for_one_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    monkeypatch.setattr("rocksmq.broker.store.Rdict", Broken(message).open)
+    with pytest.raises(DataRefused, match=message):
         Store(tmp_path / "db")
 
 
@@ -70,7 +79,7 @@ def test_given_a_log_that_is_damaged_in_the_middle_when_opened_then_it_never_sho
         first.write([Put(DATA, batch_key(1, number), b"%03d" % number * 100)])
     first.sync()
     first.close()
-    (log,) = (tmp_path / "db").glob("*.log")
+    log = max((tmp_path / "db").glob("*.log"), key=lambda file: file.stat().st_size)
     content = bytearray(log.read_bytes())
     content[len(content) // 2] ^= 0xFF
     log.write_bytes(content)
@@ -109,7 +118,7 @@ class Broken:
         self.message = message
 
     def __getattr__(self, name: str) -> Any:
-        def fail(*args: Any) -> None:
+        def fail(*args: Any, **options: Any) -> None:
             raise Exception(self.message)  # what rocksdict raises
 
         return fail

@@ -25,7 +25,7 @@ from rocksmq.broker.store import Family
 from tests.helpers.raw_strace import needs_strace, strace
 from tests.integration.wal_writer import open_store, records, value_of
 
-SEED = int(os.environ.get("ROCKSMQ_TEST_SEED", "7660"))
+SEED = int(os.environ.get("TEST_SEED", "7660"))
 MEMTABLE_BYTES = 1 << 20
 PAGE_BYTES = 4_096
 SECTOR_BYTES = 512

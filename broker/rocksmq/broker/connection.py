@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -117,7 +118,7 @@ class Connection:
 
     async def _linger(self) -> None:
         """Let the last frame arrive: closing with bytes unread would reset the connection and lose it."""
-        with trio.move_on_after(LINGER_SECONDS):
+        with trio.move_on_after(LINGER_SECONDS), suppress(OSError, trio.ClosedResourceError):
             self._sock.shutdown(socket.SHUT_WR)
             discarded = memoryview(bytearray(4_096))
             while not self.closed:

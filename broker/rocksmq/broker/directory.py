@@ -57,9 +57,9 @@ class DataDirectory:
 
     def _open_mark(self, accept_loss: bool) -> MarkFile:
         path, recovered = self.path / "mark", self.commit_number
-        if not path.exists() and (recovered == 0 or accept_loss):
+        if accept_loss or (recovered == 0 and not path.exists()):
             mark = MarkFile.create(path, recovered)
-            _sync_directory(self.path)
+            sync_directory(self.path)
             return mark
         if not path.exists():
             raise DataRefused(
@@ -67,26 +67,26 @@ class DataDirectory:
                 " directory it belongs to, or start once with --accept-loss"
             )
         mark = MarkFile(path)
-        if recovered < mark.number and not accept_loss:
+        if recovered < mark.number:
             mark.close()
             raise DataRefused(
                 f"{self.path} holds less than was acknowledged: group commit {mark.number} was synced, the database"
                 f" ends at {recovered}, so {mark.number - recovered} commits are missing. Restore a backup, or start"
                 " once with --accept-loss to go on without them"
             )
-        if recovered < mark.number:
-            mark.reset(recovered)
         return mark
 
 
 def _make_directory(path: Path) -> None:
-    if not path.is_dir():
-        path.mkdir(parents=True, mode=0o700)
-        # Without this a power cut can take the whole directory, synced files and all.
-        _sync_directory(path.parent)
+    """Make ``path``; without the syncs a power cut can take the whole directory, synced files and all."""
+    missing = [level for level in (path, *path.parents) if not level.exists()]
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for level in missing:
+        sync_directory(level.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make what was created and renamed in ``path`` durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -121,7 +121,7 @@ def _check_format(path: Path) -> str:
             os.fsync(out.fileno())
         temporary.rename(file)
         (path / "db").mkdir(mode=0o700)
-        _sync_directory(path)
+        sync_directory(path)
         return instance
     try:
         found = json.loads(file.read_text())

@@ -243,6 +243,9 @@ class RocksMQ:
     def _compact_soon(self, channel_number: int) -> None:
         async def compact() -> None:
             span = keys.channel_span(channel_number)
-            await trio.to_thread.run_sync(self._directory.store.compact, Family.DATA, *span)
+            try:
+                await trio.to_thread.run_sync(self._directory.store.compact, Family.DATA, *span)
+            except StorageFailed:
+                logger.exception("the space of a destroyed channel is given back later, by the database itself")
 
         self._nursery.start_soon(compact)

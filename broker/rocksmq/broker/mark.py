@@ -34,19 +34,22 @@ class MarkFile:
         known = [number for number in numbers if number is not None]
         if not known:
             os.close(self._fd)
-            raise DataRefused(f"{path} holds no durable mark: it is damaged")
+            raise DataRefused(f"the durable mark {path} is damaged: restore a backup, or start once with --accept-loss")
         self.number = max(known)
         self._slot = (numbers.index(self.number) + 1) % SLOTS
 
     @classmethod
     def create(cls, path: Path, number: int = 0) -> "MarkFile":
-        """Make the file, both slots whole and synced."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        """Make the file anew, both slots whole and synced; it is there whole or not at all."""
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(_slot(number).ljust(SLOT_BYTES, b"\0") * SLOTS)
+        temporary.chmod(0o600)
+        fd = os.open(temporary, os.O_RDWR)
         try:
-            os.write(fd, b"".join(_slot(number).ljust(SLOT_BYTES, b"\0") for _ in range(SLOTS)))
             os.fsync(fd)
         finally:
             os.close(fd)
+        temporary.rename(path)
         return cls(path)
 
     def write(self, number: int) -> None:

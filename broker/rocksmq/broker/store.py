@@ -106,7 +106,7 @@ class Store:
         try:
             self._db = Rdict(str(directory), _options(cache), column_families={f.name.lower(): _options(cache) for f in Family})
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
-            if "lock" in str(error).lower():
+            if "lock hold by" in str(error) or "While lock file" in str(error):
                 raise DirectoryInUse(f"another process holds the database in {directory}") from error
             raise DataRefused(f"RocksDB cannot open {directory}: {error}") from error
         self._handles = [self._db.get_column_family_handle(f.name.lower()) for f in Family]
@@ -171,8 +171,11 @@ class Store:
             raise StorageFailed(f"the database could not read: {error}") from error
 
     def compact(self, family: Family, begin: bytes, end: bytes) -> None:
-        """Give the disk back what was deleted from ``begin`` to ``end``. Takes seconds: call it in a thread."""
-        self._families[family].compact_range(begin, end)
+        """Give the disk back what was deleted from ``begin`` to ``end``. Takes seconds. Raises StorageFailed."""
+        try:
+            self._families[family].compact_range(begin, end)
+        except Exception as error:
+            raise StorageFailed(f"the database could not compact: {error}") from error
 
     def close(self) -> None:
         """Give the database up. RocksDB lets go of it once its last handle is gone."""

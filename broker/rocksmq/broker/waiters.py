@@ -6,12 +6,14 @@ made again whenever there may be more; nothing is decided from the event itself.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 import trio
 
 from .commit import Commit, Done
+
+STALE_MAX = 1_000  # served long polls whose deadline is still kept; then they are swept out
 
 
 class Waiter:
@@ -39,11 +41,16 @@ class Waiters:
         self._waiting: dict[int, OrderedDict[Waiter, None]] = {}
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._order = count()
+        self._count = 0
         self._sooner = trio.Event()
 
     def park(self, waiter: Waiter, seconds: float) -> None:
         """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed."""
         self._waiting.setdefault(waiter.channel_number, OrderedDict())[waiter] = None
+        self._count += 1
+        if len(self._deadlines) > 2 * self._count + STALE_MAX:
+            self._deadlines = [entry for entry in self._deadlines if entry[2] in self._waiting.get(entry[2].channel_number, ())]
+            heapify(self._deadlines)
         deadline = trio.current_time() + seconds
         heappush(self._deadlines, (deadline, next(self._order), waiter))
         if self._deadlines[0][2] is waiter:
@@ -55,6 +62,7 @@ class Waiters:
         if waiting is None or waiter not in waiting:
             return False
         del waiting[waiter]
+        self._count -= 1
         if not waiting:
             del self._waiting[waiter.channel_number]
         return True
@@ -68,7 +76,7 @@ class Waiters:
             yield from tuple(waiting)
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return self._count
 
     async def run(self) -> None:
         """Expire waiters at their deadlines, for ever."""

@@ -47,9 +47,7 @@ def create(
     if owner_role is None and (owner_address or owner_description):
         raise click.UsageError("--owner-address and --owner-description go with --owner-role")
     with session.client() as mq:
-        created = mq.create_channel(
-            name, durability=durability, owner=_owner(owner_role, owner_address, owner_description)
-        )
+        created = mq.create_channel(name, durability=durability, owner=_owner(owner_role, owner_address, owner_description))
     text = f"channel {name} created" if created else f"channel {name} exists: its messages and settings stay"
     show_record({"channel": name, "created": created}, text, as_json=session.as_json)
 
@@ -85,9 +83,7 @@ def list_(session: Session, prefix: str, long: bool) -> None:
                 records.append(_record(mq.describe_channel(name)))
             except ChannelNotFound:
                 continue  # it was destroyed since it was listed
-    show_table(
-        records, ["name", "message_count", "byte_count", "durability", "groups"], as_json=session.as_json
-    )
+    show_table(records, ["name", "message_count", "byte_count", "durability", "groups"], as_json=session.as_json)
 
 
 @channel.command()

@@ -6,7 +6,7 @@ import click
 
 
 def confirm_destruction(what: str, yes: bool) -> None:
-    """Return if ``yes`` was given or a person at the terminal says so. Raises Abort, or UsageError where nobody can be asked."""
+    """Return if ``yes`` was given or the person at the terminal agrees. Raises Abort, or UsageError without a terminal."""
     if yes:
         return
     if not sys.stdin.isatty():

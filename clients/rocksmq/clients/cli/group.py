@@ -7,7 +7,7 @@ import click
 
 from .confirm import confirm_destruction
 from .output import bytes_field, show_properties, show_record, show_table
-from .parameters import POSITION, POSITION_HELP
+from .parameters import POSITION_HELP, position
 from .session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def group() -> None:
 @click.argument("channel")
 @click.argument("name", metavar="GROUP")
 @click.option(
-    "--from", "start", type=POSITION, default="earliest", show_default=True, help=f"Where it starts: {POSITION_HELP}."
+    "--from", "start", type=position, default="earliest", show_default=True, help=f"Where it starts: {POSITION_HELP}."
 )
 @pass_session
 def create(session: Session, channel: str, name: str, start: "Start") -> None:
@@ -100,9 +100,9 @@ def _record(found: "GroupInfo") -> dict[str, object]:
 @group.command(context_settings={"ignore_unknown_options": True})  # so that -10m is a position
 @click.argument("channel")
 @click.argument("name", metavar="GROUP")
-@click.argument("position", type=POSITION)
+@click.argument("to", metavar="POSITION", type=position)
 @pass_session
-def seek(session: Session, channel: str, name: str, position: "Start") -> None:
+def seek(session: Session, channel: str, name: str, to: "Start") -> None:
     """Move GROUP of CHANNEL to POSITION: the next message it reads is that one.
 
     POSITION is earliest, latest, a message id, a time such as 2026-10-01T12:00:00Z (with its zone), or
@@ -113,7 +113,7 @@ def seek(session: Session, channel: str, name: str, position: "Start") -> None:
       rocksmq group seek orders billing -10m
     """
     with session.client() as mq:
-        sought = mq.seek(channel, name, position)
+        sought = mq.seek(channel, name, to)
     text = f"group {name} of {channel} is at {sought.position} ({sought.outcome})"
     show_record({"channel": channel, "group": name, **asdict(sought)}, text, as_json=session.as_json)
 
@@ -136,4 +136,6 @@ def destroy(session: Session, channel: str, name: str, yes: bool, missing_ok: bo
     confirm_destruction(f"group {name} of {channel} with its position", yes)
     with session.client() as mq:
         mq.destroy_consumer_group(channel, name, missing_ok=missing_ok)
-    show_record({"channel": channel, "group": name, "destroyed": True}, f"group {name} of {channel} destroyed", as_json=session.as_json)
+    show_record(
+        {"channel": channel, "group": name, "destroyed": True}, f"group {name} of {channel} destroyed", as_json=session.as_json
+    )

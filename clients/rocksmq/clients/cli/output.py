@@ -1,11 +1,20 @@
-"""How results are shown: a JSON object a line for programs, tables and properties for people."""
+"""How results and failures are shown: a JSON object a line for programs, tables and properties for people."""
 
 import json
 import sys
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any, cast
 
 import click
+
+
+class Failed(click.ClickException):
+    """The operation failed: ``error: ...`` on one line of stderr, exit code 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Say so; click gives no ``file``, which means stderr."""
+        click.echo(f"error: {printable(self.message)}", file=file, err=True)
 
 
 def printable(text: str) -> str:
@@ -68,12 +77,8 @@ def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _cell(value: object) -> str:
-    if value is None or value == []:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_cell(part)}" for name, part in value.items()) or "-"  # pyright: ignore[reportUnknownVariableType]
+        return ", ".join(f"{name} {_cell(part)}" for name, part in cast(dict[str, object], value).items()) or "-"
     if isinstance(value, list):
-        return ", ".join(map(_cell, value))  # pyright: ignore[reportUnknownArgumentType]
-    return printable(str(value))
+        return ", ".join(map(_cell, cast(list[object], value))) or "-"
+    return "-" if value is None else printable(str(value))

@@ -1,13 +1,15 @@
 """Progress bars on stderr, for people only: in a pipe there is none."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def progress(description: str, total: int | None, *, unit_is_bytes: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar while the block runs, if stderr is a terminal; what it gives adds to the amount done, ``total`` in all (None: unknown)."""
+def progress(
+    description: str, total: int | None, *, unit_is_bytes: bool = False
+) -> Generator[Callable[[int], None], None, None]:
+    """A bar while the block runs, if stderr is a terminal; what it gives adds to what is done of ``total`` (None: unknown)."""
     if not sys.stderr.isatty():
         yield _nothing
         return

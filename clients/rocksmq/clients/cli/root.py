@@ -17,19 +17,11 @@ from .bench import bench
 from .channel import channel
 from .consume import consume
 from .group import group
-from .output import printable
+from .output import Failed
 from .produce import produce
 from .session import Session
 from .status import status
 from .tail import tail
-
-
-class Failed(click.ClickException):
-    """The operation failed: ``error: ...`` on one line of stderr, exit code 1."""
-
-    def show(self, file: object = None) -> None:
-        """Say so on stderr, whatever ``file`` is; click gives none."""
-        click.echo(f"error: {printable(self.message)}", err=True)
 
 
 class Commands(click.Group):
@@ -58,7 +50,9 @@ def _end_quietly() -> NoReturn:
 
 @click.group(cls=Commands, context_settings={"max_content_width": 100})
 @click.option(
-    "--url", metavar="URL", help="The broker, rocksmq://[token@]host[:port]. [default: ROCKSMQ_URL, else rocksmq://127.0.0.1:7660]"
+    "--url",
+    metavar="URL",
+    help="The broker, rocksmq://[token@]host[:port]. [default: ROCKSMQ_URL, else rocksmq://127.0.0.1:7660]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, and nothing else.")
 @click.option(
@@ -74,8 +68,8 @@ def _end_quietly() -> NoReturn:
 def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float) -> None:
     """Talk to a RocksMQ broker.
 
-    A token belongs into the environment, inside ROCKSMQ_URL: on a command line, others on the machine
-    can see it. Exit code 0: it worked; 1: it failed, stderr says why; 2: wrong usage.
+    A token belongs in the environment, inside ROCKSMQ_URL: others on the machine can see a command line.
+    Exit code 0: it worked; 1: it failed, stderr says why; 2: wrong usage.
 
     \b
     Example:

@@ -9,9 +9,9 @@ from .session import Session, pass_session
 @click.command()
 @pass_session
 def status(session: Session) -> None:
-    """Show the broker's version, durability, limits, and how long a round trip takes.
+    """Show the broker's version, durability and limits.
 
-    Exit code 1 when no broker answers: so it serves as a health check.
+    It also pings the broker; exit code 1 when none answers, so it serves as a health check.
 
     \b
     Example:

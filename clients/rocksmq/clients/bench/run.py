@@ -1,0 +1,168 @@
+"""The rounds of a run: each round does every scenario and the floor once, so that all see the same machine.
+
+Owns its channels: named ``bench.<random>``, destroyed when the run ends.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from . import floor, latency, throughput
+from .rows import Row, percentiles, ratio
+from .usage import Usage, measured, peak_memory_bytes
+
+if TYPE_CHECKING:
+    from rocksmq.clients.client import Client
+
+FLOOR_COUNT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``messages`` None: each scenario's own number. ``url`` is for the reading process of end-to-end."""
+
+    url: str | None
+    scenarios: Sequence[str]
+    messages: int | None
+    rounds: int
+    broker_pid: int | None
+    floor_directory: Path
+
+
+class Bench:
+    """One run; a context manager that leaves no channel behind."""
+
+    def __init__(self, mq: "Client", options: Options, say: Callable[[str], None]) -> None:
+        self._mq = mq
+        self._options = options
+        self._say = say
+        self._rows: dict[str, Row] = {}
+        self._channels: list[str] = []
+        self._filled: dict[tuple[int, int], str] = {}  # a channel that holds so many messages of that many bytes
+        self._payloads: dict[int, list[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for channel in self._channels:
+            self._mq.destroy_channel(channel, missing_ok=True)
+
+    def run(self) -> list[Row]:
+        """All rounds; the rows in the order of the scenarios, then floor and ratios."""
+        for number in range(1, self._options.rounds + 1):
+            for name in self._options.scenarios:
+                scenario = SCENARIOS[name]
+                self._say(f"round {number} of {self._options.rounds}: {name}")
+                scenario.run(self, name, scenario.payload_bytes, self._options.messages or scenario.messages)
+            self._say(f"round {number} of {self._options.rounds}: floor")
+            self._floor()
+        if self._options.broker_pid is not None:
+            self._row("broker peak memory", "MiB").values.append(peak_memory_bytes(self._options.broker_pid) / 2**20)
+        return [*self._rows.values(), *ratios(self._rows)]
+
+    # -- scenarios -----------------------------------------------------------------
+
+    def produce(self, name: str, payload_bytes: int, count: int) -> None:
+        """`throughput.produce` to a new channel."""
+        channel = self._new_channel()
+        with measured(self._options.broker_pid) as usage:
+            throughput.produce(self._mq, channel, self._payloads_of(payload_bytes), count)
+        self._filled[payload_bytes, count] = channel
+        self._add_rate(name, payload_bytes, count, usage)
+
+    def consume(self, name: str, payload_bytes: int, count: int) -> None:
+        """`throughput.consume` by a new group."""
+        channel = self._filled.get((payload_bytes, count))
+        if channel is None:
+            channel = self._filled[payload_bytes, count] = self._new_channel()
+            throughput.produce(self._mq, channel, self._payloads_of(payload_bytes), count)
+        group = secrets.token_hex(8)
+        self._mq.create_consumer_group(channel, group)
+        with measured(self._options.broker_pid) as usage:
+            throughput.consume(self._mq, channel, group, count)
+        self._add_rate(name, payload_bytes, count, usage)
+
+    def one_at_a_time(self, name: str, payload_bytes: int, count: int) -> None:
+        """`latency.one_at_a_time` to a new channel."""
+        channel = self._new_channel()
+        with measured(self._options.broker_pid) as usage:
+            taken = latency.one_at_a_time(self._mq, channel, count)
+        self._add_percentiles(name, taken)
+        self._add_cpu(self._rows[f"{name} p50"], usage, count + latency.WARM_UP)
+
+    def end_to_end(self, name: str, payload_bytes: int, count: int) -> None:
+        """`latency.end_to_end` through a new channel."""
+        taken, produced = latency.end_to_end(self._mq, self._options.url, self._new_channel(), "reader", count)
+        self._add_percentiles(name, taken)
+        self._add_percentiles(f"{name} its produce", produced)
+
+    def _floor(self) -> None:
+        self._add_percentiles("floor round trip", floor.round_trips(FLOOR_COUNT))
+        self._add_percentiles("floor fdatasync", floor.synced_appends(self._options.floor_directory, FLOOR_COUNT))
+
+    # -- rows ----------------------------------------------------------------------
+
+    def _row(self, name: str, unit: str) -> Row:
+        return self._rows.setdefault(name, Row(name, unit))
+
+    def _add_rate(self, name: str, payload_bytes: int, count: int, usage: Usage) -> None:
+        row = self._row(name, "messages/s")
+        row.payload_bytes = payload_bytes
+        row.values.append(count / usage.wall)
+        self._add_cpu(row, usage, count)
+
+    def _add_percentiles(self, name: str, seconds: Sequence[float]) -> None:
+        for what, value in zip(("p50", "p99"), percentiles(seconds), strict=True):
+            self._row(f"{name} {what}", "µs").values.append(value)
+
+    def _add_cpu(self, row: Row, usage: Usage, count: int) -> None:
+        row.client_cpu.append(usage.client_cpu / count * 1e6)
+        if usage.broker_cpu is not None:
+            row.broker_cpu.append(usage.broker_cpu / count * 1e6)
+
+    def _new_channel(self) -> str:
+        channel = f"bench.{secrets.token_hex(8)}"
+        self._channels.append(channel)
+        self._mq.create_channel(channel)
+        return channel
+
+    def _payloads_of(self, payload_bytes: int) -> list[bytes]:
+        """A batch of random payloads, so that compression gains nothing."""
+        if payload_bytes not in self._payloads:
+            self._payloads[payload_bytes] = [secrets.token_bytes(payload_bytes) for _ in range(throughput.BATCH_MESSAGES)]
+        return self._payloads[payload_bytes]
+
+
+def ratios(rows: Mapping[str, Row]) -> list[Row]:
+    """What can be compared between machines: each latency against what it stands on."""
+    found: list[Row] = []
+    if "one-at-a-time p50" in rows:
+        least = rows["floor round trip p50"].median + rows["floor fdatasync p50"].median
+        found.append(ratio("one-at-a-time p50 / (round trip + fdatasync)", rows["one-at-a-time p50"].median / least))
+    if "end-to-end p50" in rows:
+        produced = rows["end-to-end its produce p50"].median
+        found.append(ratio("end-to-end p50 / its produce p50", rows["end-to-end p50"].median / produced))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """How one is run, and with how much unless told otherwise."""
+
+    run: Callable[[Bench, str, int, int], None]
+    payload_bytes: int
+    messages: int
+
+
+SCENARIOS = {
+    "produce-100B": Scenario(Bench.produce, 100, 1_000_000),
+    "produce-1KiB": Scenario(Bench.produce, 1_024, 300_000),
+    "consume-100B": Scenario(Bench.consume, 100, 1_000_000),
+    "consume-1KiB": Scenario(Bench.consume, 1_024, 300_000),
+    "one-at-a-time": Scenario(Bench.one_at_a_time, latency.PAYLOAD_BYTES, 2_000),
+    "end-to-end": Scenario(Bench.end_to_end, latency.PAYLOAD_BYTES, 1_000),
+}

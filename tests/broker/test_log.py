@@ -1,0 +1,243 @@
+"""Reading by position: the cache and the store together give every message once, in order."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rocksmq.broker.log import PARTIAL_READS_MAX, Log, Place, TailCache
+from rocksmq.broker.records import EMPTY_EXTENT, Extent, StoredBatch
+from rocksmq.broker.store import Family, Put, Store
+
+from .support import batch_of, payloads_of
+
+CHANNEL = 7
+
+
+class Written:
+    """A log in which a test appends batches at ids that it chooses; batches are of the payloads b"<id>"."""
+
+    def __init__(self, store: Store, cache_bytes: int = 1 << 20) -> None:
+        self.store = store
+        self.log = Log(store, cache_bytes)
+        self.extents: dict[int, Extent] = {}
+        self.ids: dict[int, list[int]] = {}
+
+    def append(self, first_id: int, count: int, channel: int = CHANNEL, *, written: bool = True, size: int = 0) -> None:
+        """One batch; with ``size`` each payload is filled up to it."""
+        ids = range(first_id, first_id + count)
+        batch = batch_of(*(b"%d" % number + bytes(max(0, size - len(b"%d" % number))) for number in ids))
+        extent = self.extents.get(channel, EMPTY_EXTENT)
+        key, stored = StoredBatch.encode(channel, first_id, extent.end_offset, batch)
+        self.extents[channel] = extent.appended(first_id, count, batch.size)
+        self.ids.setdefault(channel, []).extend(ids)
+        self.log.cache.append(channel, stored)
+        if written:
+            self.store.write([Put(Family.DATA, key, stored.value)])
+            self.log.cache.written()
+
+    def read(
+        self, position: int, count_max: int = 1000, bytes_max: int = 1 << 30, channel: int = CHANNEL
+    ) -> tuple[list[int], int]:
+        """The ids that a read gives by their payloads, and the position behind them."""
+        reading = self.log.read(channel, position, self.extents[channel], count_max, bytes_max)
+        payloads = [int(payload.rstrip(b"\0")) for payload in payloads_of(reading.slices)]
+        ids = [piece.first_id + index for piece in reading.slices for index in range(piece.stop - piece.start)]
+        assert payloads == ids
+        assert reading.message_count == len(ids)
+        return ids, reading.next_position
+
+
+@pytest.fixture(params=["cached", "stored", "half and half"])
+def written(store: Store, request: pytest.FixtureRequest) -> Iterator[Written]:
+    """Batches 100-102, 110, 120-124 between two neighbours, in the cache, in the store, or in both."""
+    cache_bytes = {"cached": 1 << 20, "stored": 0, "half and half": 60}[request.param]
+    made = Written(store, cache_bytes)
+    made.append(90, 3, CHANNEL - 1)
+    made.append(90, 3, CHANNEL + 1)
+    for first_id, count in ((100, 3), (110, 1), (120, 5)):
+        made.append(first_id, count)
+    begin = made.log.cache.begin(CHANNEL)
+    assert begin == {"cached": 100, "stored": None, "half and half": 120}[request.param]
+    yield made
+
+
+EVERYTHING = [100, 101, 102, 110, 120, 121, 122, 123, 124]
+
+
+def test_given_all_positions_when_read_then_it_begins_with_the_message_there_or_the_first_behind_it(written: Written) -> None:
+    for position in range(127):
+        expected = [number for number in EVERYTHING if number >= position]
+        ids, behind = written.read(position)
+        assert ids == expected, position
+        assert behind == (125 if expected else position)
+
+
+def test_given_a_count_when_read_step_by_step_then_every_message_comes_once(written: Written) -> None:
+    for count in range(1, 11):
+        position, found = 0, list[int]()
+        while ids := written.read(position, count)[0]:
+            assert len(ids) <= count
+            found += ids
+            position = ids[-1] + 1
+        assert found == EVERYTHING
+
+
+def test_given_a_number_of_bytes_when_read_then_it_holds_no_more_but_one_message_at_least(written: Written) -> None:
+    for size in range(1, 30):
+        position, found = 0, list[int]()
+        while (reading := written.read(position, bytes_max=size))[0]:
+            ids, position = reading
+            assert len(ids) == max(1, min(size // 3, len(EVERYTHING) - len(found)))
+            found += ids
+        assert found == EVERYTHING
+
+
+def test_given_an_extent_that_ends_earlier_when_read_then_nothing_behind_it_is_seen(written: Written) -> None:
+    reading = written.log.read(CHANNEL, 0, Extent(100, 110, 0, 4, 12), 1000, 1 << 30)
+    assert (reading.message_count, reading.next_position) == (4, 111)
+    assert written.log.read(CHANNEL, 111, Extent(100, 110, 0, 4, 12), 1000, 1 << 30) == ([], 0, 111)
+
+
+def test_given_an_extent_that_begins_later_when_read_then_nothing_before_it_is_seen(written: Written) -> None:
+    reading = written.log.read(CHANNEL, 0, Extent(110, 124, 3, 9, 18), 1000, 1 << 30)
+    assert payloads_of(reading.slices) == [b"%d" % number for number in EVERYTHING[3:]]
+
+
+def test_given_all_positions_when_placed_then_it_is_the_message_there_or_behind_and_the_count_before_it(written: Written) -> None:
+    for position in range(100, 127):
+        before = [number for number in EVERYTHING if number < position]
+        behind = [number for number in EVERYTHING if number >= position]
+        place = written.log.place(CHANNEL, position, written.extents[CHANNEL])
+        assert place == Place(behind[0] if behind else 125, len(before)), position
+
+
+def test_given_a_channel_without_messages_when_read_then_nothing_comes(store: Store) -> None:
+    log = Log(store, 1 << 20)
+    assert log.read(CHANNEL, 5, EMPTY_EXTENT, 10, 10) == ([], 0, 5)
+    assert log.place(CHANNEL, 5, Extent(51, 50, 9, 9, 0)) == Place(51, 9)
+
+
+def test_given_batches_read_in_part_by_many_when_they_go_on_then_each_finds_its_place(store: Store) -> None:
+    written = Written(store, 0)
+    for first_id in range(0, 2000, 10):
+        written.append(first_id + 10, 8)
+    positions = [first_id + 10 for first_id in range(0, (PARTIAL_READS_MAX + 20) * 10, 10)]
+    for position in positions:
+        assert written.read(position, 3) == ([position, position + 1, position + 2], position + 3)
+    for position in positions:
+        assert written.read(position + 3, 6)[0] == [*range(position + 3, position + 8), position + 10]
+
+
+def test_given_messages_larger_than_the_limit_when_read_then_they_come_one_by_one(store: Store) -> None:
+    written = Written(store)
+    written.append(10, 3, size=1000)
+    assert written.read(10, bytes_max=10) == ([10], 11)
+    assert written.read(11, bytes_max=10) == ([11], 12)
+    assert written.read(10, bytes_max=2000) == ([10, 11], 12)
+
+
+# -- the cache -----------------------------------------------------------------------
+
+
+def stored(first_id: int, size: int = 100) -> StoredBatch:
+    return StoredBatch.encode(CHANNEL, first_id, 0, batch_of(bytes(size)))[1]
+
+
+def cached(cache: TailCache, channel: int = CHANNEL) -> list[int]:
+    return [batch.first_id for batch in cache.batches(channel, 0)]
+
+
+def test_given_a_full_cache_when_written_then_the_oldest_go_first_over_all_channels() -> None:
+    cache = TailCache(bytes_max=400)
+    for first_id, channel in ((1, 1), (2, 2), (3, 1), (4, 2), (5, 2)):
+        cache.append(channel, stored(first_id))
+        cache.written()
+    assert (cached(cache, 1), cached(cache, 2)) == ([3], [4, 5])
+    assert (cache.begin(1), cache.begin(2), cache.begin(3)) == (3, 4, None)
+
+
+def test_given_batches_that_are_not_written_when_the_cache_is_full_then_they_stay() -> None:
+    cache = TailCache(bytes_max=100)
+    for first_id in range(1, 6):
+        cache.append(CHANNEL, stored(first_id))
+    assert cached(cache) == [1, 2, 3, 4, 5]
+    cache.written()
+    assert cached(cache) == []
+    assert cache.begin(CHANNEL) is None
+
+
+def test_given_a_roll_back_when_made_then_only_what_was_not_written_is_gone() -> None:
+    cache = TailCache(bytes_max=1 << 20)
+    cache.append(CHANNEL, stored(1))
+    cache.written()
+    cache.append(CHANNEL, stored(2))
+    cache.append(CHANNEL + 1, stored(3))
+    cache.append(CHANNEL, stored(4))
+    cache.roll_back()
+    assert (cached(cache), cached(cache, CHANNEL + 1)) == ([1], [])
+    cache.append(CHANNEL, stored(5))
+    cache.written()
+    cache.roll_back()
+    assert cached(cache) == [1, 5]
+
+
+def test_given_a_channel_dropped_when_its_batches_were_rolled_back_or_evicted_then_others_are_not_touched() -> None:
+    cache = TailCache(bytes_max=300)
+    cache.append(1, stored(1))
+    cache.append(2, stored(2))
+    cache.written()
+    cache.append(1, stored(3))
+    cache.drop(1)
+    cache.append(2, stored(4))
+    cache.roll_back()
+    assert (cached(cache, 1), cached(cache, 2)) == ([], [2])
+    for first_id in (5, 6, 7):
+        cache.append(2, stored(first_id))
+        cache.written()
+    assert cached(cache, 2) == [6, 7]
+
+
+def test_given_a_read_in_part_that_is_rolled_back_when_more_was_appended_then_it_is_never_seen(store: Store) -> None:
+    written = Written(store)
+    written.append(10, 2)
+    before = written.extents[CHANNEL], list(written.ids[CHANNEL])
+    written.append(20, 5, written=False)
+    assert written.read(20, 2) == ([20, 21], 22)
+    written.log.roll_back()
+    written.extents[CHANNEL], written.ids[CHANNEL] = before
+    written.append(30, 2)
+    assert written.read(22) == ([30, 31], 32)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(data=st.data())
+def test_given_any_batches_and_evictions_when_read_by_several_then_each_gets_everything(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory: Path = tmp_path_factory.mktemp("log")
+    store = Store(directory / "db")
+    written = Written(store, data.draw(st.sampled_from([0, 80, 200, 1 << 20])))
+    readers = {1: 0, 2: 0}
+    found: dict[int, list[int]] = {1: [], 2: []}
+    next_id = 100
+    try:
+        for _ in range(data.draw(st.integers(1, 25))):
+            if data.draw(st.booleans()) or CHANNEL not in written.extents:
+                next_id += data.draw(st.integers(1, 5))
+                count = data.draw(st.integers(1, 6))
+                written.append(next_id, count)
+                next_id += count
+            else:
+                reader = data.draw(st.sampled_from([1, 2]))
+                count_max, bytes_max = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 40))
+                ids, readers[reader] = written.read(readers[reader], count_max, bytes_max)
+                found[reader] += ids
+        for reader, position in readers.items():
+            assert found[reader] + written.read(position)[0] == written.ids[CHANNEL]
+        assert all(a < b for a, b in pairwise(written.ids[CHANNEL]))
+    finally:
+        store.close()
