@@ -181,16 +181,20 @@ class Committer:
 
     async def run(self) -> None:
         """Write commits until `close`. Raises StorageFailed when the store fails; then nothing more is acknowledged."""
-        while True:
-            await self._wait_for_work()
-            if not self.open.is_empty:
-                await self._commit()
-            elif self._is_sync_due:
-                await self._sync_written()
-            elif self._closing:
-                if self.synced_number != self.written_number:
+        try:
+            while not (self._closing and self.open.is_empty):
+                await self._wait_for_work()
+                if not self.open.is_empty:
+                    await self._commit()
+                elif self._is_sync_due:
                     await self._sync_written()
-                return
+            if self.synced_number != self.written_number:
+                await self._sync_written()
+        except StorageFailed as error:
+            self.failure = error
+            _fail(self.open, error)
+            self.open = Commit()
+            raise
 
     @property
     def _is_sync_due(self) -> bool:
@@ -206,39 +210,32 @@ class Committer:
     async def _commit(self) -> None:
         commit = self.open
         try:
-            self._listener.before_seal(commit)
-            changes = commit.seal(self.written_number + 1)
-            self.open = Commit()
-            if changes:
-                self._write(changes)
-                self.written_number = commit.number
+            self._write_open(commit)
+            self._listener.written(commit)
+            _answer(commit, lambda after_sync: not (after_sync or commit.sync_first))
+            if (commit.sync or self._is_sync_due) and self.synced_number != self.written_number:
+                await self._sync_written()
         except DiskFull as error:
             commit.roll_back()
             self._listener.rolled_back(commit)
             _fail(commit, error)
             return
         except StorageFailed as error:
-            self._fail_all(commit, error)
+            _fail(commit, error)
             raise
-        finally:
-            self._room.set()
-            self._room = trio.Event()
-        self._listener.written(commit)
-        for after_sync, done, reply in commit.answers:
-            if not (after_sync or commit.sync_first):
-                done(reply)
-        if (commit.sync or self._is_sync_due) and self.synced_number != self.written_number:
-            try:
-                await self._sync_written()
-            except StorageFailed as error:
-                commit.answers = [answer for answer in commit.answers if answer[0] or commit.sync_first]
-                self._fail_all(commit, error)
-                raise
         self._listener.synced(commit)
-        for after_sync, done, reply in commit.answers:
-            if after_sync or commit.sync_first:
-                done(reply)
+        _answer(commit, lambda after_sync: True)
         self._listener.answered(commit)
+
+    def _write_open(self, commit: Commit) -> None:
+        self._listener.before_seal(commit)
+        changes = commit.seal(self.written_number + 1)
+        self.open = Commit()
+        self._room.set()
+        self._room = trio.Event()
+        if changes:
+            self._write(changes)
+            self.written_number = commit.number
 
     async def _sync_written(self) -> None:
         """Sync on this thread while that is fast, else in a thread of its own, so that a slow disk never stops the loop."""
@@ -256,11 +253,13 @@ class Committer:
         self._sync()
         return self._clock() - begin
 
-    def _fail_all(self, commit: Commit, error: StorageFailed) -> None:
-        self.failure = error
-        _fail(commit, error)
-        _fail(self.open, error)
-        self.open = Commit()
+
+def _answer(commit: Commit, is_due: Callable[[bool], bool]) -> None:
+    """Answer those that are due, given whether they wait for the sync."""
+    due = [answer for answer in commit.answers if is_due(answer[0])]
+    commit.answers = [answer for answer in commit.answers if not is_due(answer[0])]
+    for _, done, reply in due:
+        done(reply)
 
 
 def _fail(commit: Commit, error: RocksMQError) -> None:

@@ -9,7 +9,6 @@ so nothing that is not durable is read unless the caller asks for it.
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from rocksmq.protocol.batch import RecordBatch
@@ -18,7 +17,9 @@ from .keys import batch_key
 from .records import Extent, StoredBatch
 from .store import Family, Store
 
-PARTIAL_READS_MAX = 64  # readers that stopped inside a batch and find it again without the store
+PARTIAL_BYTES_MAX = 16 << 20  # batches that readers stopped inside of, and find again without the store
+ENTRY_BYTES = 300  # what a batch costs in the cache beside its value
+EVICTED_MAX = 1_024  # evicted entries that a list keeps before it is cut
 
 
 class Slice(NamedTuple):
@@ -53,13 +54,26 @@ class Place(NamedTuple):
 
 
 class _Tail:
-    """The newest batches of one channel, contiguous up to the channel's end."""
+    """The newest batches of one channel, contiguous up to the channel's end; what lies before ``head`` was evicted."""
 
-    __slots__ = ("batches", "first_ids")
+    __slots__ = ("batches", "first_ids", "head")
 
     def __init__(self) -> None:
-        self.batches: deque[StoredBatch] = deque()
-        self.first_ids: deque[int] = deque()
+        self.batches: list[StoredBatch | None] = []
+        self.first_ids: list[int] = []
+        self.head = 0
+
+    def evict(self) -> None:
+        """Drop the oldest."""
+        self.batches[self.head] = None
+        self.head += 1
+        if self.head > EVICTED_MAX and self.head * 2 > len(self.batches):
+            del self.batches[: self.head], self.first_ids[: self.head]
+            self.head = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return self.head == len(self.batches)
 
 
 class TailCache:
@@ -80,7 +94,7 @@ class TailCache:
         tail.batches.append(batch)
         tail.first_ids.append(batch.first_id)
         self._age.append((channel_number, batch))
-        self._bytes += len(batch.value)
+        self._bytes += len(batch.value) + ENTRY_BYTES
         self._unwritten += 1
 
     def written(self) -> None:
@@ -88,24 +102,23 @@ class TailCache:
         self._unwritten = 0
         while self._bytes > self._bytes_max and self._age:
             channel_number, batch = self._age.popleft()
-            self._bytes -= len(batch.value)
+            self._bytes -= len(batch.value) + ENTRY_BYTES
             tail = self._tails.get(channel_number)
-            if tail is not None and tail.batches[0] is batch:
-                tail.batches.popleft()
-                tail.first_ids.popleft()
-                if not tail.batches:
+            if tail is not None and tail.batches[tail.head] is batch:
+                tail.evict()
+                if tail.is_empty:
                     del self._tails[channel_number]
 
     def roll_back(self) -> None:
         """Forget the batches that were not written."""
         for _ in range(self._unwritten):
             channel_number, batch = self._age.pop()
-            self._bytes -= len(batch.value)
+            self._bytes -= len(batch.value) + ENTRY_BYTES
             tail = self._tails.get(channel_number)
             if tail is not None and tail.batches[-1] is batch:
                 tail.batches.pop()
                 tail.first_ids.pop()
-                if not tail.batches:
+                if tail.is_empty:
                     del self._tails[channel_number]
         self._unwritten = 0
 
@@ -116,17 +129,18 @@ class TailCache:
     def begin(self, channel_number: int) -> int | None:
         """Id of the oldest message in the cache."""
         tail = self._tails.get(channel_number)
-        return tail.first_ids[0] if tail else None
+        return tail.first_ids[tail.head] if tail else None
 
     def batches(self, channel_number: int, position: int) -> Iterator[StoredBatch]:
         """From the batch that holds ``position``, or the first behind it."""
         tail = self._tails.get(channel_number)
         if tail is None:
             return
-        index = max(0, bisect_right(tail.first_ids, position) - 1)
-        if index < len(tail.batches) and tail.batches[index].end_id < position:
-            index += 1
-        yield from islice(tail.batches, index, None)
+        for index in range(max(tail.head, bisect_right(tail.first_ids, position, tail.head) - 1), len(tail.batches)):
+            batch = tail.batches[index]
+            assert batch is not None, "what lies at or behind the head is there"
+            if batch.end_id >= position:
+                yield batch
 
 
 class Log:
@@ -136,11 +150,13 @@ class Log:
         self.cache = TailCache(cache_bytes_max)
         self._store = store
         self._partial: OrderedDict[tuple[int, int], StoredBatch] = OrderedDict()
+        self._partial_bytes = 0
 
     def roll_back(self) -> None:
         """Forget everything that was not written."""
         self.cache.roll_back()
         self._partial.clear()
+        self._partial_bytes = 0
 
     def batches(self, channel_number: int, position: int, extent: Extent) -> Iterator[StoredBatch]:
         """Batches from the one that holds ``position``, or the first behind it, to the extent's end. Raises StorageFailed."""
@@ -149,7 +165,7 @@ class Log:
         if cached_from is None or position < cached_from:
             end = min(extent.end_id + 1, cached_from or extent.end_id + 1)
             key = batch_key(channel_number, position)
-            stored = self._store.scan(Family.DATA, key, batch_key(channel_number, end), at_or_before=position > extent.begin_id)
+            stored = self._store.scan(Family.DATA, key, batch_key(channel_number, end), at_or_before=True)
             for found, value in stored:
                 if found[:8] != key[:8]:
                     continue  # the channel before this one
@@ -170,7 +186,7 @@ class Log:
         for batch in self._resumed(channel_number, position, extent):
             start = max(0, position - batch.first_id)
             stop = min(batch.count, start + count_max - count)
-            size_all = batch.columns.size
+            size_all = batch.size
             if size + size_all <= bytes_max:
                 size += size_all
             else:
@@ -200,12 +216,17 @@ class Log:
     def _resumed(self, channel_number: int, position: int, extent: Extent) -> Iterator[StoredBatch]:
         partial = self._partial.pop((channel_number, position), None)
         if partial is not None:
+            self._partial_bytes -= len(partial.value)
             yield partial
             position = partial.end_id + 1
         if position <= extent.end_id:
             yield from self.batches(channel_number, position, extent)
 
     def _remember(self, channel_number: int, position: int, batch: StoredBatch) -> None:
+        if (channel_number, position) in self._partial:
+            return
         self._partial[channel_number, position] = batch
-        if len(self._partial) > PARTIAL_READS_MAX:
-            self._partial.popitem(last=False)
+        self._partial_bytes += len(batch.value)
+        while self._partial_bytes > PARTIAL_BYTES_MAX and len(self._partial) > 1:
+            _, oldest = self._partial.popitem(last=False)
+            self._partial_bytes -= len(oldest.value)

@@ -38,13 +38,12 @@ _PRODUCED = Struct("<QQI")
 class StoredBatch:
     """One produce as it lies in the store: its head, and views of its columns."""
 
-    __slots__ = ("base_offset", "columns", "count", "first_id", "value")
+    __slots__ = ("base_offset", "count", "first_id", "value")
 
-    def __init__(self, first_id: int, base_offset: int, columns: RecordBatch, value: bytes) -> None:
+    def __init__(self, first_id: int, base_offset: int, count: int, value: bytes) -> None:
         self.first_id = first_id
         self.base_offset = base_offset
-        self.count = columns.message_count
-        self.columns = columns
+        self.count = count
         self.value = value
 
     @property
@@ -56,19 +55,15 @@ class StoredBatch:
     def encode(cls, channel_number: int, first_id: int, base_offset: int, batch: RecordBatch) -> tuple[bytes, "StoredBatch"]:
         """Key and record of ``batch``; its columns are copied, once."""
         key = batch_key(channel_number, first_id)
-        with_headers = batch.headers is not None and batch.header_lengths is not None
-        flags = WITH_HEADERS if with_headers else 0
-        head = _HEAD.pack(VERSION, flags, 0, base_offset, batch.message_count, len(batch.payloads))
-        columns = [batch.lengths, batch.payloads]
+        flags, columns = 0, [batch.lengths, batch.payloads]
         if batch.headers is not None and batch.header_lengths is not None:
-            columns = [batch.lengths, batch.header_lengths, batch.payloads, batch.headers]
+            flags, columns = WITH_HEADERS, [batch.lengths, batch.header_lengths, batch.payloads, batch.headers]
+        head = _HEAD.pack(VERSION, flags, 0, base_offset, batch.message_count, len(batch.payloads))
         crc = crc32c(head, crc32c(key))
         for column in columns:
             crc = crc32c(column, crc)
         value = b"".join((head, _CRC.pack(crc), *columns))
-        return key, cls(
-            first_id, base_offset, _columns_of(value, batch.message_count, len(batch.payloads), with_headers), value
-        )
+        return key, cls(first_id, base_offset, batch.message_count, value)
 
     @classmethod
     def decode(cls, key: bytes, value: bytes) -> "StoredBatch":
@@ -79,9 +74,26 @@ class StoredBatch:
         crc = crc32c(view[HEAD_BYTES:], crc32c(view[: _HEAD.size], crc32c(key)))
         if crc != _CRC.unpack_from(value, _HEAD.size)[0]:
             raise StorageFailed(f"the record {key.hex()} is damaged on disk: run `rocksmq check` on the data directory")
-        _, flags, _, base_offset, count, payload_bytes = _HEAD.unpack_from(value)
-        first_id = int.from_bytes(key[8:], "big")
-        return cls(first_id, base_offset, _columns_of(value, count, payload_bytes, bool(flags & WITH_HEADERS)), value)
+        _, _, _, base_offset, count, _ = _HEAD.unpack_from(value)
+        return cls(int.from_bytes(key[8:], "big"), base_offset, count, value)
+
+    @property
+    def columns(self) -> RecordBatch:
+        """Views of the columns."""
+        _, flags, _, _, count, payload_bytes = _HEAD.unpack_from(self.value)
+        view = memoryview(self.value)
+        lengths = HEAD_BYTES + count * LENGTH_BYTES
+        if not flags & WITH_HEADERS:
+            return RecordBatch(count, view[HEAD_BYTES:lengths], view[lengths:], None, None)
+        payloads = lengths + count * LENGTH_BYTES
+        headers = payloads + payload_bytes
+        return RecordBatch(count, view[HEAD_BYTES:lengths], view[payloads:headers], view[lengths:payloads], view[headers:])
+
+    @property
+    def size(self) -> int:
+        """Bytes of payloads and headers together."""
+        columns = 2 if self.value[1] & WITH_HEADERS else 1
+        return len(self.value) - HEAD_BYTES - self.count * LENGTH_BYTES * columns
 
     def slice(self, start: int, stop: int) -> RecordBatch:
         """Columns of messages ``start`` up to, not including, ``stop``, as views."""
@@ -95,9 +107,10 @@ class StoredBatch:
 
     def stop_within(self, start: int, stop: int, bytes_max: int) -> int:
         """The last stop up to ``stop`` with at most ``bytes_max`` of payloads and headers from ``start``; maybe ``start``."""
-        sizes = unpack_lengths(self.columns.lengths)[start:stop]
-        if self.columns.header_lengths is not None:
-            header_sizes = unpack_lengths(self.columns.header_lengths)[start:stop]
+        columns = self.columns
+        sizes = unpack_lengths(columns.lengths)[start:stop]
+        if columns.header_lengths is not None:
+            header_sizes = unpack_lengths(columns.header_lengths)[start:stop]
             totals = accumulate(a + b for a, b in zip(sizes, header_sizes, strict=True))
         else:
             totals = accumulate(sizes)
@@ -105,19 +118,6 @@ class StoredBatch:
             if total > bytes_max:
                 return start + index
         return stop
-
-
-def _columns_of(value: bytes, count: int, payload_bytes: int, with_headers: bool) -> RecordBatch:
-    view = memoryview(value)
-    payloads = HEAD_BYTES + count * LENGTH_BYTES * (2 if with_headers else 1)
-    headers = payloads + payload_bytes
-    return RecordBatch(
-        count,
-        view[HEAD_BYTES : HEAD_BYTES + count * LENGTH_BYTES],
-        view[payloads:headers],
-        view[HEAD_BYTES + count * LENGTH_BYTES : payloads] if with_headers else None,
-        view[headers:] if with_headers else None,
-    )
 
 
 def _cut(lengths: Any, content: Any, start: int, stop: int) -> tuple[memoryview, memoryview]:

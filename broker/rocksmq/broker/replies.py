@@ -8,6 +8,8 @@ from rocksmq.protocol.operations import Messages
 
 from .log import Reading, Slice
 
+PARTS_MAX = 64  # many small pieces are cheaper to copy than to gather
+
 
 def merged(reading: Reading, generation: int) -> Messages:
     """The reply for ``reading``: its columns are views of the stored batches, one behind the other."""
@@ -39,6 +41,8 @@ def nothing(position: int, generation: int) -> Messages:
 
 def _gathered(parts: Iterable[Buffer]) -> Gathered:
     buffers = tuple(parts)
+    if len(buffers) > PARTS_MAX:
+        buffers = (b"".join(buffers),)
     return Gathered(buffers, sum(map(len, buffers)))
 
 
