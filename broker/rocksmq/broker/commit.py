@@ -153,6 +153,7 @@ class Committer:
         self._room = trio.Event()
         self._sync_due: float | None = None  # trio time by which what is written must be synced
         self._closing = False
+        self._is_committing = False
 
     def wake(self) -> None:
         """Something was added to the open commit."""
@@ -174,6 +175,11 @@ class Committer:
             self._sync_due = due
             self._work.set()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that was ever added is done."""
+        return self.open.is_empty and not self._is_committing
+
     def close(self) -> None:
         """Let `run` return once everything open is written and synced."""
         self._closing = True
@@ -185,7 +191,9 @@ class Committer:
             while not (self._closing and self.open.is_empty):
                 await self._wait_for_work()
                 if not self.open.is_empty:
+                    self._is_committing = True
                     await self._commit()
+                    self._is_committing = False
                 elif self._is_sync_due:
                     await self._sync_written()
             if self.synced_number != self.written_number:

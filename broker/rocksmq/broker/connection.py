@@ -94,7 +94,7 @@ class Connection:
                     await trio.lowlevel.checkpoint()  # more is waiting; others first
         except ProtocolError as error:
             receiver.refuse(error)
-            await self._linger()
+            await self.linger()
         except trio.ClosedResourceError:
             pass
         except OSError as error:
@@ -116,7 +116,7 @@ class Connection:
         if self.decoder.pending_bytes and self.frame_began is None:
             self.frame_began = self._clock()
 
-    async def _linger(self) -> None:
+    async def linger(self) -> None:
         """Let the last frame arrive: closing with bytes unread would reset the connection and lose it."""
         with trio.move_on_after(LINGER_SECONDS), suppress(OSError, trio.ClosedResourceError):
             self._sock.shutdown(socket.SHUT_WR)

@@ -144,10 +144,10 @@ class Core:
             self.on_destroyed(result)
 
     def _list_channels(self, request: ListChannels, done: Done) -> None:
-        done(self.channels.page(request))
+        self._answer_read(done, self.channels.page(request))
 
     def _describe_channel(self, request: DescribeChannel, done: Done) -> None:
-        done(self.channels.describe(request.channel))
+        self._answer_read(done, self.channels.describe(request.channel))
 
     def _create_group(self, request: CreateGroup, done: Done) -> None:
         channel = self.channels.find(request.channel)
@@ -164,12 +164,12 @@ class Core:
     def _list_groups(self, request: ListGroups, done: Done) -> None:
         names = sorted(name for name in self.channels.find(request.channel).groups if name > request.after)
         page = names[: self.limits.page_names_max]
-        done(Names(page, len(names) > len(page)))
+        self._answer_read(done, Names(page, len(names) > len(page)))
 
     def _describe_group(self, request: DescribeGroup, done: Done) -> None:
         channel = self.channels.find(request.channel)
         group = self._groups.find(channel.groups, channel.name, request.group)
-        done(self._groups.describe(group, channel.number, channel.visible))
+        self._answer_read(done, self._groups.describe(group, channel.number, channel.visible))
 
     def _produce(self, request: Produce, done: Done) -> None:
         channel, first_id = self.channels.produce(self.committer.open, request, self._admit)
@@ -255,6 +255,13 @@ class Core:
         if durability is not None and durability.mode is Mode.INTERVAL:
             self.committer.sync_within(durability.interval_ms / 1000)
         self.committer.wake()
+
+    def _answer_read(self, done: Done, reply: Any) -> None:
+        """Answer once everything that the reply may show is durable: what exists and positions change before they are."""
+        if self.committer.is_settled:
+            done(reply)
+        else:
+            self._answer(done, reply)
 
     def _park(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
         if wait_ms == 0:

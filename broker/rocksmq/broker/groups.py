@@ -249,4 +249,6 @@ class Groups:
                 break
             forgotten = max(forgotten, last_use)
             del consumers[known]
+        if len(consumers) < len(by_use):
+            self._ids.reserve(1)  # so that whoever is born from now on is younger than the mark
         return state._replace(consumers=consumers, forgotten=forgotten)

@@ -26,6 +26,7 @@ logger = logging.getLogger("rocksmq.broker")
 BACKLOG = 1_024
 ACCEPT_PAUSE_SECONDS = 0.1  # when file descriptors have run out
 SWEEP_SECONDS = 0.5
+TURNED_AWAY_MAX = 64  # refused connections that are still told why
 FLUSH_POLL_SECONDS = 0.01
 SHRINK_SECONDS = 5.0  # silent for so long: give the receive buffer back
 PING: list[Buffer] = encode_reply(NO_CORRELATION, ())
@@ -43,6 +44,7 @@ class Server:
         self._sessions: set[Session] = set()
         self._clients: dict[bytes, Session] = {}
         self._pinged: set[Session] = set()
+        self._turned_away = 0
         self._accepting = trio.CancelScope()
 
     def register(self, client_id: bytes, session: Session) -> None:
@@ -94,11 +96,18 @@ class Server:
         connection = Connection(sock, self._limits, nursery.start_soon, clock=self._clock)
         if (refusal := self._refusal()) is not None:
             connection.send(encode_error(NO_CORRELATION, refusal))
-            connection.close()
+            nursery.start_soon(self._turn_away, connection)
             return
         session = Session(connection, self._core, self, self._version)
         self._sessions.add(session)
         nursery.start_soon(self._run, session)
+
+    async def _turn_away(self, connection: Connection) -> None:
+        if self._turned_away < TURNED_AWAY_MAX:
+            self._turned_away += 1
+            await connection.linger()
+            self._turned_away -= 1
+        connection.close()
 
     def _refusal(self) -> LimitExceeded | None:
         if len(self._sessions) >= self._limits.connections_max:

@@ -18,15 +18,13 @@ from typing import Any, Self, TypeVar
 
 from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.errors import (
+    OUTCOME_UNKNOWN,
     ChannelNotFound,
     ConnectionFailed,
     GroupNotFound,
-    InternalError,
     InvalidRequest,
     OutOfSequence,
-    ProtocolError,
     RocksMQError,
-    StorageFailed,
     Timeout,
 )
 from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
@@ -61,7 +59,6 @@ MAX_BYTES = 4 << 20  # of a consume or fetch, when the caller names none
 RETRY_SECONDS = 0.05
 RETRY_SECONDS_MAX = 1.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-OUTCOME_UNKNOWN = (Timeout, ConnectionFailed, StorageFailed, InternalError, ProtocolError, OutOfSequence)
 Result = TypeVar("Result")
 
 
@@ -336,22 +333,31 @@ class Client:
         connection = self._connection
         if connection is not None and connection.is_alive():
             return connection
+        if not self._lock.acquire(timeout=min(deadline.remaining, threading.TIMEOUT_MAX)):
+            raise Timeout(f"no connection to {self._address} in time")
+        try:
+            return self._reconnected(deadline)
+        finally:
+            self._lock.release()
+
+    def _reconnected(self, deadline: Deadline) -> Connection:
         delay = RETRY_SECONDS
-        with self._lock:
-            while True:
-                if self._closed:
-                    raise ConnectionFailed("the client was closed")
-                if self._connection is not None and self._connection.is_alive():
-                    return self._connection
-                try:
-                    self._connection = Connection(self._address, self._name, self._id, self._token, deadline)
-                    self._present_id = max(self._present_id, self._connection.server.present_id)
-                    return self._connection
-                except (ConnectionFailed, Timeout):
-                    if deadline.remaining <= delay:
-                        raise
+        while not self._closed:
+            if self._connection is not None and self._connection.is_alive():
+                return self._connection
+            try:
+                connection = Connection(self._address, self._name, self._id, self._token, deadline)
+            except (ConnectionFailed, Timeout):
+                if deadline.remaining <= delay:
+                    raise
                 time.sleep(delay * (0.5 + secrets.randbelow(1_000) / 2_000))
                 delay = min(delay * 2, RETRY_SECONDS_MAX)
+            else:
+                self._connection = connection
+                self._present_id = max(self._present_id, connection.server.present_id)
+        if self._connection is not None:
+            self._connection.close()
+        raise ConnectionFailed("the client was closed")
 
     def _call_once(self, request: Any, deadline: Deadline) -> Any:
         """One request, sent once."""

@@ -185,6 +185,10 @@ class Connection:
             self._fail(ConnectionFailed(f"the connection to {self._address} was lost: {error.strerror or error}"))
         except RocksMQError as error:
             self._fail(error)
+        except BaseException:
+            # Interrupted between the socket and the decoder: what was received is lost, and the stream with it.
+            self._fail(ConnectionFailed(f"reading from {self._address} was interrupted"))
+            raise
 
     def _deliver(self, items: list[Any]) -> None:
         if not items or type(items[0]) is not int:

@@ -188,3 +188,6 @@ class InternalError(RocksMQError):
 
 _CLASSES: list[type[RocksMQError]] = RocksMQError.__subclasses__()
 ERRORS: dict[int, type[RocksMQError]] = {error.code: error for error in _CLASSES}
+
+# After these it is unknown whether a produce was stored; after every other error it certainly was not.
+OUTCOME_UNKNOWN = (ConnectionFailed, Timeout, StorageFailed, InternalError, ProtocolError, OutOfSequence)

@@ -9,29 +9,40 @@ import tempfile
 import time
 from pathlib import Path
 
+from rocksmq.protocol.errors import RocksMQError
+
 PAYLOAD_BYTES = 100
 WARM_UP = 50
+CONNECT_SECONDS = 30.0  # for the other process to start
 ECHO = "rocksmq.clients.bench.echo"
 
 
 def round_trips(count: int) -> list[float]:
     """Seconds of each PAYLOAD_BYTES there and back between two processes over loopback TCP."""
     payload = secrets.token_bytes(PAYLOAD_BYTES)
-    taken: list[float] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         command = [sys.executable, "-m", ECHO, str(server.getsockname()[1])]
-        with subprocess.Popen(command):  # noqa: S603
-            server.settimeout(30.0)
-            with server.accept()[0] as peer:
-                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for _ in range(WARM_UP + count):
-                    begin = time.perf_counter()
-                    peer.sendall(payload)
-                    received = 0
-                    while received < PAYLOAD_BYTES:
-                        received += len(peer.recv(4_096))
-                    taken.append(time.perf_counter() - begin)
+        with subprocess.Popen(command, start_new_session=True) as other:  # noqa: S603
+            try:
+                server.settimeout(CONNECT_SECONDS)
+                with server.accept()[0] as peer:
+                    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    taken = [_round_trip(peer, payload) for _ in range(WARM_UP + count)]
+            finally:
+                other.kill()
     return taken[WARM_UP:]
+
+
+def _round_trip(peer: socket.socket, payload: bytes) -> float:
+    begin = time.perf_counter()
+    peer.sendall(payload)
+    left = len(payload)
+    while left:
+        received = len(peer.recv(left))
+        if not received:
+            raise RocksMQError("the echoing process ended")
+        left -= received
+    return time.perf_counter() - begin
 
 
 def synced_appends(directory: Path, count: int) -> list[float]:

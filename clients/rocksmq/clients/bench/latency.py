@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rocksmq.clients.address import URL_VARIABLE
+from rocksmq.protocol.errors import RocksMQError
 
 if TYPE_CHECKING:
     from rocksmq.clients.client import Client
@@ -33,7 +34,8 @@ def one_at_a_time(mq: "Client", channel: str, count: int) -> list[float]:
 def end_to_end(mq: "Client", url: str | None, channel: str, group: str, count: int) -> tuple[list[float], list[float]]:
     """Seconds from before each produce to its payload in the reader's hands; and seconds of each produce.
 
-    The reader is a process of its own. Both sides read CLOCK_MONOTONIC, which is one clock for the whole machine.
+    The reader is a process of its own, which a Ctrl-C leaves to this one to end. Both sides read CLOCK_MONOTONIC,
+    which is one clock for the whole machine.
     """
     mq.create_consumer_group(channel, group)
     payload = secrets.token_bytes(PAYLOAD_BYTES)
@@ -43,11 +45,11 @@ def end_to_end(mq: "Client", url: str | None, channel: str, group: str, count: i
     # The URL may hold a token, which must not stand on a command line.
     environment = {**os.environ, **({URL_VARIABLE: url} if url else {})}
     command = [sys.executable, "-m", READER, channel, group, str(total)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as reader:  # noqa: S603
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as reader:  # noqa: S603
         assert reader.stdout is not None
         try:
             if not reader.stdout.readline():
-                raise RuntimeError("the reading process could not start")
+                raise RocksMQError("the reading process could not start")
             pace_ns = 1_000_000_000 // PER_SECOND
             due = time.monotonic_ns()
             for _ in range(total):
@@ -60,5 +62,5 @@ def end_to_end(mq: "Client", url: str | None, channel: str, group: str, count: i
         finally:
             reader.kill()
     if len(received) != total:
-        raise RuntimeError("the reading process did not get all messages")
+        raise RocksMQError("the reading process did not get all messages")
     return [(there - here) / 1e9 for here, there in zip(sent, received, strict=True)][WARM_UP:], produced[WARM_UP:]

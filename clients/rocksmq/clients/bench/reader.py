@@ -13,6 +13,7 @@ import time
 import click
 
 from rocksmq.clients.client import Client
+from rocksmq.protocol.errors import RocksMQError
 
 SECONDS_MAX = 30.0  # without any message
 
@@ -30,6 +31,9 @@ def read(mq: Client, channel: str, group: str, count: int) -> list[int]:
 
 if __name__ == "__main__":
     name, name_of_group, wanted = sys.argv[1:]
-    with Client() as client:
-        click.echo("connected")
-        click.echo(json.dumps(read(client, name, name_of_group, int(wanted))))
+    try:
+        with Client() as client:
+            click.echo("connected")
+            click.echo(json.dumps(read(client, name, name_of_group, int(wanted))))
+    except RocksMQError as error:
+        sys.exit(f"the reading process: {error}")

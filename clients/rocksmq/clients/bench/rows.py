@@ -28,14 +28,18 @@ class Row:
         return {
             "name": self.name,
             "unit": self.unit,
-            "median": self.median,
-            "lowest": min(self.values),
-            "highest": max(self.values),
+            "median": round(self.median, 3),
+            "lowest": round(min(self.values), 3),
+            "highest": round(max(self.values), 3),
             "rounds": len(self.values),
             "payload_bytes": self.payload_bytes,
-            "client_cpu_seconds_per_million": median(self.client_cpu) if self.client_cpu else None,
-            "broker_cpu_seconds_per_million": median(self.broker_cpu) if self.broker_cpu else None,
+            "client_cpu_seconds_per_million": _median_or_none(self.client_cpu),
+            "broker_cpu_seconds_per_million": _median_or_none(self.broker_cpu),
         }
+
+
+def _median_or_none(values: Sequence[float]) -> float | None:
+    return round(median(values), 3) if values else None
 
 
 def ratio(name: str, value: float) -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rocksmq.clients.deadline import Deadline
+from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.messages import pack_messages
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ def produce(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -
 
 
 def consume(mq: "Client", channel: str, group: str, count: int) -> None:
-    """All ``count`` messages of the channel, as lists of payloads. Raises RuntimeError when there are fewer."""
+    """All ``count`` messages of the channel, as lists of payloads. Raises RocksMQError when there are fewer."""
     left = count
     while left > 0:
         payloads = mq.consume(channel, group, CONSUME_MESSAGES).payloads
         if not payloads:
-            raise RuntimeError(f"{left} of {count} messages did not come back")
+            raise RocksMQError(f"{left} of {count} messages did not come back")
         left -= len(payloads)

@@ -81,4 +81,4 @@ def _cell(value: object) -> str:
         return ", ".join(f"{name} {_cell(part)}" for name, part in cast(dict[str, object], value).items()) or "-"
     if isinstance(value, list):
         return ", ".join(map(_cell, cast(list[object], value))) or "-"
-    return "-" if value is None else printable(str(value))
+    return "-" if value is None or value == "" else printable(str(value))

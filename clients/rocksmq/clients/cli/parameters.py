@@ -1,4 +1,4 @@
-"""Arguments that click has no type for: positions in a channel, and headers; a wrong one is a usage error that says what is right."""
+"""Arguments that click has no type for: positions in a channel, and headers. A wrong one is a usage error."""
 
 import os
 import re
@@ -18,7 +18,7 @@ _ID_MAX = (1 << 64) - 1
 
 
 def position(text: str) -> "Start":
-    """What the client takes as a start. Raises BadParameter, also for a time without a zone: it would be another moment elsewhere."""
+    """What the client takes as a start. Raises BadParameter; also for a naive time, which means other moments elsewhere."""
     if text in ("earliest", "latest"):
         return text
     if _ID.fullmatch(text):
