@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from .cbor import Buffer, decode_value, encode_value, scan
+from .cbor import TEXT_BYTES_MAX, Buffer, decode_value, encode_value, scan
 from .errors import InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolError
 
 HEADERS_MAX = 64
@@ -104,10 +104,20 @@ def encode_headers(headers: Mapping[str, bytes]) -> bytes:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"header {name!r}: names are str and values bytes, not {type(value).__name__}")
+        if len(name.encode(errors="replace")) > TEXT_BYTES_MAX or not _is_encodable(name):
+            raise InvalidRequest(f"header name {name[:40]!r} is not text of at most {TEXT_BYTES_MAX} bytes in UTF-8")
     encoded = encode_value(dict(headers))
     if len(encoded) > HEADER_BYTES_MAX:
         raise MessageTooLarge(f"headers of {len(encoded)} bytes exceed the limit of {HEADER_BYTES_MAX} (header_bytes_max)")
     return encoded
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
 
 
 def decode_headers(data: Buffer) -> dict[str, bytes]:

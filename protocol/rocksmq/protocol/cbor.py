@@ -27,7 +27,6 @@ CUT_BYTES_MIN = 1_024  # below it, a copy is cheaper than one more buffer
 
 _BYTES, _TEXT, _ARRAY, _MAP, _SIMPLE = 2, 3, 4, 5, 7
 _FALSE, _TRUE, _NULL = 20, 21, 22
-_BUFFER_TYPES = (bytes, bytearray, memoryview)
 _UNDEFINED = b"\xf7"
 _ARGUMENT_BYTES = {24: 1, 25: 2, 26: 4, 27: 8}
 _U32 = Struct(">I")
@@ -168,7 +167,7 @@ def encode_frame(items: Iterable[Any]) -> list[Buffer]:
             small += _head(_BYTES, item.size)
             small = bytearray()
             buffers += (*item.parts, small)
-        elif type(item) in _BUFFER_TYPES and len(item) >= CUT_BYTES_MIN:
+        elif type(item) is memoryview or (type(item) in (bytes, bytearray) and len(item) >= CUT_BYTES_MIN):
             small += _head(_BYTES, len(item))
             small = bytearray()
             buffers += (item, small)

@@ -186,6 +186,7 @@ class InternalError(RocksMQError):
     code = ErrorCode.INTERNAL_ERROR
 
 
+CODE_MAX = 99  # on the wire; those above are of the client's own making
 _CLASSES: list[type[RocksMQError]] = RocksMQError.__subclasses__()
 ERRORS: dict[int, type[RocksMQError]] = {error.code: error for error in _CLASSES}
 

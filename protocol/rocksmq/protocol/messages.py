@@ -127,6 +127,8 @@ class MessageBatch(Sequence[Message]):
         self.generation = reply.generation
         self.gap = None if reply.gap is None else Gap(*reply.gap)
         self._payloads = _split(_whole(reply.lengths), _whole(reply.payloads), reply.message_count)
+        if len(reply.runs) % _RUN.size:
+            raise ProtocolError("a reply's runs are cut off")
         self._runs = [(first, count) for first, count in _RUN.iter_unpack(reply.runs)]
         self._header_lengths = None if reply.header_lengths is None else _whole(reply.header_lengths)
         self._headers: bytes | list[bytes] | None = None if reply.headers is None else _whole(reply.headers)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, cast, 
 
 from .batch import RecordBatch
 from .cbor import Buffer, Gathered, encode_frame
-from .errors import ERRORS, InternalError, ProtocolError, RocksMQError
+from .errors import CODE_MAX, ERRORS, InternalError, ProtocolError, RocksMQError
 
 MAGIC = "RocksMQ"
 VERSION_MIN = VERSION_MAX = 1
@@ -418,10 +418,15 @@ def decode_reply(op: Operation, items: Sequence[Any]) -> Any:
 
 def decode_error(items: Sequence[Any]) -> RocksMQError:
     """The refusal in a frame's array. Raises ProtocolError for an array that is none."""
-    if len(items) != 6 or not isinstance(items[2], str) or any(type(v) not in (int, type(None)) for v in items[3:]):
+    if (
+        len(items) != 6
+        or type(items[1]) is not int
+        or not isinstance(items[2], str)
+        or any(type(v) not in (int, type(None)) for v in items[3:])
+    ):
         raise ProtocolError("not an error reply: [correlation, code, message, retry_after_ms, expected number, present id]")
     _, code, message, retry_after_ms, expected_number, present_id = items
-    return ERRORS.get(code, InternalError)(
+    return ERRORS.get(code if code <= CODE_MAX else 0, InternalError)(
         message,
         retry_after=None if retry_after_ms is None else retry_after_ms / 1000,
         expected_number=expected_number,
