@@ -6,7 +6,7 @@ then changes memory at once and notes in the open commit how to store and how to
 what is durable in the channel's mode, and all that a reader may see.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
 from rocksmq.protocol.errors import ChannelNotFound, LimitExceeded
@@ -33,9 +33,9 @@ from .store import Change, Delete, DeleteRange, Family, Put
 
 
 class Channel:
-    """One channel. Its number is never used again for another."""
+    """One channel. Its number is never used again for another. ``is_public`` once its creation is durable."""
 
-    __slots__ = ("durability", "groups", "number", "settings", "value", "visible")
+    __slots__ = ("durability", "groups", "is_public", "number", "settings", "value", "visible")
 
     def __init__(self, number: int, settings: ChannelSettings, extent: Extent, durability: Durability) -> None:
         self.number = number
@@ -44,6 +44,7 @@ class Channel:
         self.value = extent
         self.visible = extent
         self.groups: dict[str, Group] = {}
+        self.is_public = False
 
     @property
     def name(self) -> str:
@@ -69,6 +70,7 @@ class Channels:
     def load(self, number: int, settings: ChannelSettings, extent: Extent) -> Channel:
         """Add a channel that was found in the store at start."""
         channel = Channel(number, settings, extent, self._durability_of(settings))
+        channel.is_public = True
         self._channels[channel.name] = channel
         return channel
 
@@ -134,12 +136,10 @@ class Channels:
         if self._sorted is None:
             self._sorted = sorted(self._channels)
         names = self._sorted
-        index = bisect_right(names, request.after) if request.after >= request.prefix else bisect_right(names, request.prefix)
-        if request.after < request.prefix and index and names[index - 1] == request.prefix:
-            index -= 1
-        found = names[index : index + self._limits.page_names_max + 1]
-        page = [name for name in found[: self._limits.page_names_max] if name.startswith(request.prefix)]
-        return Names(page, len(found) > len(page) == self._limits.page_names_max)
+        begin = max(bisect_left(names, request.prefix), bisect_right(names, request.after))
+        end = begin + self._limits.page_names_max
+        page = [name for name in names[begin:end] if name.startswith(request.prefix)]
+        return Names(page, end < len(names) and len(page) == end - begin)
 
     def describe(self, name: str) -> ChannelDescribed:
         """What readers may see of the channel."""

@@ -141,6 +141,7 @@ class Committer:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.open = Commit()
+        self.current: Commit | None = None  # sealed, and not done yet
         self.written_number = number
         self.synced_number = number
         self.failure: StorageFailed | None = None
@@ -153,11 +154,16 @@ class Committer:
         self._room = trio.Event()
         self._sync_due: float | None = None  # trio time by which what is written must be synced
         self._closing = False
-        self._is_committing = False
 
     def wake(self) -> None:
         """Something was added to the open commit."""
         self._work.set()
+
+    def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
+        """The commit that holds something and is not durable yet; None: it is durable."""
+        if is_in(self.open):
+            return self.open
+        return self.current if self.current is not None and is_in(self.current) else None
 
     @property
     def is_full(self) -> bool:
@@ -175,11 +181,6 @@ class Committer:
             self._sync_due = due
             self._work.set()
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether everything that was ever added is done."""
-        return self.open.is_empty and not self._is_committing
-
     def close(self) -> None:
         """Let `run` return once everything open is written and synced."""
         self._closing = True
@@ -191,9 +192,7 @@ class Committer:
             while not (self._closing and self.open.is_empty):
                 await self._wait_for_work()
                 if not self.open.is_empty:
-                    self._is_committing = True
                     await self._commit()
-                    self._is_committing = False
                 elif self._is_sync_due:
                     await self._sync_written()
             if self.synced_number != self.written_number:
@@ -216,7 +215,7 @@ class Committer:
             self._work = trio.Event()
 
     async def _commit(self) -> None:
-        commit = self.open
+        commit = self.current = self.open
         try:
             self._write_open(commit)
             self._listener.written(commit)
@@ -231,6 +230,8 @@ class Committer:
         except StorageFailed as error:
             _fail(commit, error)
             raise
+        finally:
+            self.current = None
         self._listener.synced(commit)
         _answer(commit, lambda after_sync: True)
         self._listener.answered(commit)

@@ -10,20 +10,23 @@ import errno
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 
 import trio
 
 from rocksmq.protocol.cbor import Buffer
-from rocksmq.protocol.errors import ProtocolError
+from rocksmq.protocol.errors import ProtocolError, RocksMQError, UnsupportedVersion
 from rocksmq.protocol.frames import FrameDecoder
 
 from .limits import Limits
 
 logger = logging.getLogger("rocksmq.broker")
 
+VIEW_BYTES = 256  # what a buffer that waits costs beside its bytes
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 LINGER_SECONDS = 1.0
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ECONNABORTED, errno.ETIMEDOUT}
@@ -33,7 +36,7 @@ class Receiver(Protocol):
     """What a connection hands its frames to."""
 
     def receive(self, body: "memoryview[int]") -> None:
-        """Handle one frame; ``body`` is valid until this returns. Raises ProtocolError to close the connection."""
+        """Handle one frame; ``body`` is valid until this returns. Raises ProtocolError, UnsupportedVersion to end it all."""
         ...
 
     @property
@@ -45,7 +48,7 @@ class Receiver(Protocol):
         """Wait until something changed about `must_wait`."""
         ...
 
-    def refuse(self, error: ProtocolError) -> None:
+    def refuse(self, error: RocksMQError) -> None:
         """Tell the client why the connection ends."""
         ...
 
@@ -64,15 +67,16 @@ class Connection:
         """``spawn`` starts the task that sends what the socket does not take at once."""
         sock.setblocking(False)
         self.limits = limits
-        self.decoder = FrameDecoder(limits.handshake_bytes_max)
+        self.decoder = FrameDecoder(limits.handshake_bytes_max, "handshake_bytes_max")
         self.unsent_bytes = 0
         self.opened = self.last_received = self.last_sent = clock()
         self.frame_began: float | None = None  # when the first byte of an incomplete frame came
         self.closed = False
+        self.is_paused = False  # not read, for the broker's own reasons
         self._clock = clock
         self._sock = sock
         self._spawn = spawn
-        self._unsent: list[memoryview[int]] = []
+        self._unsent: deque[memoryview[int]] = deque()
         self._drained = trio.Event()
 
     async def read(self, receiver: Receiver) -> None:
@@ -92,7 +96,7 @@ class Connection:
                 await self._hand_over(receiver)
                 if count == len(space):
                     await trio.lowlevel.checkpoint()  # more is waiting; others first
-        except ProtocolError as error:
+        except (ProtocolError, UnsupportedVersion) as error:
             receiver.refuse(error)
             await self.linger()
         except trio.ClosedResourceError:
@@ -103,11 +107,7 @@ class Connection:
 
     async def _hand_over(self, receiver: Receiver) -> None:
         while not self.closed:
-            while receiver.must_wait or self.unsent_bytes > self.limits.output_bytes_max:
-                if self.unsent_bytes > self.limits.output_bytes_max:
-                    await self._drained.wait()
-                else:
-                    await receiver.may_go_on()
+            await self._pause(receiver)
             body = self.decoder.next_frame()
             if body is None:
                 break
@@ -115,6 +115,19 @@ class Connection:
             receiver.receive(body)
         if self.decoder.pending_bytes and self.frame_began is None:
             self.frame_began = self._clock()
+
+    async def _pause(self, receiver: Receiver) -> None:
+        """Leave what was received alone while there is too much of this connection; that time does not count against it."""
+        while receiver.must_wait or self.unsent_bytes > self.limits.output_bytes_max:
+            self.is_paused = True
+            if self.unsent_bytes > self.limits.output_bytes_max:
+                await self._drained.wait()
+            else:
+                await receiver.may_go_on()
+        if self.is_paused:
+            self.is_paused = False
+            self.last_received = self._clock()
+            self.frame_began = None
 
     async def linger(self) -> None:
         """Let the last frame arrive: closing with bytes unread would reset the connection and lose it."""
@@ -130,48 +143,44 @@ class Connection:
         """Send a frame: what the socket takes now, the rest later. Never blocks; a lost connection swallows it."""
         if self.closed:
             return
+        was_idle = not self._unsent
         views = [memoryview(buffer) for buffer in buffers]
-        if not self._unsent:
-            views = self._send_now(views)
-        if views:
-            if not self._unsent:
-                self.last_sent = self._clock()  # from here on, progress is due
+        self._unsent += views
+        self.unsent_bytes += sum(map(len, views)) + len(views) * VIEW_BYTES
+        if was_idle:
+            self.last_sent = self._clock()  # from here on, progress is due
+            self._send_now()
+            if self._unsent:
                 self._spawn(self._drain)
-            self._unsent += views
-            self.unsent_bytes += sum(map(len, views))
 
     async def _drain(self) -> None:
         """Send what waits; returns when nothing is left or the connection is closed."""
         try:
             while self._unsent:
                 await trio.lowlevel.wait_writable(self._sock)
-                self._unsent = self._send_now(self._unsent)
-                self.unsent_bytes = sum(map(len, self._unsent))
+                self._send_now()
                 if self.unsent_bytes <= self.limits.output_bytes_max:
                     self._drained.set()
                     self._drained = trio.Event()
         except (trio.ClosedResourceError, OSError):
             self.close()
 
-    def _send_now(self, views: "list[memoryview[int]]") -> "list[memoryview[int]]":
-        """Send from the front; what is left."""
-        begin = 0
+    def _send_now(self) -> None:
+        """Send from the front what the socket takes."""
         try:
-            while begin < len(views):
-                part = views[begin : begin + BUFFERS_MAX]
-                sent = self._sock.sendmsg(part)
+            while self._unsent:
+                sent = self._sock.sendmsg(islice(self._unsent, BUFFERS_MAX))
                 self.last_sent = self._clock()
-                while begin < len(views) and sent >= len(views[begin]):
-                    sent -= len(views[begin])
-                    begin += 1
+                self.unsent_bytes -= sent
+                while self._unsent and sent >= len(self._unsent[0]):
+                    sent -= len(self._unsent.popleft())
+                    self.unsent_bytes -= VIEW_BYTES
                 if sent:
-                    views[begin] = views[begin][sent:]
+                    self._unsent[0] = self._unsent[0][sent:]
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
             self.close()
-            return []
-        return views[begin:]
 
     def close(self) -> None:
         """End the connection; whoever reads or drains is woken."""
@@ -179,6 +188,6 @@ class Connection:
             self.closed = True
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
-            self._unsent = []
+            self._unsent.clear()
             self.unsent_bytes = 0
             self._drained.set()

@@ -7,8 +7,8 @@ be more. Knows no sockets and no tasks; `engine` owns those. All in the loop's t
 """
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown, StorageFailed
 from rocksmq.protocol.operations import Commit as CommitRequest
@@ -38,7 +38,7 @@ from .commit import Commit, Committer, Done
 from .directory import DataDirectory
 from .disk import DiskGuard
 from .durability import Durability, Mode
-from .groups import Groups
+from .groups import Group, Groups
 from .ids import IDAllocator
 from .limits import Limits
 from .log import Log
@@ -127,7 +127,9 @@ class Core:
     def _create_channel(self, request: CreateChannel, done: Done) -> None:
         if request.retention:
             raise InvalidRequest("retention is not supported by this version of the broker: leave it out")
-        self._answer(done, Created(self.channels.create(self.committer.open, request)))
+        reply = Created(self.channels.create(self.committer.open, request))
+        channel = self.channels.find(request.channel)
+        self._answer_in(self.committer.holding(lambda commit: channel in commit.cells and not channel.is_public), done, reply)
 
     def _destroy_channel(self, request: DestroyChannel, done: Done) -> None:
         commit = self.committer.open
@@ -135,8 +137,7 @@ class Core:
         if channel is not None:
             self._log.cache.drop(channel.number)
             commit.answer(self._destroyed, channel.number)
-            for waiter in self.waiters.of(channel.number):
-                self._attempt(waiter, sealing=False)
+            self._attempt_all(channel.number)
         self._answer(done, Empty())
 
     def _destroyed(self, result: int | RocksMQError) -> None:
@@ -144,36 +145,42 @@ class Core:
             self.on_destroyed(result)
 
     def _list_channels(self, request: ListChannels, done: Done) -> None:
-        self._answer_read(done, self.channels.page(request))
+        done(self.channels.page(request))
 
     def _describe_channel(self, request: DescribeChannel, done: Done) -> None:
-        self._answer_read(done, self.channels.describe(request.channel))
+        done(self.channels.describe(request.channel))
 
     def _create_group(self, request: CreateGroup, done: Done) -> None:
         channel = self.channels.find(request.channel)
         created = self._groups.create(self.committer.open, channel.groups, channel.number, channel.visible, request)
-        self._answer(done, Created(created))
+        group = channel.groups[request.group]
+        commit = self.committer.holding(lambda commit: group in commit.cells and commit.cells[group] is None)
+        self._answer_in(commit, done, Created(created))
 
     def _destroy_group(self, request: DestroyGroup, done: Done) -> None:
-        channel = self.channels.find(request.channel)
-        if self._groups.destroy(self.committer.open, channel.groups, request.group, request.creation_id) is not None:
-            for waiter in self.waiters.of(channel.number):
-                self._attempt(waiter, sealing=False)
+        channel = self.channels.get(request.channel)
+        groups = channel.groups if channel is not None else {}
+        group = self._groups.destroy(self.committer.open, groups, request.group, request.creation_id)
+        if group is not None and channel is not None:
+            self._attempt_all(channel.number)
         self._answer(done, Empty())
 
     def _list_groups(self, request: ListGroups, done: Done) -> None:
         names = sorted(name for name in self.channels.find(request.channel).groups if name > request.after)
         page = names[: self.limits.page_names_max]
-        self._answer_read(done, Names(page, len(names) > len(page)))
+        done(Names(page, len(names) > len(page)))
 
     def _describe_group(self, request: DescribeGroup, done: Done) -> None:
         channel = self.channels.find(request.channel)
         group = self._groups.find(channel.groups, channel.name, request.group)
-        self._answer_read(done, self._groups.describe(group, channel.number, channel.visible))
+        done(self._groups.describe(group, channel.number, channel.visible))
 
     def _produce(self, request: Produce, done: Done) -> None:
         channel, first_id = self.channels.produce(self.committer.open, request, self._admit)
-        self._answer(done, Produced(first_id), channel)
+        commit = self.committer.holding(
+            lambda commit: self._producers.came_with(commit, channel.number, request.producer, first_id)
+        )
+        self._answer_in(commit, done, Produced(first_id), channel)
 
     def _admit(self, size: int) -> None:
         if self.committer.open.size + size > self.limits.produce_queue_bytes_max:
@@ -196,9 +203,12 @@ class Core:
             group = self._groups.find(channel.groups, channel.name, request.group)
             extent = channel.value if sealing else channel.visible
             claim = self._groups.consume(commit, group, extent, channel.value, request)
-            if claim is not None:
-                self._answer(done, merged(claim.reading, claim.generation), channel)
-            return claim is not None
+            if claim is None:
+                return False
+            commit.size += claim.reading.size  # the reply is held until the commit is durable
+            holding = self.committer.holding(lambda commit: group.came_with(commit, request.consumer))
+            self._answer_in(holding, done, merged(claim.reading, claim.generation), channel)
+            return True
 
         def expire() -> None:
             state = self._groups.find(channel.groups, channel.name, request.group).state
@@ -243,8 +253,7 @@ class Core:
         group = self._groups.find(channel.groups, channel.name, request.group)
         sought = self._groups.seek(self.committer.open, group, channel.visible, request)
         self._answer(done, sought)
-        for waiter in self.waiters.of(channel.number):
-            self._attempt(waiter, sealing=False)
+        self._attempt_all(channel.number)
 
     # -- parking and answering -------------------------------------------------
 
@@ -256,12 +265,18 @@ class Core:
             self.committer.sync_within(durability.interval_ms / 1000)
         self.committer.wake()
 
-    def _answer_read(self, done: Done, reply: Any) -> None:
-        """Answer once everything that the reply may show is durable: what exists and positions change before they are."""
-        if self.committer.is_settled:
+    def _answer_in(self, commit: Commit | None, done: Done, reply: Any, channel: Channel | None = None) -> None:
+        """Answer with the commit that holds what ``reply`` tells of; at once when that is durable (None)."""
+        if commit is None:
             done(reply)
+        elif commit is self.committer.open:
+            self._answer(done, reply, channel)
         else:
-            self._answer(done, reply)
+            commit.answer(done, reply, channel.durability if channel is not None else None)
+
+    def _attempt_all(self, channel_number: int) -> None:
+        for waiter in self.waiters.of(channel_number):
+            self._attempt(waiter, sealing=False)
 
     def _park(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
         if wait_ms == 0:
@@ -307,8 +322,7 @@ class Core:
     def answered(self, commit: Commit) -> None:
         for cell in commit.sealed:
             if isinstance(cell, Channel):
-                for waiter in self.waiters.of(cell.number):
-                    self._attempt(waiter, sealing=False)
+                self._attempt_all(cell.number)
 
     def rolled_back(self, commit: Commit) -> None:
         self._log.roll_back()
@@ -318,24 +332,24 @@ class Core:
         for cell, value in commit.sealed.items():
             if isinstance(cell, Channel) and (synced or cell.durability.mode is not Mode.FSYNC):
                 cell.visible = value
+                cell.is_public = cell.is_public or synced
+            elif isinstance(cell, Group) and synced:
+                cell.visible = value
 
     # -- start -----------------------------------------------------------------
 
     def _load(self, store: Store) -> None:
-        extents = {
-            keys.from_u64(key[1:]): Extent.decode(value)
-            for key, value in store.scan(Family.META, keys.EXTENT, keys.prefix_end(keys.EXTENT))
-        }
-        for key, value in store.scan(Family.META, keys.SETTINGS, keys.prefix_end(keys.SETTINGS)):
+        extents = {keys.from_u64(key[1:]): extent for key, extent in _records(store, keys.EXTENT, Extent.decode)}
+        for key, settings in _records(store, keys.SETTINGS, ChannelSettings.decode):
             number = keys.from_u64(key[1:])
-            self.channels.load(number, ChannelSettings.decode(value), extents.get(number, EMPTY_EXTENT))
+            self.channels.load(number, settings, extents.get(number, EMPTY_EXTENT))
         for name, channel_name, state in self._meta.load():
             channel = self.channels.get(channel_name)
             if channel is not None and channel.number == state.channel_number:
                 channel.groups[name] = self._groups.load(name, channel_name, state)
         entries: defaultdict[tuple[int, bytes], list[ProducedEntry]] = defaultdict(list)
-        for key, value in store.scan(Family.META, keys.PRODUCER, keys.prefix_end(keys.PRODUCER)):
-            entries[keys.producer_of(key)].append(ProducedEntry.decode(value))
+        for key, entry in _records(store, keys.PRODUCER, ProducedEntry.decode):
+            entries[keys.producer_of(key)].append(entry)
         self._producers.load(entries)
         window_end = _stored_number(store, keys.IDS, None if self.committer.written_number else 1)
 
@@ -344,6 +358,14 @@ class Core:
             store.sync()
 
         self.ids.restore(window_end, save)
+
+
+Record = TypeVar("Record")
+
+
+def _records(store: Store, prefix: bytes, decode: Callable[[bytes], Record]) -> Iterator[tuple[bytes, Record]]:
+    for key, value in store.scan(Family.META, prefix, keys.prefix_end(prefix)):
+        yield key, decode(value)
 
 
 def _stored_number(store: Store, key: bytes, default: int | None) -> int:

@@ -105,6 +105,12 @@ class RocksMQ:
                     await self.drain()
             self._nursery.cancel_scope.cancel()
             return await self._stack.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            if self.core.committer.failure is not None:
+                raise StorageFailed(self.core.committer.failure.message) from group
+            if group.exceptions == (error,):
+                return False  # it came from the body, and goes on as it was
+            raise
         finally:
             if self.core.committer.failure is None:
                 self._write_mark()

@@ -34,20 +34,31 @@ IDLE_CONSUMER_MS_MAX = 3600 * 1000
 
 
 class Group:
-    """One consumer group of one channel; ``value`` is None before its creation and after its end."""
+    """One consumer group of one channel. ``value`` is its state with everything accepted, None before its creation.
 
-    __slots__ = ("channel_name", "meta", "name", "value")
+    ``visible`` is the state that is durable, and all that a description may show.
+    """
+
+    __slots__ = ("channel_name", "meta", "name", "value", "visible")
 
     def __init__(self, name: str, channel_name: str, meta: MetaStore, value: GroupState | None) -> None:
         self.name = name
         self.channel_name = channel_name
         self.meta = meta
         self.value = value
+        self.visible = value
 
     @property
     def state(self) -> GroupState:
         assert self.value is not None, "the group exists"
         return self.value
+
+    def came_with(self, commit: Commit, consumer: bytes) -> bool:
+        """Whether the last claim of ``consumer`` is in ``commit``, and not in one before it."""
+        if self not in commit.cells:
+            return False
+        before: GroupState | None = commit.cells[self]
+        return before is None or before.consumers.get(consumer) != self.state.consumers.get(consumer)
 
     def changes(self, old: GroupState | None) -> list[Change]:
         """As a cell of the commit."""
@@ -115,6 +126,7 @@ class Groups:
 
     def destroy(self, commit: Commit, groups: dict[str, Group], name: str, creation_id: int) -> Group | None:
         """Remove the group that was created as ``creation_id``; None if it is gone already."""
+        checked_name("group", name)
         group = groups.get(name)
         if group is None or group.state.creation_id != creation_id:
             return None
@@ -125,8 +137,8 @@ class Groups:
         return group
 
     def describe(self, group: Group, number: int, extent: Extent) -> GroupDescribed:
-        """Position and exact lag, against what readers may see."""
-        state = group.state
+        """Position and exact lag, as far as they are durable."""
+        state = group.visible or group.state
         lag = max(0, extent.end_offset - max(state.offset, extent.begin_offset))
         lag_ms = 0
         if lag:
@@ -184,7 +196,7 @@ class Groups:
             return
         offset = self._log.place(state.channel_number, request.position, extent).offset
         commit.set(
-            group, state._replace(position=request.position, offset=max(offset, state.offset), metadata=request.metadata)
+            group, state._replace(position=request.position, offset=max(offset, state.offset), metadata=bytes(request.metadata))
         )
 
     def seek(self, commit: Commit, group: Group, extent: Extent, request: SeekRequest) -> Sought:

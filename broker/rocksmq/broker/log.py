@@ -44,6 +44,7 @@ class Reading(NamedTuple):
     slices: list[Slice]
     message_count: int
     next_position: int
+    size: int  # bytes of payloads and headers, about
 
 
 class Place(NamedTuple):
@@ -182,7 +183,7 @@ class Log:
         slices: list[Slice] = []
         count = size = 0
         if position > extent.end_id:
-            return Reading(slices, 0, position)
+            return Reading(slices, 0, position, 0)
         for batch in self._resumed(channel_number, position, extent):
             start = max(0, position - batch.first_id)
             stop = min(batch.count, start + count_max - count)
@@ -203,7 +204,7 @@ class Log:
                 break
             if count >= count_max or size >= bytes_max:
                 break
-        return Reading(slices, count, position)
+        return Reading(slices, count, position, size)
 
     def place(self, channel_number: int, position: int, extent: Extent) -> Place:
         """Where ``position`` lies; behind the end: the extent's end."""

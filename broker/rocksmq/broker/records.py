@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from crc32c import crc32c
 
 from rocksmq.protocol.batch import LENGTH_BYTES, RecordBatch, unpack_lengths
-from rocksmq.protocol.cbor import decode_value, encode_value
-from rocksmq.protocol.errors import StorageFailed
+from rocksmq.protocol.cbor import Buffer, decode_value, encode_value
+from rocksmq.protocol.errors import ProtocolError, StorageFailed
 
 from .keys import batch_key
 
@@ -96,7 +96,10 @@ class StoredBatch:
         return len(self.value) - HEAD_BYTES - self.count * LENGTH_BYTES * columns
 
     def slice(self, start: int, stop: int) -> RecordBatch:
-        """Columns of messages ``start`` up to, not including, ``stop``, as views."""
+        """Columns of messages ``start`` up to, not including, ``stop``: views of all, copies of a part.
+
+        A view of a part would keep the whole alive for as long as the reply waits.
+        """
         whole = self.columns
         if start == 0 and stop == self.count:
             return whole
@@ -120,10 +123,10 @@ class StoredBatch:
         return stop
 
 
-def _cut(lengths: Any, content: Any, start: int, stop: int) -> tuple[memoryview, memoryview]:
+def _cut(lengths: Buffer, content: Buffer, start: int, stop: int) -> tuple[bytes, bytes]:
     before = sum(unpack_lengths(lengths[: start * LENGTH_BYTES]))
-    part = lengths[start * LENGTH_BYTES : stop * LENGTH_BYTES]
-    return part, content[before : before + sum(unpack_lengths(part))]
+    part = bytes(lengths[start * LENGTH_BYTES : stop * LENGTH_BYTES])
+    return part, bytes(content[before : before + sum(unpack_lengths(part))])
 
 
 class ChannelSettings(NamedTuple):
@@ -141,7 +144,7 @@ class ChannelSettings(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> "ChannelSettings":
-        return cls(*_fields(data, "channel"))
+        return cls(*_fields(data, "channel", len(cls._fields)))
 
 
 class Extent(NamedTuple):
@@ -167,7 +170,7 @@ class Extent(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> "Extent":
-        version, *fields = _EXTENT.unpack(data)
+        version, *fields = _unpacked(_EXTENT, data, "extent")
         _check_version(version, "extent")
         return cls(*fields)
 
@@ -214,9 +217,12 @@ class GroupState(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> "GroupState":
-        *fields, last_seek, consumers, forgotten = _fields(data, "group")
-        entries = {consumer: ConsumerEntry(*entry) for consumer, entry in consumers.items()}
-        seek = None if last_seek is None else LastSeek(*last_seek)
+        *fields, last_seek, consumers, forgotten = _fields(data, "group", len(cls._fields))
+        try:
+            entries = {consumer: ConsumerEntry(*entry) for consumer, entry in consumers.items()}
+            seek = None if last_seek is None else LastSeek(*last_seek)
+        except (AttributeError, TypeError) as error:
+            raise StorageFailed(f"a group record is damaged: {error}") from error
         return cls._make((*fields, seek, entries, forgotten))
 
 
@@ -232,14 +238,25 @@ class ProducedEntry(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> "ProducedEntry":
-        return cls(*_PRODUCED.unpack(data))
+        return cls(*_unpacked(_PRODUCED, data, "producer"))
 
 
-def _fields(data: bytes, kind: str) -> list[Any]:
-    found: list[Any] = decode_value(data)
-    version, *fields = found
+def _fields(data: bytes, kind: str, count: int) -> list[Any]:
+    try:
+        found: list[Any] = decode_value(data)
+        version, *fields = found
+    except (ProtocolError, TypeError, ValueError) as error:
+        raise StorageFailed(f"a {kind} record is damaged: {error}") from error
     _check_version(version, kind)
+    if len(fields) != count:
+        raise StorageFailed(f"a {kind} record is damaged: it has {len(fields)} fields, not {count}")
     return fields
+
+
+def _unpacked(layout: Struct, data: bytes, kind: str) -> tuple[Any, ...]:
+    if len(data) != layout.size:
+        raise StorageFailed(f"a {kind} record is damaged: it has {len(data)} bytes, not {layout.size}")
+    return layout.unpack(data)
 
 
 def _check_version(version: int, kind: str) -> None:

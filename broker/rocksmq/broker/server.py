@@ -146,10 +146,14 @@ class Server:
 
     def _overdue(self, session: Session, now: float) -> str | None:
         limits, connection = self._limits, session.connection
-        silent = now - connection.last_received
+        silent = 0.0 if connection.is_paused else now - connection.last_received
         if session.client_id is None and now - connection.opened > limits.handshake_seconds:
             return f"no HELLO within {limits.handshake_seconds} s (handshake_seconds)"
-        if connection.frame_began is not None and now - connection.frame_began > limits.frame_seconds:
+        if (
+            connection.frame_began is not None
+            and not connection.is_paused
+            and now - connection.frame_began > limits.frame_seconds
+        ):
             return f"a frame took longer than {limits.frame_seconds} s (frame_seconds)"
         if connection.unsent_bytes and now - connection.last_sent > limits.write_seconds:
             return f"the client did not read for {limits.write_seconds} s (write_seconds)"

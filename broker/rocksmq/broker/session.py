@@ -55,6 +55,7 @@ class Session:
         self._in_flight_bytes = 0
         self._waiters: dict[int, Waiter] = {}
         self._finished = trio.Event()
+        self._hello_correlation = NO_CORRELATION
 
     # -- as the connection's receiver --------------------------------------------
 
@@ -88,26 +89,25 @@ class Session:
         else:
             self._submit(correlation, request, len(body))
 
-    def refuse(self, error: ProtocolError) -> None:
-        self.connection.send(encode_error(NO_CORRELATION, error))
+    def refuse(self, error: RocksMQError) -> None:
+        self.connection.send(encode_error(self._hello_correlation if self.client_id is None else NO_CORRELATION, error))
 
     # -- requests ----------------------------------------------------------------
 
     def _hello(self, correlation: int, hello: Hello) -> None:
+        self._hello_correlation = correlation
         if hello.magic != MAGIC:
             raise ProtocolError("this is not a RocksMQ client: HELLO begins with the text 'RocksMQ'")
         version = min(VERSION_MAX, hello.version_max)
         if version < max(VERSION_MIN, hello.version_min):
-            error = UnsupportedVersion(
+            raise UnsupportedVersion(
                 f"this broker speaks protocol versions {VERSION_MIN} to {VERSION_MAX}, the client"
                 f" {hello.version_min} to {hello.version_max}: upgrade the older of the two"
             )
-            self.connection.send(encode_error(correlation, error))
-            self.connection.close()
-            return
         self.client_id = hello.client_id
         self._registry.register(hello.client_id, self)
         self.connection.decoder.frame_bytes_max = self.connection.limits.frame_bytes_max
+        self.connection.decoder.limit_name = "frame_bytes_max"
         reply = HelloReply(
             version, self._version, str(self._core.durability), self._core.limits.of_clients(), self._core.ids.present_id
         )

@@ -30,6 +30,7 @@ from rocksmq.protocol.errors import (
 from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
+    METADATA_BYTES_MAX,
     POLL_MS_MAX,
     Commit,
     Consume,
@@ -214,7 +215,7 @@ class Client:
         checked_name("group", group)
         found = self._call(DescribeGroup(channel, group))
         return GroupInfo(
-            channel, group, found.position, found.lag_messages, found.lag_ms / 1000, found.generation, found.metadata
+            channel, group, found.position, found.lag_messages, found.lag_ms / 1000, found.generation, bytes(found.metadata)
         )
 
     # -- messages --------------------------------------------------------------------
@@ -296,6 +297,8 @@ class Client:
         checked_name("channel", channel)
         checked_name("group", group)
         start_of(position)
+        if len(metadata) > METADATA_BYTES_MAX:
+            raise InvalidRequest(f"metadata of {len(metadata)} bytes exceed the limit of {METADATA_BYTES_MAX}")
         self._call(Commit(channel, group, position, generation, bytes(metadata)))
 
     def seek(self, channel: str, group: str, to: Start) -> SeekResult:

@@ -135,8 +135,8 @@ def decode_value(data: Buffer) -> Any:
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         )
-    except (cbor2.CBORDecodeError, ValueError) as error:
-        raise ProtocolError(f"not valid CBOR: {type(error).__name__}") from None
+    except (cbor2.CBORDecodeError, ValueError):
+        raise ProtocolError("not valid CBOR: text that is not UTF-8, or a map with a key twice or of another type") from None
 
 
 def encode_value(value: Any) -> bytes:

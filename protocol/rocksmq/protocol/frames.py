@@ -23,12 +23,13 @@ READ_BYTES_MAX = 1 << 20  # one read takes at most this much of small frames, so
 class FrameDecoder:
     """Cuts a byte stream into frame bodies.
 
-    ``frame_bytes_max`` bounds a body and may be raised once the other side is known.
+    ``frame_bytes_max`` bounds a body and may be raised once the other side is known; ``limit_name`` is what errors call it.
     A body handed out is a view that stays valid until the next call of `space`.
     """
 
-    def __init__(self, frame_bytes_max: int) -> None:
+    def __init__(self, frame_bytes_max: int, limit_name: str = "frame_bytes_max") -> None:
         self.frame_bytes_max = frame_bytes_max
+        self.limit_name = limit_name
         self._buffer = bytearray(BUFFER_BYTES_MIN)
         self._begin = 0
         self._end = 0
@@ -64,7 +65,7 @@ class FrameDecoder:
             return None
         (length,) = _U32.unpack_from(self._buffer, self._begin)
         if length > self.frame_bytes_max:
-            raise ProtocolError(f"a frame of {length} bytes exceeds the limit of {self.frame_bytes_max} (frame_bytes_max)")
+            raise ProtocolError(f"a frame of {length} bytes exceeds the limit of {self.frame_bytes_max} ({self.limit_name})")
         end = self._begin + LENGTH_BYTES + length
         if end > self._end:
             return None

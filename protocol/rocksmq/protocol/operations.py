@@ -19,6 +19,7 @@ VERSION_MIN = VERSION_MAX = 1
 POLL_MS_MAX = 30_000
 METADATA_BYTES_MAX = 256
 ID_BYTES = 16
+MESSAGE_CHARACTERS_MAX = 1_000  # of an error: below the bound of any text, whatever the characters are
 
 
 class Wire(NamedTuple):
@@ -50,9 +51,13 @@ def _is_position(value: object) -> bool:
     return type(value) is int and 0 <= value <= max(Position)
 
 
+def _is_u64(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 64
+
+
 def _is_limits(value: object) -> bool:
     entries = cast(dict[object, object], value) if isinstance(value, dict) else {0: 0}
-    return all(isinstance(k, str) and type(v) is int for k, v in entries.items())
+    return all(isinstance(k, str) and _is_u64(v) for k, v in entries.items())
 
 
 def _is_texts(value: object) -> bool:
@@ -67,7 +72,7 @@ def _is_gap(value: object) -> bool:
     if not isinstance(value, list) or len(cast(list[object], value)) != 3:
         return False
     begin, end, count = cast(list[object], value)
-    return type(begin) is int and type(end) is int and (count is None or type(count) is int)
+    return _is_u64(begin) and _is_u64(end) and (count is None or _is_u64(count))
 
 
 U32: TypeAlias = Annotated[int, _unsigned(32)]
@@ -75,7 +80,7 @@ U64: TypeAlias = Annotated[int, _unsigned(64)]
 Text: TypeAlias = Annotated[str, _a(str, "a text")]
 Flag: TypeAlias = Annotated[bool, _a(bool, "a boolean")]
 Id: TypeAlias = Annotated[bytes, Wire(_is_id, f"a byte string of {ID_BYTES} bytes")]
-Bytes: TypeAlias = Annotated[bytes, _a(bytes, "a short byte string")]
+Bytes: TypeAlias = Annotated[Buffer, _a((bytes, memoryview), "a byte string")]
 Column: TypeAlias = Annotated[Buffer, _a((bytes, memoryview), "a byte string")]
 Texts: TypeAlias = Annotated[list[str], Wire(_is_texts, "an array of texts")]
 Limits: TypeAlias = Annotated[dict[str, int], Wire(_is_limits, "a map from text to integer")]
@@ -401,7 +406,16 @@ def encode_reply(correlation: int, reply: Sequence[Any]) -> list[Buffer]:
 def encode_error(correlation: int, error: RocksMQError) -> list[Buffer]:
     """The frame of a refusal (SPEC §5): correlation, code, message, retry_after_ms, expected number, present id."""
     retry_after_ms = None if error.retry_after is None else round(error.retry_after * 1000)
-    return encode_frame((correlation, int(error.code), error.message, retry_after_ms, error.expected_number, error.present_id))
+    return encode_frame(
+        (
+            correlation,
+            int(error.code),
+            error.message[:MESSAGE_CHARACTERS_MAX],
+            retry_after_ms,
+            error.expected_number,
+            error.present_id,
+        )
+    )
 
 
 def decode_reply(op: Operation, items: Sequence[Any]) -> Any:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rocksmq.protocol.errors import ChannelNotFound
+
 from .confirm import confirm_destruction
 from .output import show_properties, show_record, show_table
 from .session import Session, pass_session
@@ -69,8 +71,6 @@ def list_(session: Session, prefix: str, long: bool) -> None:
     Example:
       rocksmq channel list --long shop.
     """
-    from rocksmq.clients import ChannelNotFound
-
     with session.client() as mq:
         names = mq.list_channels(prefix)
         if not long:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rocksmq.protocol.errors import GroupNotFound
+
 from .confirm import confirm_destruction
 from .output import bytes_field, show_properties, show_record, show_table
 from .parameters import POSITION_HELP, position
@@ -57,8 +59,6 @@ def list_(session: Session, channel: str, long: bool) -> None:
     Example:
       rocksmq group list orders --long
     """
-    from rocksmq.clients import GroupNotFound
-
     with session.client() as mq:
         names = mq.list_consumer_groups(channel)
         if not long:

@@ -40,7 +40,9 @@ class MessageWriter:
         if not batch:
             return
         lines = [_json_line(message) for message in batch] if self._as_json else batch.payloads
-        self._stdout.write(b"\n".join([*lines, b""]))
+        rest = memoryview(b"\n".join([*lines, b""]))
+        while rest:  # under PYTHONUNBUFFERED a signal may end a write early
+            rest = rest[self._stdout.write(rest) :]
         self._stdout.flush()
 
 

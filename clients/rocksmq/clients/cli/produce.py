@@ -3,12 +3,10 @@
 import io
 import os
 import select
-import signal
 import stat
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -20,6 +18,7 @@ from .output import Failed, show_record
 from .parameters import header
 from .progress import progress
 from .session import Session, pass_session
+from .stop import POLL_SECONDS, Interrupted, Stop
 
 if TYPE_CHECKING:
     from .sender import Sender
@@ -51,7 +50,7 @@ def produce(
 
     Each line is a message. Its newline is cut off, all else is kept byte for byte; a blank line is an empty
     message. What came through a pipe or from a terminal is sent at once. When the command ends with exit
-    code 0, all is durable; else stderr says how much is.
+    code 0, all is durable; else stderr says how much is. Ctrl-C ends it after the last whole line that was read.
 
     \b
     Example:
@@ -63,56 +62,62 @@ def produce(
     from .sender import Sender
 
     names = files or (STDIN,)
-    with session.client() as mq:
+    with session.client() as mq, Stop() as stop:
         if create_channel:
             mq.create_channel(channel)
         sender = Sender(mq, channel, dict(headers), session.timeout)
         payload_bytes_max = mq.server.limits["payload_bytes_max"]
         send = _send_whole if whole_file else _send_lines
-        with progress(f"to {channel}", _size(names), unit_is_bytes=True) as advance:
-            is_interrupted = _run(sender, (partial(send, sender, name, payload_bytes_max, advance) for name in names))
-    _show(session, channel, sender)
-    if is_interrupted:
-        raise click.exceptions.Exit(128 + signal.SIGINT)
-
-
-def _run(sender: "Sender", parts: Iterable[Callable[[], None]]) -> bool:
-    """Do the parts in order and wait until what they sent is durable; True if Ctrl-C cut them short."""
-    is_interrupted = False
-    try:
         try:
-            for part in parts:
-                part()
-        except KeyboardInterrupt:
-            is_interrupted = True
-        sender.flush()
-    except (RocksMQError, OSError) as error:
-        text = error.message if isinstance(error, RocksMQError) else str(error)
-        raise Failed(f"{text}; {sender.account(error)}") from error
-    return is_interrupted
+            with progress(f"to {channel}", _size(names), unit_is_bytes=True) as advance:
+                with suppress(Interrupted):
+                    for name in names:
+                        with _opened(name) as source:
+                            send(sender, name, _chunks(source, sender, stop, advance), payload_bytes_max)
+                sender.flush()
+        except (RocksMQError, OSError) as error:
+            text = error.message if isinstance(error, RocksMQError) else str(error)
+            raise Failed(f"{text}; {sender.account(error)}") from error
+        _show(session, channel, sender)
 
 
-def _send_lines(sender: "Sender", name: str, payload_bytes_max: int, advance: Callable[[int], None]) -> None:
+def _send_lines(sender: "Sender", name: str, chunks: Iterable[bytes], payload_bytes_max: int) -> None:
     cutter = LineCutter(payload_bytes_max)
-    with _opened(name) as source:
-        while True:
-            if not _is_ready(source):
-                sender.flush()  # before waiting for more: so a failure is told at once
-            chunk = source.read1(CHUNK_BYTES)
-            if not chunk:
-                break
-            sender.send(cutter.cut(chunk))
-            advance(len(chunk))
+    for chunk in chunks:
+        try:
+            lines = cutter.cut(chunk)
+        except MessageTooLarge as error:
+            raise MessageTooLarge(f"{_shown(name)}: {error}") from None
+        sender.send(lines)
     sender.send(cutter.rest())
 
 
-def _send_whole(sender: "Sender", name: str, payload_bytes_max: int, advance: Callable[[int], None]) -> None:
-    with _opened(name) as source:
-        content = source.read(payload_bytes_max + 1)
-    if len(content) > payload_bytes_max:
-        raise MessageTooLarge(f"{name} is larger than the limit of {payload_bytes_max} bytes (payload_bytes_max)")
-    sender.send([content])
-    advance(len(content))
+def _send_whole(sender: "Sender", name: str, chunks: Iterable[bytes], payload_bytes_max: int) -> None:
+    content = bytearray()
+    for chunk in chunks:
+        content += chunk
+        if len(content) > payload_bytes_max:
+            raise MessageTooLarge(f"{_shown(name)}: larger than the limit of {payload_bytes_max} bytes (payload_bytes_max)")
+    sender.send([bytes(content)])
+
+
+def _chunks(source: io.BufferedIOBase, sender: "Sender", stop: Stop, advance: Callable[[int], None]) -> Iterator[bytes]:
+    """What ``source`` gives, as it comes. Raises Interrupted, so that what was read in part is not taken for whole."""
+    while not stop.is_wanted:
+        if not _is_ready(source, 0):
+            sender.flush()  # before waiting for more: so a failure is told at once
+            if not _is_ready(source, POLL_SECONDS):
+                continue
+        chunk = source.read1(CHUNK_BYTES)
+        if not chunk:
+            return
+        yield chunk
+        advance(len(chunk))
+    raise Interrupted
+
+
+def _shown(name: str) -> str:
+    return "stdin" if name == STDIN else name
 
 
 @contextmanager
@@ -126,14 +131,14 @@ def _opened(name: str) -> Generator[io.BufferedIOBase, None, None]:
     yield cast(io.BufferedIOBase, sys.stdin.buffer)
 
 
-def _is_ready(source: io.BufferedIOBase) -> bool:
-    """Whether a read returns at once, with bytes or the end."""
+def _is_ready(source: io.BufferedIOBase, seconds: float) -> bool:
+    """Whether a read returns at once, with bytes or the end, within so many seconds."""
     try:
         poll = select.poll()
         poll.register(source.fileno(), select.POLLIN)
     except io.UnsupportedOperation:
         return True  # it is in memory
-    return bool(poll.poll(0))
+    return bool(poll.poll(seconds * 1_000))
 
 
 def _size(names: Sequence[str]) -> int | None:

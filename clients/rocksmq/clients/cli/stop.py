@@ -1,13 +1,18 @@
 """Ctrl-C and SIGTERM as a wish that is looked at between batches, so that no message taken is lost on its way out."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 import click
 
+Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None  # as `signal.signal` has it
 POLL_SECONDS = 0.5  # of one wait for messages: how long a wish may go unnoticed
+
+
+class Interrupted(Exception):
+    """An end is wanted: leave the work at hand."""
 
 
 class Stop:
@@ -18,7 +23,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._former: Mapping[signal.Signals, object] = {}
+        self._former: dict[signal.Signals, Handler] = {}
 
     @property
     def is_wanted(self) -> bool:
@@ -26,12 +31,14 @@ class Stop:
         return self._number is not None
 
     def __enter__(self) -> Self:
-        self._former = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # a shell has its background jobs ignore Ctrl-C
+                self._former[number] = signal.signal(number, self._take)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._former.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            signal.signal(number, handler)
         if error is None and self._number is not None:
             raise click.exceptions.Exit(128 + self._number)
 

@@ -1,0 +1,134 @@
+"""`rocksmq bench`: its rows, and that it leaves nothing behind. Never how fast anything is."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rocksmq.clients import Client
+from rocksmq.clients.bench.rows import COLUMNS, Row, cells, percentiles
+from rocksmq.clients.bench.run import SCENARIOS
+from rocksmq.clients.bench.usage import cpu_seconds, measured, peak_memory_bytes
+from rocksmq.clients.cli import bench as command
+from tests.bench import __main__ as whole_run
+from tests.bench import bare_rocksdb
+from tests.clients.cli_support import rocksmq
+from tests.helpers.broker import BrokerProcess
+
+NO_PROCESS = 1 << 30  # above Linux's largest process id
+
+
+def test_given_the_command_when_its_scenarios_are_listed_then_they_are_those_that_can_be_run() -> None:
+    assert tuple(SCENARIOS) == command.SCENARIOS
+
+
+def test_given_all_scenarios_when_run_as_json_then_each_has_its_rows_and_no_channel_is_left(
+    broker: BrokerProcess, client: Client, tmp_path: Path
+) -> None:
+    client.create_channel("mine")
+    options = ["--messages", "20", "--rounds", "2", "--broker-pid", str(broker.pid), "--floor-dir", str(tmp_path)]
+    result = rocksmq(broker.url, "--json", "bench", *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = {row["name"]: row for row in map(json.loads, result.stdout.splitlines())}
+    latencies = ("one-at-a-time", "end-to-end", "end-to-end its produce", "floor round trip", "floor fdatasync")
+    assert list(rows) == [
+        "produce-100B",
+        "produce-1KiB",
+        "consume-100B",
+        "consume-1KiB",
+        *(f"{name} {cut}" for name in latencies for cut in ("p50", "p99")),
+        "broker peak memory",
+        "one-at-a-time p50 / (round trip + fdatasync)",
+        "end-to-end p50 / its produce p50",
+    ]
+    assert {row["durability"] for row in rows.values()} == {"fsync"}
+    assert rows["produce-1KiB"]["rounds"] == 2
+    assert rows["produce-1KiB"]["payload_bytes"] == 1_024
+    assert all(0 < row["lowest"] <= row["median"] <= row["highest"] for row in rows.values())
+    assert rows["produce-100B"]["broker_cpu_seconds_per_million"] is not None
+    assert client.list_channels() == ["mine"]
+
+
+def test_given_one_scenario_when_run_for_people_then_the_durability_and_the_floor_are_told(
+    broker: BrokerProcess, tmp_path: Path
+) -> None:
+    options = ["--scenario", "consume-100B", "--messages", "20", "--rounds", "1", "--floor-dir", str(tmp_path)]
+    result = rocksmq(broker.url, "bench", *options)
+    assert result.exit_code == 0
+    first, header, *rows = result.stdout.splitlines()
+    assert first == "durability: fsync, median of 1 rounds"
+    assert header.split("\t") == list(COLUMNS)
+    assert [row.split("\t")[0] for row in rows] == [
+        "consume-100B",
+        "floor round trip p50",
+        "floor round trip p99",
+        "floor fdatasync p50",
+        "floor fdatasync p99",
+    ]
+
+
+def test_given_no_such_process_when_run_then_it_fails_and_no_channel_is_left(
+    broker: BrokerProcess, client: Client, tmp_path: Path
+) -> None:
+    options = ["--messages", "20", "--broker-pid", str(NO_PROCESS), "--floor-dir", str(tmp_path)]
+    result = rocksmq(broker.url, "bench", *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: /proc/{NO_PROCESS}/stat: No such file or directory\n"
+    assert client.list_channels() == []
+
+
+def test_given_seconds_when_cut_then_percentiles_are_microseconds() -> None:
+    assert percentiles([number / 1e6 for number in range(101)]) == pytest.approx((50.0, 99.0))
+
+
+def test_given_rounds_when_recorded_then_the_row_has_median_lowest_and_highest() -> None:
+    row = Row("name", "messages/s", [3.0, 1_000.0, 5.0], client_cpu=[0.25, 0.5, 1.0], payload_bytes=7)
+    record = row.record()
+    assert record == {
+        "name": "name",
+        "unit": "messages/s",
+        "median": 5.0,
+        "lowest": 3.0,
+        "highest": 1_000.0,
+        "rounds": 3,
+        "payload_bytes": 7,
+        "client_cpu_seconds_per_million": 0.5,
+        "broker_cpu_seconds_per_million": None,
+    }
+    assert list(cells(record).values()) == ["name", "5.00", "3.00", "1,000", "messages/s", "0.50", "-"]
+
+
+def test_given_this_process_when_measured_then_cpu_and_memory_are_found() -> None:
+    with measured(os.getpid()) as usage:
+        pass
+    assert usage.broker_cpu is not None
+    assert cpu_seconds(os.getpid()) > 0
+    assert peak_memory_bytes(os.getpid()) > 1 << 20
+
+
+def test_given_no_such_process_when_measured_then_it_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        cpu_seconds(NO_PROCESS)
+    with pytest.raises(FileNotFoundError):
+        peak_memory_bytes(NO_PROCESS)
+
+
+def test_given_a_bare_database_when_measured_then_its_row_is_json_and_nothing_is_left(tmp_path: Path) -> None:
+    result = CliRunner().invoke(bare_rocksdb.main, ["--dir", str(tmp_path), "--batches", "2", "--rounds", "2"])
+    assert result.exit_code == 0
+    record = json.loads(result.stdout)
+    assert (record["name"], record["unit"], record["rounds"]) == ("bare RocksDB", "MB/s", 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_given_the_whole_run_when_made_then_one_table_has_broker_floor_and_bare_database(tmp_path: Path) -> None:
+    options = ["--dir", str(tmp_path), "--rounds", "1", "--json", "--scenario", "produce-1KiB", "--messages", "20"]
+    result = CliRunner().invoke(whole_run.main, options)
+    assert result.exit_code == 0
+    rows = {row["name"]: row for row in map(json.loads, result.stdout.splitlines())}
+    rate, bare = rows["produce-1KiB"]["median"], rows["bare RocksDB"]["median"]
+    assert rows["produce-1KiB / bare RocksDB"]["median"] == pytest.approx(rate * 1_024 / 1e6 / bare, abs=0.001)
+    assert "floor fdatasync p50" in rows
+    assert list(tmp_path.iterdir()) == []

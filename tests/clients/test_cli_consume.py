@@ -1,0 +1,184 @@
+"""`rocksmq consume`: every byte once, in order, and a quiet end."""
+
+import json
+import signal
+import struct
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+
+from rocksmq.clients import Client, OutgoingMessage
+from rocksmq.clients.cli.messages import MessageWriter
+from rocksmq.protocol.batch import pack_lengths
+from rocksmq.protocol.messages import MessageBatch
+from rocksmq.protocol.operations import Messages
+from tests.clients.cli_support import on_terminal, rocksmq, started
+from tests.helpers.broker import BrokerProcess
+
+PAYLOADS = [b"a", b"", b"b\r", b"\xff\xfe", b"two\nlines", b"end"]
+
+
+def test_given_messages_when_consumed_raw_then_each_is_its_bytes_and_a_newline(broker: BrokerProcess, client: Client) -> None:
+    client.create_channel("c")
+    client.produce("c", PAYLOADS)
+    result = rocksmq(broker.url, "consume", "c", "--group", "g")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout_bytes == b"a\n\nb\r\n\xff\xfe\ntwo\nlines\nend\n"
+    assert client.describe_consumer_group("c", "g").lag_messages == 0
+
+
+def test_given_100000_messages_when_consumed_then_all_come_in_order(broker: BrokerProcess, client: Client) -> None:
+    client.create_channel("c")
+    lines = [b"%d" % number for number in range(100_000)]
+    for begin in range(0, len(lines), 10_000):
+        client.produce("c", lines[begin : begin + 10_000])
+    result = rocksmq(broker.url, "consume", "c", "--group", "g", "--batch", "7777")
+    assert result.stdout_bytes == b"".join(line + b"\n" for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [["--json", "consume", "c"], ["consume", "c", "--output", "json"]])
+def test_given_messages_when_consumed_as_json_then_each_is_an_object_on_a_line(
+    broker: BrokerProcess, client: Client, arguments: list[str]
+) -> None:
+    client.create_channel("c")
+    headers = {"kind": b"order", "bin": b"\xff"}
+    ids = client.produce("c", [OutgoingMessage("é\n\u2028".encode(), headers), b"", b"\xff"])
+    first = next(iter(client.fetch("c", "earliest")))
+    result = rocksmq(broker.url, *arguments, "--group", "g")
+    timestamp = first.timestamp.isoformat(timespec="milliseconds")
+    assert [json.loads(line) for line in result.stdout_bytes.removesuffix(b"\n").split(b"\n")] == [
+        {
+            "id": ids[0],
+            "timestamp": timestamp,
+            "payload": "é\n\u2028",
+            "headers": {"kind": "order"},
+            "headers_base64": {"bin": b64encode(b"\xff").decode()},
+        },
+        {"id": ids[1], "timestamp": timestamp, "payload": "", "headers": {}},
+        {"id": ids[2], "timestamp": timestamp, "payload_base64": b64encode(b"\xff").decode(), "headers": {}},
+    ]
+
+
+def test_given_a_count_when_consumed_then_exactly_that_many_are_taken(broker: BrokerProcess, client: Client) -> None:
+    client.create_channel("c")
+    client.produce("c", [b"1", b"2", b"3", b"4", b"5"])
+    taken = [rocksmq(broker.url, "consume", "c", "-g", "g", "-n", "2", "--batch", "1").stdout_bytes for _ in range(4)]
+    assert taken == [b"1\n2\n", b"3\n4\n", b"5\n", b""]
+
+
+def test_given_from_when_the_group_is_new_then_it_starts_there(broker: BrokerProcess, client: Client) -> None:
+    client.create_channel("c")
+    ids = client.produce("c", [b"1", b"2", b"3"])
+    for number, (start, expected) in enumerate(
+        [
+            ("earliest", b"1\n2\n3\n"),
+            ("latest", b""),
+            (str(ids[1]), b"2\n3\n"),
+            ("-1h", b"1\n2\n3\n"),
+            ("2999-01-01T00:00Z", b""),
+        ]
+    ):
+        assert rocksmq(broker.url, "consume", "c", "-g", f"g{number}", "--from", start).stdout_bytes == expected
+
+
+def test_given_from_when_the_group_exists_then_it_is_moved_there_first(broker: BrokerProcess, client: Client) -> None:
+    client.create_channel("c")
+    ids = client.produce("c", [b"1", b"2", b"3"])
+    assert rocksmq(broker.url, "consume", "c", "-g", "g").stdout_bytes == b"1\n2\n3\n"
+    assert rocksmq(broker.url, "consume", "c", "-g", "g").stdout_bytes == b""
+    assert rocksmq(broker.url, "consume", "c", "-g", "g", "--from", str(ids[2])).stdout_bytes == b"3\n"
+
+
+def test_given_no_such_channel_when_consumed_then_one_line_says_so(broker: BrokerProcess) -> None:
+    result = rocksmq(broker.url, "consume", "nope", "-g", "g")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: there is no channel 'nope': create it first\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["consume", "c"], "Missing option '-g' / '--group'"),
+        (["consume", "c", "-g", "g", "-n", "0"], "0 is not in the range x>=1"),
+        (["--json", "consume", "c", "-g", "g", "--output", "raw"], "--json and --output raw exclude each other"),
+        (["consume", "c", "-g", "g", "--from", "2026-01-01T00:00"], "has no time zone: append Z for UTC"),
+    ],
+)
+def test_given_wrong_usage_when_consumed_then_the_exit_code_is_2(arguments: list[str], said: str) -> None:
+    result = rocksmq("rocksmq://127.0.0.1:1", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_given_follow_when_a_signal_comes_then_all_that_was_taken_was_written(
+    broker: BrokerProcess, client: Client, number: signal.Signals, code: int
+) -> None:
+    client.create_channel("c")
+    with started(broker.url, "consume", "c", "-g", "g", "--follow") as process:
+        assert process.stdout is not None
+        for line in (b"one\n", b"two\n"):
+            client.produce("c", [line[:-1]])
+            assert process.stdout.readline() == line
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (code, b"", b"")
+    assert client.describe_consumer_group("c", "g").lag_messages == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_given_a_batch_on_its_way_out_when_ctrl_c_comes_then_it_is_written_whole_and_no_other_is_taken(
+    broker: BrokerProcess, client: Client, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    client.create_channel("c")
+    client.produce("c", [b"%01000d" % number for number in range(3_000)])
+    with started(broker.url, "consume", "c", "-g", "g", "--batch", "1000") as process:
+        assert process.stdout is not None
+        first = process.stdout.read(1)  # the rest of the batch is more than a pipe holds
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")
+    assert first + out == b"".join(b"%01000d\n" % number for number in range(1_000))
+    assert client.describe_consumer_group("c", "g").lag_messages == 2_000
+
+
+def test_given_a_reader_that_leaves_when_consuming_then_it_ends_quietly(broker: BrokerProcess, client: Client) -> None:
+    client.create_channel("c")
+    client.produce("c", [bytes(100_000)] * 20)
+    with started(broker.url, "consume", "c", "-g", "g", "--batch", "1") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1) == b"\0"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+def test_given_a_gap_when_written_then_stderr_tells_it_and_stdout_does_not(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    runs = struct.pack("<QI", 9, 1)
+    reply = Messages(10, 1, [4, 9, 3], runs, 1, pack_lengths([1]), b"x", None, None)
+    MessageWriter(as_json=False).write(MessageBatch(reply))
+    out, err = capfdbinary.readouterr()
+    assert out == b"x\n"
+    assert err == b"warning: retention removed 3 messages from id 4 on before they were read\n"
+
+
+def test_given_stderr_on_a_terminal_when_consumed_to_a_file_then_a_bar_is_drawn_and_the_file_has_only_messages(
+    broker: BrokerProcess, client: Client, tmp_path: Path
+) -> None:
+    client.create_channel("c")
+    client.produce("c", [b"1", b"2", b"3"])
+    with (tmp_path / "out").open("wb") as out:
+        code, shown = on_terminal(["--url", broker.url, "consume", "c", "-g", "g", "-n", "2"], stdout=out)
+    assert code == 0
+    assert "from c" in shown
+    assert "2/2" in shown
+    assert (tmp_path / "out").read_bytes() == b"1\n2\n"
+
+
+def test_given_a_terminal_when_consumed_to_it_then_only_messages_are_shown(broker: BrokerProcess, client: Client) -> None:
+    client.create_channel("c")
+    client.produce("c", [b"1", b"2"])
+    assert on_terminal(["--url", broker.url, "consume", "c", "-g", "g"]) == (0, "1\r\n2\r\n")

@@ -1,0 +1,45 @@
+"""`rocksmq` itself: help, version, and what loading it costs."""
+
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from rocksmq.clients.cli import main
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command, the groups too."""
+    yield path
+    if isinstance(command, click.Group):
+        for name, part in command.commands.items():
+            yield from commands(part, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
+def test_given_any_command_when_help_is_asked_for_then_it_has_an_example(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*path, "--help"], prog_name="rocksmq")
+    assert result.exit_code == 0
+    example = result.stdout.partition("Example:\n")[2].split("\n\n")[0]
+    assert f"rocksmq {' '.join(path)}".strip() in example.replace(" --json", "").replace(" --timeout 2", "")
+
+
+def test_given_version_when_asked_for_then_it_is_the_package_s() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.stdout == f"rocksmq {importlib.metadata.version('rocksmq')}\n"
+
+
+def test_given_an_unknown_command_when_called_then_the_exit_code_is_2() -> None:
+    assert CliRunner().invoke(main, ["mirror"]).exit_code == 2
+
+
+def test_given_help_when_asked_for_then_neither_rich_nor_the_benchmarks_are_loaded() -> None:
+    program = (
+        "import sys; from rocksmq.clients.cli import main; main(['--help'], standalone_mode=False);"
+        "assert not {'rich', 'rocksmq.clients.bench', 'importlib.metadata'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
