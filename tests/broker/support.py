@@ -91,8 +91,10 @@ class World:
         self.store.write(commit.seal(self.committed))
         self.log.cache.written()
         for cell, value in commit.sealed.items():
-            if isinstance(cell, Channel):
+            if isinstance(cell, (Channel, Group)):
                 cell.visible = value
+            if isinstance(cell, Channel):
+                self.channels.publish(cell)
 
     def roll_back(self) -> None:
         """As after a full disk."""
@@ -120,11 +122,17 @@ class World:
         self.channel(name)
         batch = pack_messages(messages)
         request = Produce(name, self.unique(), 0, *batch)
-        _, first_id = self.channels.produce(self.open, request, lambda size: None)
+        first_id = self.append(request)
         self.commit()
         return range(first_id, first_id + batch.message_count)
 
-    def group(self, name: str = "billing", channel: str = "orders", kind: Position = Position.EARLIEST, start: int = 0) -> Group:
+    def append(self, request: Produce) -> int:
+        """The first id that ``request`` gets, or got before; not committed."""
+        return self.channels.produce(self.open, request, lambda size: None)[1]
+
+    def group(
+        self, name: str = "billing", channel: str = "orders", kind: Position = Position.EARLIEST, start: int = 0
+    ) -> Group:
         """The group, made if need be."""
         found = self.channel(channel)
         if name not in found.groups:
@@ -136,7 +144,8 @@ class World:
     def seek(self, kind: Position, value: int = 0, request_id: bytes | None = None) -> Sought:
         """Move the group `billing` of the channel `orders`."""
         request = Seek("orders", "billing", kind, value, request_id or self.unique())
-        sought = self.groups.seek(self.open, self.group(), self.channel().visible, request)
+        group = self.group()
+        sought = self.groups.seek(self.open, group, self.channel().visible, request)
         self.commit()
         return sought
 

@@ -74,6 +74,11 @@ class Channels:
         self._channels[channel.name] = channel
         return channel
 
+    def publish(self, channel: Channel) -> None:
+        """The channel's creation is durable."""
+        channel.is_public = True
+        self._sorted = None
+
     def find(self, name: str) -> Channel:
         """The channel. Raises ChannelNotFound, or InvalidRequest for a name that none can have."""
         channel = self._channels.get(name)
@@ -134,7 +139,7 @@ class Channels:
     def page(self, request: ListChannels) -> Names:
         """Names in order."""
         if self._sorted is None:
-            self._sorted = sorted(self._channels)
+            self._sorted = sorted(name for name, channel in self._channels.items() if channel.is_public)
         names = self._sorted
         begin = max(bisect_left(names, request.prefix), bisect_right(names, request.after))
         end = begin + self._limits.page_names_max

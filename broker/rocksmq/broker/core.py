@@ -128,8 +128,7 @@ class Core:
         if request.retention:
             raise InvalidRequest("retention is not supported by this version of the broker: leave it out")
         reply = Created(self.channels.create(self.committer.open, request))
-        channel = self.channels.find(request.channel)
-        self._answer_in(self.committer.holding(lambda commit: channel in commit.cells and not channel.is_public), done, reply)
+        self._answer_in(self._creating(self.channels.find(request.channel)), done, reply)
 
     def _destroy_channel(self, request: DestroyChannel, done: Done) -> None:
         commit = self.committer.open
@@ -148,14 +147,13 @@ class Core:
         done(self.channels.page(request))
 
     def _describe_channel(self, request: DescribeChannel, done: Done) -> None:
-        done(self.channels.describe(request.channel))
+        reply = self.channels.describe(request.channel)
+        self._answer_in(self._creating(self.channels.find(request.channel)), done, reply)
 
     def _create_group(self, request: CreateGroup, done: Done) -> None:
         channel = self.channels.find(request.channel)
         created = self._groups.create(self.committer.open, channel.groups, channel.number, channel.visible, request)
-        group = channel.groups[request.group]
-        commit = self.committer.holding(lambda commit: group in commit.cells and commit.cells[group] is None)
-        self._answer_in(commit, done, Created(created))
+        self._answer_in(self._creating(channel.groups[request.group]), done, Created(created))
 
     def _destroy_group(self, request: DestroyGroup, done: Done) -> None:
         channel = self.channels.get(request.channel)
@@ -166,14 +164,15 @@ class Core:
         self._answer(done, Empty())
 
     def _list_groups(self, request: ListGroups, done: Done) -> None:
-        names = sorted(name for name in self.channels.find(request.channel).groups if name > request.after)
+        groups = self.channels.find(request.channel).groups
+        names = sorted(name for name, group in groups.items() if name > request.after and group.visible is not None)
         page = names[: self.limits.page_names_max]
         done(Names(page, len(names) > len(page)))
 
     def _describe_group(self, request: DescribeGroup, done: Done) -> None:
         channel = self.channels.find(request.channel)
         group = self._groups.find(channel.groups, channel.name, request.group)
-        done(self._groups.describe(group, channel.number, channel.visible))
+        self._answer_in(self._creating(group), done, self._groups.describe(group, channel.number, channel.visible))
 
     def _produce(self, request: Produce, done: Done) -> None:
         channel, first_id = self.channels.produce(self.committer.open, request, self._admit)
@@ -274,6 +273,11 @@ class Core:
         else:
             commit.answer(done, reply, channel.durability if channel is not None else None)
 
+    def _creating(self, made: Channel | Group) -> Commit | None:
+        """The commit that creates it; None: it is durable, and may be shown."""
+        is_durable = made.is_public if isinstance(made, Channel) else made.visible is not None
+        return self.committer.holding(lambda commit: not is_durable and made in commit.cells)
+
     def _attempt_all(self, channel_number: int) -> None:
         for waiter in self.waiters.of(channel_number):
             self._attempt(waiter, sealing=False)
@@ -327,12 +331,12 @@ class Core:
     def rolled_back(self, commit: Commit) -> None:
         self._log.roll_back()
 
-    @staticmethod
-    def _publish(commit: Commit, *, synced: bool) -> None:
+    def _publish(self, commit: Commit, *, synced: bool) -> None:
         for cell, value in commit.sealed.items():
             if isinstance(cell, Channel) and (synced or cell.durability.mode is not Mode.FSYNC):
                 cell.visible = value
-                cell.is_public = cell.is_public or synced
+                if synced and not cell.is_public:
+                    self.channels.publish(cell)
             elif isinstance(cell, Group) and synced:
                 cell.visible = value
 

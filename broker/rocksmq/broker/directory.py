@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import keys
 from .mark import MarkFile
-from .store import DataRefused, DirectoryInUse, Family, Store
+from .store import DataRefused, DirectoryInUse, Family, Store, peek
 
 FORMAT = 1
 
@@ -33,11 +33,11 @@ class DataDirectory:
         self._lock_fd = _lock(path / "lock")
         try:
             self.instance = _check_format(path)
-            self.store = Store(path / "db")
+            self.mark = _open_mark(path, accept_loss)
             try:
-                self.mark = self._open_mark(accept_loss)
+                self.store = Store(path / "db")
             except BaseException:
-                self.store.close()
+                self.mark.close()
                 raise
         except BaseException:
             os.close(self._lock_fd)
@@ -55,26 +55,30 @@ class DataDirectory:
         self.store.close()
         os.close(self._lock_fd)
 
-    def _open_mark(self, accept_loss: bool) -> MarkFile:
-        path, recovered = self.path / "mark", self.commit_number
-        if accept_loss or (recovered == 0 and not path.exists()):
-            mark = MarkFile.create(path, recovered)
-            sync_directory(self.path)
-            return mark
-        if not path.exists():
-            raise DataRefused(
-                f"{path} is missing, so it cannot be told whether acknowledged messages are: restore it with the"
-                " directory it belongs to, or start once with --accept-loss"
-            )
-        mark = MarkFile(path)
-        if recovered < mark.number:
-            mark.close()
-            raise DataRefused(
-                f"{self.path} holds less than was acknowledged: group commit {mark.number} was synced, the database"
-                f" ends at {recovered}, so {mark.number - recovered} commits are missing. Restore a backup, or start"
-                " once with --accept-loss to go on without them"
-            )
+
+def _open_mark(directory: Path, accept_loss: bool) -> MarkFile:
+    """The mark, when the database holds all that it says was synced; asked before the database is opened for writing."""
+    path = directory / "mark"
+    stored = peek(directory / "db", Family.META, keys.COMMIT_NUMBER)
+    recovered = 0 if stored is None else keys.from_u64(stored)
+    if accept_loss or (recovered == 0 and not path.exists()):
+        mark = MarkFile.create(path, recovered)
+        sync_directory(directory)
         return mark
+    if not path.exists():
+        raise DataRefused(
+            f"{path} is missing, so it cannot be told whether acknowledged messages are: restore it with the"
+            " directory it belongs to, or start once with --accept-loss"
+        )
+    mark = MarkFile(path)
+    if recovered < mark.number:
+        mark.close()
+        raise DataRefused(
+            f"{directory} holds less than was acknowledged: group commit {mark.number} was synced, the database"
+            f" ends at {recovered}, so {mark.number - recovered} commits are missing. Restore a backup, or start"
+            " once with --accept-loss to go on without them"
+        )
+    return mark
 
 
 def _make_directory(path: Path) -> None:

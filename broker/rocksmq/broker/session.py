@@ -90,7 +90,8 @@ class Session:
             self._submit(correlation, request, len(body))
 
     def refuse(self, error: RocksMQError) -> None:
-        self.connection.send(encode_error(self._hello_correlation if self.client_id is None else NO_CORRELATION, error))
+        correlation = self._hello_correlation if isinstance(error, UnsupportedVersion) else NO_CORRELATION
+        self.connection.send(encode_error(correlation, error))
 
     # -- requests ----------------------------------------------------------------
 

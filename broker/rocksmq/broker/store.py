@@ -5,12 +5,14 @@ values mean stands in `keys` and `records`. Used from the loop's thread, except 
 and `compact`, which release the GIL and may run in a thread of their own.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
     DBCompressionType,
@@ -21,6 +23,8 @@ from rocksdict import (
 )
 
 from rocksmq.protocol.errors import DiskFull, StorageFailed
+
+logger = logging.getLogger("rocksmq.broker")
 
 MIB = 1 << 20
 MEMTABLE_BYTES = 64 * MIB
@@ -92,6 +96,24 @@ def _options(cache: Cache) -> Options:
     options.set_max_log_file_size(16 * MIB)
     options.set_keep_log_file_num(5)
     return options
+
+
+def peek(directory: Path, family: Family, key: bytes) -> bytes | None:
+    """A value of the database as an opening for writing would find it, which changes no file. Raises DataRefused.
+
+    Opening for writing drops for good what recovery could not read; so whoever may refuse must look first.
+    """
+    if not (directory / "CURRENT").exists():
+        return None
+    cache = Cache(BLOCK_CACHE_BYTES)
+    families = {f.name.lower(): _options(cache) for f in Family}
+    try:
+        db = Rdict(str(directory), _options(cache), column_families=families, access_type=AccessType.read_only())
+        value: bytes | None = db.get_column_family(family.name.lower()).get(key)
+        db.close()
+    except Exception as error:
+        raise DataRefused(f"RocksDB cannot open {directory}: {error}") from error
+    return value
 
 
 class Store:
@@ -179,9 +201,12 @@ class Store:
 
     def close(self) -> None:
         """Give the database up. RocksDB lets go of it once its last handle is gone."""
-        for family in self._families:
-            family.close()
-        self._families.clear()
-        self._handles.clear()
-        self._db.close()
+        try:
+            for family in self._families:
+                family.close()
+            self._families.clear()
+            self._handles.clear()
+            self._db.close()
+        except Exception:  # after a failed write; what was synced is safe, and nothing else can be saved
+            logger.exception("the database did not close cleanly")
         del self._db

@@ -234,9 +234,9 @@ class Client:
         batch = pack_messages(messages, headers)
         if not batch.message_count:
             return range(0)
-        batch.check(
-            messages_max=self.server.limits["batch_messages_max"], payload_bytes_max=self.server.limits["payload_bytes_max"]
-        )
+        limits = self.server.limits
+        batch.check(messages_max=limits["batch_messages_max"], payload_bytes_max=limits["payload_bytes_max"])
+        batch.check_frame(limits["frame_bytes_max"])
         deadline = self._deadline()
         return self._under_new_ids(lambda: self._produce_once(channel, batch, deadline), deadline)
 
@@ -287,6 +287,8 @@ class Client:
             position = start_of(batch.next_position)
             return batch
 
+        if start == "latest":
+            once(0, self._deadline())  # so that what "now" means is known before a connection can be lost
         return self._poll(once, timeout)
 
     def commit(self, channel: str, group: str, position: int, *, generation: int | None = None, metadata: bytes = b"") -> None:
@@ -345,16 +347,17 @@ class Client:
 
     def _reconnected(self, deadline: Deadline) -> Connection:
         delay = RETRY_SECONDS
+        failure: RocksMQError | None = None
         while not self._closed:
             if self._connection is not None and self._connection.is_alive():
                 return self._connection
             try:
                 connection = Connection(self._address, self._name, self._id, self._token, deadline)
-            except (ConnectionFailed, Timeout):
-                if deadline.remaining <= delay:
-                    raise
-                time.sleep(delay * (0.5 + secrets.randbelow(1_000) / 2_000))
-                delay = min(delay * 2, RETRY_SECONDS_MAX)
+            except (ConnectionFailed, Timeout) as error:
+                failure = error if failure is None or error.retryable else failure
+                if deadline.is_over:
+                    raise failure from None
+                delay = _pause(delay, deadline)
             else:
                 self._connection = connection
                 self._present_id = max(self._present_id, connection.server.present_id)
@@ -371,15 +374,17 @@ class Client:
         """One request that may be repeated: resent until the deadline while the error is retryable."""
         deadline = deadline or self._deadline()
         delay = RETRY_SECONDS
+        failure: RocksMQError | None = None
         while True:
             try:
                 return self._call_once(request, deadline)
             except RocksMQError as error:
-                wait = max(delay, error.retry_after or 0)
-                if not error.retryable or self._closed or deadline.remaining <= wait:
+                if failure is not None and isinstance(error, Timeout):
+                    raise failure from None
+                if not error.retryable or self._closed or deadline.is_over:
                     raise
-            time.sleep(wait)
-            delay = min(delay * 2, RETRY_SECONDS_MAX)
+                failure = error
+            delay = _pause(max(delay, failure.retry_after or 0), deadline)
 
     def _poll(self, once: Callable[[int, Deadline], MessageBatch], timeout: float | None) -> MessageBatch:
         """Long polls of at most POLL_MS_MAX until something comes or ``timeout`` has passed."""
@@ -429,6 +434,12 @@ class Client:
             names += page.names
             more = page.more
         return names
+
+
+def _pause(delay: float, deadline: Deadline) -> float:
+    """Sleep about ``delay`` seconds, but not past the deadline; the next delay."""
+    time.sleep(min(deadline.remaining, delay * (0.5 + secrets.randbelow(1_000) / 2_000)))
+    return min(delay * 2, RETRY_SECONDS_MAX)
 
 
 def _checked_bounds(max_messages: int, max_bytes: int) -> tuple[int, int]:

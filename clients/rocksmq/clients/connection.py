@@ -91,20 +91,21 @@ class Connection:
             raise
 
     def begin(self, request: Any, deadline: Deadline) -> Call:
-        """Send a request; its reply is had by `wait`. Raises ConnectionFailed, Timeout."""
+        """Send a request; its reply is had by `wait`. Raises InvalidRequest, ConnectionFailed, Timeout."""
         return self._begin(PING if isinstance(request, Empty) else OP_OF_REQUEST[type(request)], request, deadline)
 
     def _begin(self, op: Operation, request: Any, deadline: Deadline) -> Call:
         call = Call(op)
         with self._send_lock:
+            self._correlation = correlation = self._correlation % 0xFFFF_FFFF + 1
+            buffers = encode_request(op, correlation, request)
             with self._lock:
                 if self.failure is not None:
                     raise type(self.failure)(self.failure.message)
-                self._correlation = correlation = self._correlation % 0xFFFF_FFFF + 1
                 if not self._calls:
                     self._last_received = time.monotonic()  # silence counts from the first request on
                 self._calls[correlation] = call
-            self._send(encode_request(op, correlation, request), deadline)
+            self._send(buffers, deadline)
         return call
 
     def wait(self, call: Call, deadline: Deadline) -> Any:

@@ -21,6 +21,7 @@ from .errors import InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolErro
 HEADERS_MAX = 64
 HEADER_BYTES_MAX = 256 * 1024
 LENGTH_BYTES = 4
+FRAME_BYTES_BESIDE = 1_024  # of a PRODUCE, at most: the channel's name, ids and heads
 
 
 def pack_lengths(lengths: Sequence[int]) -> bytes:
@@ -54,6 +55,14 @@ class RecordBatch(NamedTuple):
     def size(self) -> int:
         """Bytes of payloads and headers together: what limits and counts go by."""
         return len(self.payloads) + len(self.headers or b"")
+
+    def check_frame(self, frame_bytes_max: int) -> None:
+        """Refuse a batch whose request would not fit into a frame. Raises LimitExceeded."""
+        size = self.size + len(self.lengths) + len(self.header_lengths or b"") + FRAME_BYTES_BESIDE
+        if size > frame_bytes_max:
+            raise LimitExceeded(
+                f"a batch of {size} bytes exceeds the limit of {frame_bytes_max} (frame_bytes_max): send it in several"
+            )
 
     def check(self, *, messages_max: int, payload_bytes_max: int) -> None:
         """Refuse columns that do not add up or exceed a limit.

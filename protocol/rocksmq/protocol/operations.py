@@ -11,8 +11,8 @@ from enum import IntEnum, StrEnum
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .batch import RecordBatch
-from .cbor import Buffer, Gathered, encode_frame
-from .errors import CODE_MAX, ERRORS, InternalError, ProtocolError, RocksMQError
+from .cbor import TEXT_BYTES_MAX, Buffer, Gathered, encode_frame
+from .errors import CODE_MAX, ERRORS, InternalError, InvalidRequest, ProtocolError, RocksMQError
 
 MAGIC = "RocksMQ"
 VERSION_MIN = VERSION_MAX = 1
@@ -31,7 +31,7 @@ class Wire(NamedTuple):
 
 def _unsigned(bits: int) -> Wire:
     def check(value: object) -> bool:
-        return type(value) is int and 0 <= value < 1 << bits
+        return _is_integer(value, (1 << bits) - 1)
 
     return Wire(check, f"an unsigned {bits}-bit integer")
 
@@ -43,25 +43,38 @@ def _a(kind: type | tuple[type, ...], description: str) -> Wire:
     return Wire(check, description)
 
 
+def _is_integer(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
 def _is_id(value: object) -> bool:
     return isinstance(value, bytes) and len(value) == ID_BYTES
 
 
 def _is_position(value: object) -> bool:
-    return type(value) is int and 0 <= value <= max(Position)
+    return _is_integer(value, max(Position))
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > TEXT_BYTES_MAX:
+        return False
+    try:
+        return value.isascii() or len(value.encode()) <= TEXT_BYTES_MAX
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
 
 
 def _is_u64(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 64
+    return _is_integer(value, (1 << 64) - 1)
 
 
 def _is_limits(value: object) -> bool:
     entries = cast(dict[object, object], value) if isinstance(value, dict) else {0: 0}
-    return all(isinstance(k, str) and _is_u64(v) for k, v in entries.items())
+    return all(_is_text(k) and _is_u64(v) for k, v in entries.items())
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in cast(list[object], value))
+    return isinstance(value, list) and all(_is_text(v) for v in cast(list[object], value))
 
 
 def _is_owner(value: object) -> bool:
@@ -77,11 +90,11 @@ def _is_gap(value: object) -> bool:
 
 U32: TypeAlias = Annotated[int, _unsigned(32)]
 U64: TypeAlias = Annotated[int, _unsigned(64)]
-Text: TypeAlias = Annotated[str, _a(str, "a text")]
+Text: TypeAlias = Annotated[str, Wire(_is_text, f"a text of at most {TEXT_BYTES_MAX} bytes in UTF-8")]
 Flag: TypeAlias = Annotated[bool, _a(bool, "a boolean")]
 Id: TypeAlias = Annotated[bytes, Wire(_is_id, f"a byte string of {ID_BYTES} bytes")]
-Bytes: TypeAlias = Annotated[Buffer, _a((bytes, memoryview), "a byte string")]
-Column: TypeAlias = Annotated[Buffer, _a((bytes, memoryview), "a byte string")]
+Bytes: TypeAlias = Annotated[Buffer, _a((bytes, bytearray, memoryview), "a byte string")]
+Column: TypeAlias = Annotated[Buffer, _a((bytes, bytearray, memoryview), "a byte string")]
 Texts: TypeAlias = Annotated[list[str], Wire(_is_texts, "an array of texts")]
 Limits: TypeAlias = Annotated[dict[str, int], Wire(_is_limits, "a map from text to integer")]
 Retention: TypeAlias = Limits
@@ -394,7 +407,10 @@ def decode_request(items: Sequence[Any]) -> tuple[Operation, int, Any]:
 
 
 def encode_request(op: Operation, correlation: int, request: Sequence[Any]) -> list[Buffer]:
-    """The frame of a request, as buffers to send in order."""
+    """The frame of a request, as buffers to send in order. Raises InvalidRequest for a field that cannot travel."""
+    for (name, wire), value in zip(_FIELDS[op.request], request, strict=True):
+        if not wire.check(value):
+            raise InvalidRequest(f"{op.name}: {name} must be {wire.description}")
     return encode_frame((op.number, correlation, *request))
 
 

@@ -1,0 +1,223 @@
+"""What the golden vectors show: every operation both ways, every error, and the edges of each field."""
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from rocksmq.protocol.cbor import Gathered
+from rocksmq.protocol.errors import (
+    ERRORS,
+    ErrorCode,
+    OutOfSequence,
+    Overloaded,
+    ProtocolError,
+    RocksMQError,
+    UnsupportedVersion,
+)
+from rocksmq.protocol.messages import OutgoingMessage, pack_messages
+from rocksmq.protocol.operations import (
+    MAGIC,
+    OPS,
+    ChannelDescribed,
+    Created,
+    Empty,
+    GroupDescribed,
+    HelloReply,
+    Messages,
+    Names,
+    Operation,
+    Outcome,
+    Position,
+    Produced,
+    Sought,
+    encode_error,
+    encode_reply,
+    encode_request,
+)
+
+Kind: TypeAlias = Literal["request", "reply", "error", "ping"]
+U32_MAX = 2**32 - 1
+U64_MAX = 2**64 - 1
+FIRST_ID = 1_800_000_000_000 << 18
+GENERATION = FIRST_ID + 77
+REQUEST_ID = bytes(range(16))
+CLIENT_ID = bytes(range(16, 32))
+PRODUCER = (FIRST_ID - 5).to_bytes(8, "big") + bytes(range(32, 40))
+CONSUMER = (FIRST_ID - 6).to_bytes(8, "big") + bytes(range(40, 48))
+LONGEST_NAME = "a.b_c-9" + "z" * 193
+LIMITS = {
+    "payload_bytes_max": 1 << 20,
+    "frame_bytes_max": 8 << 20,
+    "batch_messages_max": 10_000,
+    "consume_messages_max": 10_000,
+    "consume_bytes_max": 7 << 20,
+    "poll_ms_max": 30_000,
+}
+
+
+class Case(NamedTuple):
+    """One frame: ``value`` is a typed request or reply, an error, or None for the broker's ping."""
+
+    name: str
+    kind: Kind
+    op: Operation | None
+    correlation: int
+    value: Any
+
+    @property
+    def file(self) -> str:
+        """Name of the file that holds it."""
+        return {"error": "error", "ping": "broker_ping"}.get(self.kind) or self.op_name.lower()
+
+    @property
+    def op_name(self) -> str:
+        assert self.op is not None, "the frame belongs to an operation"
+        return self.op.name
+
+    @property
+    def frame(self) -> bytes:
+        """The frame's bytes as the code under test writes them."""
+        if isinstance(self.value, RocksMQError):
+            return b"".join(encode_error(self.correlation, self.value))
+        if self.kind == "request":
+            assert self.op is not None, "a request has an operation"
+            return b"".join(encode_request(self.op, self.correlation, self.value))
+        return b"".join(encode_reply(self.correlation, self.value or ()))
+
+
+def _request(number: int, name: str, *value: object, correlation: int = 7) -> Case:
+    op = OPS[number]
+    return Case(name, "request", op, correlation, op.request(*value))
+
+
+def _reply(number: int, name: str, value: object, correlation: int = 7) -> Case:
+    return Case(name, "reply", OPS[number], correlation, value)
+
+
+def _runs(*runs: tuple[int, int]) -> bytes:
+    return b"".join(first.to_bytes(8, "little") + count.to_bytes(4, "little") for first, count in runs)
+
+
+def _gathered(*parts: bytes) -> Gathered:
+    return Gathered(parts, sum(map(len, parts)))
+
+
+_NO_MESSAGES = (b"", 0, b"", b"", None, None)
+_ONE = pack_messages([b"one"])
+_MIXED = pack_messages([b"one", OutgoingMessage(b"two", {"k": b"\xff"}), b"", OutgoingMessage(b"", {"naïve": b"", "z": b"9"})])
+_LARGE = pack_messages([bytes(range(256)) * 4, OutgoingMessage(b"small", {"h": b"\x00" * 1_024})])
+_MERGED = Messages(
+    FIRST_ID + 1_002,
+    GENERATION,
+    None,
+    _runs((FIRST_ID, 1), (FIRST_ID + 500, 4), (FIRST_ID + 1_001, 1)),
+    6,
+    _gathered(bytes(_ONE.lengths), bytes(_MIXED.lengths), bytes(_ONE.lengths)),
+    _gathered(bytes(_ONE.payloads), bytes(_MIXED.payloads), bytes(_ONE.payloads)),
+    _gathered(bytes(4), bytes(_MIXED.header_lengths or b""), bytes(4)),
+    _gathered(bytes(_MIXED.headers or b"")),
+)
+
+_CONNECTION = (
+    _request(1, "without a token", MAGIC, 1, 1, "host:123", CLIENT_ID, None, correlation=1),
+    _request(1, "with a token and a wide window", MAGIC, 1, U32_MAX, "ü", CLIENT_ID, "s3cret", correlation=1),
+    _reply(1, "version 1 with the default limits", HelloReply(1, "rocksmqd/0.1.0", "fsync", LIMITS, FIRST_ID), 1),
+    _reply(1, "largest numbers", HelloReply(U32_MAX, "", "interval:60000", {}, U64_MAX), U32_MAX),
+    _request(2, "the smallest correlation id", correlation=1),
+    _request(2, "the largest correlation id", correlation=U32_MAX),
+    _reply(2, "no fields", Empty()),
+    Case("the broker asks whether the client is there", "ping", None, 0, None),
+)
+_CHANNELS = (
+    _request(3, "all defaults", "orders", None, None, None, REQUEST_ID),
+    _request(3, "everything set", LONGEST_NAME, "interval:100", {}, ["proxy", "10.0.0.1:1", "größe"], REQUEST_ID),
+    _reply(3, "made", Created(True)),
+    _reply(3, "was there", Created(False)),
+    _request(4, "by number", "orders", U64_MAX),
+    _reply(4, "gone", Empty()),
+    _request(5, "the first page of all", "", ""),
+    _request(5, "a further page of a prefix", "ord", "orders-7"),
+    _reply(5, "no channels", Names([], False)),
+    _reply(5, "a page with more behind it", Names(["orders", "orders.dead"], True)),
+    _request(6, "by name", "orders"),
+    _reply(
+        6,
+        "with messages, an owner and retention",
+        ChannelDescribed(
+            FIRST_ID, ["proxy", "", ""], 1_800_000_000_000, FIRST_ID, U64_MAX, 3, 1 << 40, "os", {"max_bytes": 1 << 33}
+        ),
+    ),
+    _reply(6, "never written", ChannelDescribed(1, None, 0, 1, 0, 0, 0, "fsync", {})),
+)
+_GROUPS = (
+    _request(7, "from an id", "orders", "billing", Position.ID, FIRST_ID, REQUEST_ID),
+    _request(7, "from the earliest", "orders", "billing", Position.EARLIEST, 0, REQUEST_ID),
+    _request(7, "from the latest", "orders", "billing", Position.LATEST, 0, REQUEST_ID),
+    _request(7, "from a time", "orders", "billing", Position.TIME_MS, 1_800_000_000_000, REQUEST_ID),
+    _reply(7, "made", Created(True)),
+    _reply(7, "was there", Created(False)),
+    _request(8, "by creation id", "orders", "billing", GENERATION),
+    _reply(8, "gone", Empty()),
+    _request(9, "the first page", "orders", ""),
+    _request(9, "a further page", "orders", "billing"),
+    _reply(9, "one group", Names(["billing"], False)),
+    _request(10, "by name", "orders", "billing"),
+    _reply(10, "behind, with metadata", GroupDescribed(GENERATION, FIRST_ID, 12, 3_500, GENERATION, b"\x00\xff")),
+    _reply(10, "nothing to read", GroupDescribed(GENERATION, U64_MAX, 0, 0, GENERATION, b"")),
+)
+_PRODUCING = (
+    _request(11, "one message", "orders", PRODUCER, 0, *_ONE),
+    _request(11, "headers on some, and empty payloads", "orders", PRODUCER, 15, *_MIXED),
+    _request(11, "columns of 1,024 bytes and more", "orders", PRODUCER, U64_MAX, *_LARGE),
+    _reply(11, "the first id", Produced(FIRST_ID)),
+    _reply(11, "the largest id", Produced(U64_MAX)),
+)
+_READING = (
+    _request(12, "poll for one message", "orders", "billing", CONSUMER, 0, 1, 1, 0),
+    _request(12, "largest numbers", "orders", "billing", CONSUMER, U64_MAX, U32_MAX, U32_MAX, U32_MAX),
+    _reply(12, "nothing came", Messages(FIRST_ID, GENERATION, None, *_NO_MESSAGES)),
+    _reply(12, "one run", Messages(FIRST_ID + 1, GENERATION, None, _runs((FIRST_ID, 1)), *_ONE)),
+    _reply(12, "three runs, headers in the middle one", _MERGED),
+    _reply(12, "large columns", Messages(FIRST_ID + 2, GENERATION, None, _runs((FIRST_ID, 2)), *_LARGE)),
+    _reply(
+        12,
+        "behind a gap of 40 messages",
+        Messages(FIRST_ID + 51, GENERATION, [FIRST_ID, FIRST_ID + 50, 40], _runs((FIRST_ID + 50, 1)), *_ONE),
+    ),
+    _reply(12, "the largest id", Messages(U64_MAX, U64_MAX, None, _runs((U64_MAX - 1, 1)), *_ONE)),
+    _request(13, "from an id", "orders", Position.ID, FIRST_ID, 1_000, 1 << 20, 30_000),
+    _request(13, "from the earliest", "orders", Position.EARLIEST, 0, 1_000, 1 << 20, 0),
+    _request(13, "from the latest", "orders", Position.LATEST, 0, 1_000, 1 << 20, 30_000),
+    _request(13, "from a time", "orders", Position.TIME_MS, U64_MAX, 1_000, 1 << 20, 0),
+    _reply(13, "nothing came", Messages(FIRST_ID, 0, None, *_NO_MESSAGES)),
+    _reply(
+        13,
+        "behind a gap of unknown size",
+        Messages(FIRST_ID + 51, 0, [0, FIRST_ID + 50, None], _runs((FIRST_ID + 50, 1)), *_ONE),  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    ),
+    _request(14, "in any generation", "orders", "billing", FIRST_ID + 1, None, b""),
+    _request(14, "in one generation, with the most metadata", "orders", "billing", U64_MAX, GENERATION, bytes(256)),
+    _reply(14, "moved, or not needed", Empty()),
+    _request(15, "to an id", "orders", "billing", Position.ID, FIRST_ID, REQUEST_ID),
+    _request(15, "to the earliest", "orders", "billing", Position.EARLIEST, 0, REQUEST_ID),
+    _request(15, "to the latest", "orders", "billing", Position.LATEST, 0, REQUEST_ID),
+    _request(15, "to a time", "orders", "billing", Position.TIME_MS, 1_800_000_000_000, REQUEST_ID),
+    *(_reply(15, f"outcome {outcome.name.lower()}", Sought(FIRST_ID, outcome, GENERATION)) for outcome in Outcome),
+)
+_ERRORS = (
+    *(
+        Case(f"code {code.name}", "error", None, 7, ERRORS[code](f"what is wrong, and what to do about {code.name}"))
+        for code in ErrorCode
+        if code < ErrorCode.CONNECTION_FAILED
+    ),
+    Case("wait 100 ms", "error", OPS[11], 7, Overloaded("too much waits to be written", retry_after=0.1)),
+    Case(
+        "the expected number",
+        "error",
+        OPS[11],
+        U32_MAX,
+        OutOfSequence("batch 9 is not the next", expected_number=U64_MAX, present_id=FIRST_ID),
+    ),
+    Case("an unknown identity", "error", OPS[12], 7, OutOfSequence("consume 3 is of nobody", present_id=FIRST_ID)),
+    Case("the versions do not meet", "error", OPS[1], 1, UnsupportedVersion("versions 1 to 1, and 2 to 3")),
+    Case("the broker closes the connection", "error", None, 0, ProtocolError("a frame is one CBOR array")),
+)
+CASES: tuple[Case, ...] = (*_CONNECTION, *_CHANNELS, *_GROUPS, *_PRODUCING, *_READING, *_ERRORS)
