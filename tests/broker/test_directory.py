@@ -111,7 +111,7 @@ def test_given_a_database_that_is_gone_when_opened_then_it_is_refused(path: Path
 @pytest.mark.parametrize("wanted", ["path", "parent"])
 def test_given_a_file_in_its_place_when_opened_then_it_is_an_os_error(path: Path, wanted: str) -> None:
     path.write_text("a file")
-    with pytest.raises(OSError, match="exists|Not a directory"):
+    with pytest.raises(OSError, match=r"exists|Not a directory"):
         DataDirectory(path if wanted == "path" else path / "below")
 
 
@@ -136,7 +136,9 @@ def test_given_a_missing_mark_when_opened_then_it_is_refused_unless_loss_is_acce
 
 
 @pytest.mark.parametrize("recovered", [0, 1, 6])
-def test_given_a_store_that_ends_before_the_mark_when_opened_then_it_says_how_much_is_missing(path: Path, recovered: int) -> None:
+def test_given_a_store_that_ends_before_the_mark_when_opened_then_it_says_how_much_is_missing(
+    path: Path, recovered: int
+) -> None:
     filled(path, recovered=recovered, marked=7)
     with pytest.raises(DataRefused, match=rf"{7 - recovered} commits are missing.*--accept-loss"):
         DataDirectory(path)

@@ -16,7 +16,9 @@ from rocksmq.protocol.errors import InvalidRequest
         (f"interval:{INTERVAL_MS_MAX}", Mode.INTERVAL, INTERVAL_MS_MAX),
     ],
 )
-def test_given_a_mode_when_parsed_then_it_is_that_mode_and_shows_as_the_same_text(text: str, mode: Mode, interval_ms: int) -> None:
+def test_given_a_mode_when_parsed_then_it_is_that_mode_and_shows_as_the_same_text(
+    text: str, mode: Mode, interval_ms: int
+) -> None:
     parsed = Durability.parse(text)
     assert parsed == (mode, interval_ms)
     assert str(parsed) == text
@@ -24,8 +26,8 @@ def test_given_a_mode_when_parsed_then_it_is_that_mode_and_shows_as_the_same_tex
 
 @pytest.mark.parametrize(
     "text",
-    ["", "FSYNC", "fsync ", "interval", "interval:", "interval:0", "interval:-1", "interval:1.5", "interval:0100", "interval:60001",
-     "interval:999999", "interval:١", "os\n", "none", "interval:100ms"],
+    ["", "FSYNC", "fsync ", "interval", "interval:", "interval:0", "interval:-1", "interval:1.5", "interval:0100",
+     "interval:60001", "interval:999999", "interval:\u0661", "os\n", "none", "interval:100ms"],
 )  # fmt: skip
 def test_given_anything_else_when_parsed_then_it_is_refused_naming_what_is_allowed(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"fsync, os or interval:<ms>"):

@@ -12,7 +12,9 @@ SETTINGS = settings(derandomize=True, deadline=None)
 
 @SETTINGS
 @given(st.lists(pairs))
-def test_given_batches_when_their_keys_are_sorted_then_they_are_in_order_of_channel_and_id(found: list[tuple[int, int]]) -> None:
+def test_given_batches_when_their_keys_are_sorted_then_they_are_in_order_of_channel_and_id(
+    found: list[tuple[int, int]],
+) -> None:
     assert sorted(keys.batch_key(*pair) for pair in found) == [keys.batch_key(*pair) for pair in sorted(found)]
 
 

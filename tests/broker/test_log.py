@@ -1,6 +1,5 @@
 """Reading by position: the cache and the store together give every message once, in order."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rocksmq.broker.log import PARTIAL_READS_MAX, Log, Place, TailCache
+from rocksmq.broker.log import ENTRY_BYTES, EVICTED_MAX, Log, Place, TailCache
 from rocksmq.broker.records import EMPTY_EXTENT, Extent, StoredBatch
 from rocksmq.broker.store import Family, Put, Store
 
@@ -52,9 +51,9 @@ class Written:
 
 
 @pytest.fixture(params=["cached", "stored", "half and half"])
-def written(store: Store, request: pytest.FixtureRequest) -> Iterator[Written]:
+def written(store: Store, request: pytest.FixtureRequest) -> Written:
     """Batches 100-102, 110, 120-124 between two neighbours, in the cache, in the store, or in both."""
-    cache_bytes = {"cached": 1 << 20, "stored": 0, "half and half": 60}[request.param]
+    cache_bytes = {"cached": 1 << 20, "stored": 0, "half and half": 100 + ENTRY_BYTES}[request.param]
     made = Written(store, cache_bytes)
     made.append(90, 3, CHANNEL - 1)
     made.append(90, 3, CHANNEL + 1)
@@ -62,7 +61,7 @@ def written(store: Store, request: pytest.FixtureRequest) -> Iterator[Written]:
         made.append(first_id, count)
     begin = made.log.cache.begin(CHANNEL)
     assert begin == {"cached": 100, "stored": None, "half and half": 120}[request.param]
-    yield made
+    return made
 
 
 EVERYTHING = [100, 101, 102, 110, 120, 121, 122, 123, 124]
@@ -91,7 +90,7 @@ def test_given_a_number_of_bytes_when_read_then_it_holds_no_more_but_one_message
         position, found = 0, list[int]()
         while (reading := written.read(position, bytes_max=size))[0]:
             ids, position = reading
-            assert len(ids) == max(1, min(size // 3, len(EVERYTHING) - len(found)))
+            assert len(ids) <= max(1, size // 3)
             found += ids
         assert found == EVERYTHING
 
@@ -99,7 +98,8 @@ def test_given_a_number_of_bytes_when_read_then_it_holds_no_more_but_one_message
 def test_given_an_extent_that_ends_earlier_when_read_then_nothing_behind_it_is_seen(written: Written) -> None:
     reading = written.log.read(CHANNEL, 0, Extent(100, 110, 0, 4, 12), 1000, 1 << 30)
     assert (reading.message_count, reading.next_position) == (4, 111)
-    assert written.log.read(CHANNEL, 111, Extent(100, 110, 0, 4, 12), 1000, 1 << 30) == ([], 0, 111)
+    behind = written.log.read(CHANNEL, 111, Extent(100, 110, 0, 4, 12), 1000, 1 << 30)
+    assert (behind.message_count, behind.next_position) == (0, 111)
 
 
 def test_given_an_extent_that_begins_later_when_read_then_nothing_before_it_is_seen(written: Written) -> None:
@@ -107,7 +107,9 @@ def test_given_an_extent_that_begins_later_when_read_then_nothing_before_it_is_s
     assert payloads_of(reading.slices) == [b"%d" % number for number in EVERYTHING[3:]]
 
 
-def test_given_all_positions_when_placed_then_it_is_the_message_there_or_behind_and_the_count_before_it(written: Written) -> None:
+def test_given_all_positions_when_placed_then_it_is_the_message_there_or_behind_and_the_count_before_it(
+    written: Written,
+) -> None:
     for position in range(100, 127):
         before = [number for number in EVERYTHING if number < position]
         behind = [number for number in EVERYTHING if number >= position]
@@ -117,19 +119,35 @@ def test_given_all_positions_when_placed_then_it_is_the_message_there_or_behind_
 
 def test_given_a_channel_without_messages_when_read_then_nothing_comes(store: Store) -> None:
     log = Log(store, 1 << 20)
-    assert log.read(CHANNEL, 5, EMPTY_EXTENT, 10, 10) == ([], 0, 5)
+    reading = log.read(CHANNEL, 5, EMPTY_EXTENT, 10, 10)
+    assert (list(reading.slices), reading.message_count, reading.next_position) == ([], 0, 5)
     assert log.place(CHANNEL, 5, Extent(51, 50, 9, 9, 0)) == Place(51, 9)
 
 
-def test_given_batches_read_in_part_by_many_when_they_go_on_then_each_finds_its_place(store: Store) -> None:
+def test_given_batches_read_in_part_by_many_when_they_go_on_then_each_finds_its_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rocksmq.broker.log.PARTIAL_BYTES_MAX", 2_000)
     written = Written(store, 0)
-    for first_id in range(0, 2000, 10):
-        written.append(first_id + 10, 8)
-    positions = [first_id + 10 for first_id in range(0, (PARTIAL_READS_MAX + 20) * 10, 10)]
+    positions = range(10, 2_000, 10)
     for position in positions:
+        written.append(position, 8)
+    for position in positions[:-1]:
         assert written.read(position, 3) == ([position, position + 1, position + 2], position + 3)
-    for position in positions:
+    for position in positions[:-1]:
         assert written.read(position + 3, 6)[0] == [*range(position + 3, position + 8), position + 10]
+
+
+def test_given_many_more_batches_than_the_cache_holds_when_read_anywhere_then_all_are_found(store: Store) -> None:
+    written = Written(store, 20 * (ENTRY_BYTES + 100))
+    for position in range(10, 10 + 3 * EVICTED_MAX * 10, 10):
+        written.append(position, 2)
+    begin = written.log.cache.begin(CHANNEL)
+    assert begin is not None
+    assert begin > 10
+    for position in (0, 10, begin - 10, begin - 1, begin, begin + 1, begin + 95):
+        assert written.read(position, 5)[0] == [number for number in written.ids[CHANNEL] if number >= position][:5]
+    assert written.read(0, 1 << 20)[0] == written.ids[CHANNEL]
 
 
 def test_given_messages_larger_than_the_limit_when_read_then_they_come_one_by_one(store: Store) -> None:
@@ -147,12 +165,15 @@ def stored(first_id: int, size: int = 100) -> StoredBatch:
     return StoredBatch.encode(CHANNEL, first_id, 0, batch_of(bytes(size)))[1]
 
 
+COST = len(stored(1).value) + ENTRY_BYTES  # in the cache
+
+
 def cached(cache: TailCache, channel: int = CHANNEL) -> list[int]:
     return [batch.first_id for batch in cache.batches(channel, 0)]
 
 
 def test_given_a_full_cache_when_written_then_the_oldest_go_first_over_all_channels() -> None:
-    cache = TailCache(bytes_max=400)
+    cache = TailCache(bytes_max=3 * COST)
     for first_id, channel in ((1, 1), (2, 2), (3, 1), (4, 2), (5, 2)):
         cache.append(channel, stored(first_id))
         cache.written()
@@ -161,7 +182,7 @@ def test_given_a_full_cache_when_written_then_the_oldest_go_first_over_all_chann
 
 
 def test_given_batches_that_are_not_written_when_the_cache_is_full_then_they_stay() -> None:
-    cache = TailCache(bytes_max=100)
+    cache = TailCache(bytes_max=COST - 1)
     for first_id in range(1, 6):
         cache.append(CHANNEL, stored(first_id))
     assert cached(cache) == [1, 2, 3, 4, 5]
@@ -186,7 +207,7 @@ def test_given_a_roll_back_when_made_then_only_what_was_not_written_is_gone() ->
 
 
 def test_given_a_channel_dropped_when_its_batches_were_rolled_back_or_evicted_then_others_are_not_touched() -> None:
-    cache = TailCache(bytes_max=300)
+    cache = TailCache(bytes_max=2 * COST)
     cache.append(1, stored(1))
     cache.append(2, stored(2))
     cache.written()
@@ -220,7 +241,7 @@ def test_given_any_batches_and_evictions_when_read_by_several_then_each_gets_eve
 ) -> None:
     directory: Path = tmp_path_factory.mktemp("log")
     store = Store(directory / "db")
-    written = Written(store, data.draw(st.sampled_from([0, 80, 200, 1 << 20])))
+    written = Written(store, data.draw(st.sampled_from([0, 2 * ENTRY_BYTES, 5 * ENTRY_BYTES, 1 << 20])))
     readers = {1: 0, 2: 0}
     found: dict[int, list[int]] = {1: [], 2: []}
     next_id = 100

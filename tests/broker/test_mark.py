@@ -26,11 +26,20 @@ def test_given_a_new_mark_when_opened_again_then_it_holds_its_first_number(tmp_p
     assert (tmp_path / "mark").stat().st_size == SLOTS * SLOT_BYTES
 
 
-def test_given_a_mark_when_made_again_then_the_old_one_is_not_overwritten(tmp_path: Path) -> None:
-    MarkFile.create(tmp_path / "mark", 17).close()
-    with pytest.raises(FileExistsError):
-        MarkFile.create(tmp_path / "mark", 3)
-    assert reopened(tmp_path / "mark") == 17
+def test_given_an_interrupted_making_when_made_again_then_it_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "mark.new").write_bytes(b"torn")
+    MarkFile.create(tmp_path / "mark", 3).close()
+    assert reopened(tmp_path / "mark") == 3
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mark"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 16])
+def test_given_a_mark_when_reset_then_no_slot_keeps_a_higher_number(tmp_path: Path, number: int) -> None:
+    mark = MarkFile.create(tmp_path / "mark", 17)
+    mark.write(18)
+    mark.reset(number)
+    mark.close()
+    assert reopened(tmp_path / "mark") == number
 
 
 def test_given_numbers_written_when_opened_again_each_time_then_the_last_one_counts(tmp_path: Path) -> None:
@@ -52,7 +61,9 @@ def test_given_a_mark_opened_again_when_written_then_the_newest_slot_is_spared(t
         mark.write(number)
         mark.close()
         after = path.read_bytes()
-        changed = [slot for slot in range(SLOTS) if before[slot * SLOT_BYTES :][:SLOT_BYTES] != after[slot * SLOT_BYTES :][:SLOT_BYTES]]
+        changed = [
+            slot for slot in range(SLOTS) if before[slot * SLOT_BYTES :][:SLOT_BYTES] != after[slot * SLOT_BYTES :][:SLOT_BYTES]
+        ]
         assert len(changed) == 1
         untouched = path.with_name("torn")
         untouched.write_bytes(after)

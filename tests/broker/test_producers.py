@@ -132,7 +132,9 @@ def test_given_batches_of_several_commits_when_written_then_each_is_written_once
 
 @pytest.mark.parametrize("batches", [1, 5, WINDOW, WINDOW + 1, 40])
 @pytest.mark.parametrize("commits_of", [1, 7])
-def test_given_what_was_written_when_loaded_then_repeats_and_the_next_number_are_as_before(batches: int, commits_of: int) -> None:
+def test_given_what_was_written_when_loaded_then_repeats_and_the_next_number_are_as_before(
+    batches: int, commits_of: int
+) -> None:
     table = Table()
     entries: list[ProducedEntry] = []
     for number in range(batches):

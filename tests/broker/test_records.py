@@ -137,7 +137,9 @@ def test_given_settings_when_stored_then_they_read_back(settings_of: ChannelSett
 
 
 @pytest.mark.parametrize("last_seek", [None, LastSeek(b"s" * 16, 5, 1, 6)])
-@pytest.mark.parametrize("consumers", [{}, {b"c" * 16: ConsumerEntry(1, 2, 3, 1, 4, 5), b"d" * 16: ConsumerEntry(0, 9, 9, 1, 4, 5)}])
+@pytest.mark.parametrize(
+    "consumers", [{}, {b"c" * 16: ConsumerEntry(1, 2, 3, 1, 4, 5), b"d" * 16: ConsumerEntry(0, 9, 9, 1, 4, 5)}]
+)
 def test_given_a_groups_state_when_stored_then_it_reads_back(
     last_seek: LastSeek | None, consumers: dict[bytes, ConsumerEntry]
 ) -> None:

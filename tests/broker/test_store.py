@@ -58,7 +58,9 @@ def test_given_a_store_that_is_open_when_opened_again_then_it_is_refused(store: 
         Store(tmp_path / "db")
 
 
-@pytest.mark.parametrize("message", ["Corruption: block checksum mismatch: stored = 1", "Corruption: bad magic", "IO error: Input/output error"])
+@pytest.mark.parametrize(
+    "message", ["Corruption: block checksum mismatch: stored = 1", "Corruption: bad magic", "IO error: Input/output error"]
+)
 def test_given_a_database_that_is_damaged_when_opened_then_it_is_refused_and_not_taken_for_one_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:

@@ -10,8 +10,9 @@ every message a reader saw; `Ledger.check` reads the channels anew and refuses a
 """
 
 import threading
+import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -150,13 +151,17 @@ class Ledger:
             attempt = self._attempts.get((channel, producer, number))
             assert attempt is not None, f"{channel} holds {message.id} of a batch that was never sent"
             assert message.id > (log.ids[-1] if log.ids else 0), f"{channel}: id {message.id} does not rise"
-            assert message.id > attempt.floor, f"{_name(attempt)} has id {message.id}, not above {attempt.floor}, known before it"
+            assert message.id > attempt.floor, (
+                f"{_name(attempt)} has id {message.id}, not above {attempt.floor}, known before it"
+            )
             assert digest(message.payload) == attempt.digests[index], f"{_name(attempt)}: message {index} is damaged"
             if index == 0:
                 assert log.unfinished is None, f"{_name(attempt)} begins inside of {log.unfinished}"
                 self._enter_first(log, attempt, message.id)
             else:
-                assert log.unfinished == (producer, number, index), f"{channel}: {message.id} is not what follows {log.unfinished}"
+                assert log.unfinished == (producer, number, index), (
+                    f"{channel}: {message.id} is not what follows {log.unfinished}"
+                )
                 assert message.id == log.ids[-1] + 1, f"{_name(attempt)}: its ids are not contiguous"
             log.unfinished = (producer, number, index + 1) if index + 1 < count else None
             log.ids.append(message.id)
@@ -175,8 +180,12 @@ class Ledger:
         waiting: list[Attempt] = []
         for attempt in self._unchecked:
             if attempt.acknowledged_id is not None:
-                assert attempt.found_id is not None, f"{_name(attempt)} was acknowledged as {attempt.acknowledged_id} and is lost"
-                assert attempt.found_id == attempt.acknowledged_id, f"{_name(attempt)} is at {attempt.found_id}, not where it was"
+                assert attempt.found_id is not None, (
+                    f"{_name(attempt)} was acknowledged as {attempt.acknowledged_id} and is lost"
+                )
+                assert attempt.found_id == attempt.acknowledged_id, (
+                    f"{_name(attempt)} is at {attempt.found_id}, not where it was"
+                )
             elif not attempt.is_over and attempt.found_id is None:
                 waiting.append(attempt)
         self._unchecked = waiting
@@ -205,3 +214,11 @@ def _label(payload: bytes) -> tuple[str, int, int, int]:
 
 def _name(attempt: Attempt) -> str:
     return f"batch {attempt.number} of {attempt.producer} on {attempt.channel}"
+
+
+def wait_until(condition: Callable[[], bool], what: str, patience_s: float = 30.0) -> None:
+    """Look again and again until ``condition`` holds. Raises AssertionError, saying ``what`` did not come."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.005)

@@ -2,19 +2,20 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
 from rocksmq.clients import Client, ConnectionFailed, ShuttingDown, Timeout
 from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.pipeline import WINDOW, Pending
+from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import MessageBatch, pack_messages
 from rocksmq.protocol.operations import Consume, Produce
 
 from .ledger import Attempt, Ledger
 from .ledger_group import GroupLedger
-from .raw import Raw, identity, response
+from .raw import Raw, response
 
 ENDED = (ConnectionFailed, Timeout, ShuttingDown, ConnectionError, EOFError)  # what a killed broker looks like
 PATIENCE_SECONDS = 10.0
@@ -38,10 +39,10 @@ class Load:
 
         def run() -> None:
             try:
-                work(mq, Random(f"{self._seed}/{name}"))  # noqa: S311
+                work(mq, Random(f"{self._seed}/{name}"))
             except ENDED:
                 pass
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 self._failures.append(error)
                 self._ledger.fail(error)
 
@@ -77,8 +78,20 @@ def produce(ledger: Ledger, channel: str, name: str, messages_max: int) -> Calla
     return work
 
 
-def pipeline(ledger: Ledger, channel: str, name: str, messages_max: int) -> Callable[[Client, Random], None]:
-    """Many batches in flight from one thread."""
+def batches(messages_max: int) -> Callable[[Random], Iterator[list[bytes]]]:
+    """Batches of up to so many messages, without end."""
+
+    def generate(random: Random) -> Iterator[list[bytes]]:
+        while True:
+            yield fillers(random, random.randint(1, messages_max))
+
+    return generate
+
+
+def pipeline(
+    ledger: Ledger, channel: str, name: str, contents: Callable[[Random], Iterator[list[bytes]]]
+) -> Callable[[Client, Random], None]:
+    """Many batches in flight from one thread, until ``contents`` ends."""
 
     def work(mq: Client, random: Random) -> None:
         in_flight: deque[tuple[Attempt, Pending]] = deque()
@@ -90,13 +103,11 @@ def pipeline(ledger: Ledger, channel: str, name: str, messages_max: int) -> Call
                 ledger.acknowledged(attempt, pending.ids(deadline))
 
         line = mq.pipeline(channel)
-        number = 0
         try:
-            while True:
+            for number, content in enumerate(contents(random)):
                 settle(WINDOW - 1)
-                attempt, payloads = ledger.begin(channel, name, number, fillers(random, random.randint(1, messages_max)))
+                attempt, payloads = ledger.begin(channel, name, number, content)
                 in_flight.append((attempt, line.submit(pack_messages(payloads), deadline)))
-                number += 1
         finally:  # what was answered before the end counts
             settle(0)
 
@@ -137,8 +148,7 @@ class StubbornProducer:
         self._ledger = ledger
         self._channel = channel
         self._name = name
-        self._identity: bytes | None = None
-        self._number = 0
+        self._identity: Identity | None = None
         self._unanswered: deque[tuple[Attempt, Produce]] = deque()
 
     def work(self, address: str) -> Callable[[Client, Random], None]:
@@ -146,7 +156,7 @@ class StubbornProducer:
 
         def run(mq: Client, random: Random) -> None:
             with Raw(address) as raw:
-                self._identity = self._identity or identity(raw.server)
+                self._identity = self._identity or Identity.new(raw.server.present_id)
                 self.settle(raw)
                 while True:
                     while len(self._unanswered) < WINDOW // 2:
@@ -162,11 +172,13 @@ class StubbornProducer:
         while self._unanswered:
             self._take(raw)
 
-    def _next(self, random: Random, producer: bytes) -> Produce:
-        attempt, payloads = self._ledger.begin(self._channel, self._name, self._number, fillers(random, random.randint(1, 20)))
-        request = Produce(self._channel, producer, self._number, *pack_messages(payloads))
+    def _next(self, random: Random, producer: Identity) -> Produce:
+        attempt, payloads = self._ledger.begin(
+            self._channel, self._name, producer.number, fillers(random, random.randint(1, 20))
+        )
+        request = Produce(self._channel, producer.id, producer.number, *pack_messages(payloads))
         self._unanswered.append((attempt, request))
-        self._number += 1
+        producer.number += 1
         return request
 
     def _take(self, raw: Raw) -> None:
@@ -182,8 +194,7 @@ class StubbornConsumer:
 
     def __init__(self, group: GroupLedger) -> None:
         self._group = group
-        self._identity: bytes | None = None
-        self._number = 0
+        self._identity: Identity | None = None
         self._unanswered: tuple[int, Consume] | None = None
 
     def work(self, address: str) -> Callable[[Client, Random], None]:
@@ -191,12 +202,12 @@ class StubbornConsumer:
 
         def run(mq: Client, random: Random) -> None:
             with Raw(address) as raw:
-                self._identity = self._identity or identity(raw.server)
+                self._identity = self._identity or Identity.new(raw.server.present_id)
                 self.settle(raw)
                 while True:
                     wanted = random.choice((1, 10, 50))
                     place = (self._group.channel, self._group.group)
-                    request = Consume(*place, self._identity, self._number, wanted, 1 << 20, 1_000)
+                    request = Consume(*place, self._identity.id, self._identity.number, wanted, 1 << 20, 1_000)
                     self._unanswered = self._group.asked(wanted), request
                     self._take(raw, request)
 
@@ -210,6 +221,7 @@ class StubbornConsumer:
     def _take(self, raw: Raw, request: Consume) -> None:
         reply: Any = raw.call(request)
         assert self._unanswered is not None
+        assert self._identity is not None
         self._group.handed(self._unanswered[0], MessageBatch(reply))
         self._unanswered = None
-        self._number += reply.message_count > 0
+        self._identity.number += reply.message_count > 0

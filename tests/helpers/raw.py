@@ -3,7 +3,7 @@
 import secrets
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,11 +42,6 @@ def request_items(correlation: int, request: Any) -> tuple[Any, ...]:
 def hello(client_id: bytes | None = None) -> Hello:
     """A HELLO of this version."""
     return Hello(MAGIC, VERSION_MIN, VERSION_MAX, "raw", client_id or secrets.token_bytes(16), None)
-
-
-def identity(server: HelloReply) -> bytes:
-    """A new producer or consumer id, born now."""
-    return server.present_id.to_bytes(8, "big") + secrets.token_bytes(8)
 
 
 class Raw:
@@ -116,7 +111,7 @@ class Raw:
             if not count:
                 raise EOFError("the broker closed the connection")
             self._decoder.received(count)
-        return [bytes(item) if isinstance(item, memoryview) else item for item in decode(body)]
+        return owned(decode(body))
 
     def is_closed(self) -> bool:
         """Wait for the end of the connection; False if a frame comes instead."""
@@ -125,6 +120,11 @@ class Raw:
         except (EOFError, ConnectionError):
             return True
         return False
+
+
+def owned(items: Iterable[Any]) -> list[Any]:
+    """``items`` with copies of what lies in the receive buffer."""
+    return [item.tobytes() if isinstance(item, memoryview) else item for item in items]
 
 
 def response(request: type[Any], items: Sequence[Any]) -> Any:

@@ -16,7 +16,7 @@ def _refusal() -> str | None:
     path = shutil.which("strace")
     if path is None:
         return "strace is not installed: apt-get install strace"
-    tried = subprocess.run([path, "-D", "-qq", "-f", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)  # noqa: S603
+    tried = subprocess.run([path, "-D", "-qq", "-f", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         return f"strace may not trace here (ptrace is forbidden): {tried.stderr.strip()}"
     return None
@@ -31,15 +31,17 @@ def strace(output: Path, calls: str) -> list[str]:
 
 
 class Call(NamedTuple):
-    """One system call that has returned: its name, and the path behind its first argument, if it has one."""
+    """One system call that has returned: its name, its arguments, and the path behind the first one, if it is a file."""
 
     name: str
+    arguments: str
     path: str
 
 
-_WHOLE = re.compile(r"\d+ +(\w+)\((?:\d+<([^>]*)>)?.* = ")
-_BEGUN = re.compile(r"(\d+) +(\w+)\((?:\d+<([^>]*)>)?.*<unfinished \.\.\.>")
+_WHOLE = re.compile(r"\d+ +(\w+)\((.*)\) += ")
+_BEGUN = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>")
 _ENDED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>")
+_PATH = re.compile(r"\d+<([^>]*)>")
 
 
 def calls(output: Path) -> list[Call]:
@@ -48,9 +50,14 @@ def calls(output: Path) -> list[Call]:
     begun: dict[tuple[str, str], str] = {}
     for line in output.read_text(errors="replace").splitlines():
         if match := _BEGUN.match(line):
-            begun[match[1], match[2]] = match[3] or ""
+            begun[match[1], match[2]] = match[3]
         elif match := _ENDED.match(line):
-            found.append(Call(match[2], begun.pop((match[1], match[2]), "")))
+            found.append(_call(match[2], begun.pop((match[1], match[2]), "")))
         elif match := _WHOLE.match(line):
-            found.append(Call(match[1], match[2] or ""))
+            found.append(_call(match[1], match[2]))
     return found
+
+
+def _call(name: str, arguments: str) -> Call:
+    path = _PATH.match(arguments)
+    return Call(name, arguments, path[1] if path else "")

@@ -15,8 +15,9 @@ import pytest
 from rocksmq.clients import Client
 from tests.helpers.broker import BrokerProcess
 from tests.helpers.ledger import Ledger
+from tests.helpers.ledger_admin import AdminLedger
 from tests.helpers.ledger_group import GroupLedger
-from tests.helpers.ledger_load import Load, StubbornConsumer, StubbornProducer, consume, pipeline, produce, tail
+from tests.helpers.ledger_load import Load, StubbornConsumer, StubbornProducer, batches, consume, pipeline, produce, tail
 from tests.helpers.raw import Raw
 
 SEED = int(os.environ.get("TEST_SEED", "7660"))
@@ -29,11 +30,12 @@ class Crashes:
 
     def __init__(self, broker: BrokerProcess, mode: str) -> None:
         self.broker = broker
-        self.random = Random(f"{SEED}/{mode}")  # noqa: S311
+        self.random = Random(f"{SEED}/{mode}")
         self.ledger = Ledger()
         self.single = GroupLedger(self.ledger, "orders", "single")
         self.shared = GroupLedger(self.ledger, "clicks", "shared")
         self.certain = GroupLedger(self.ledger, "mixed", "certain", certain=True)
+        self.admin = AdminLedger(self.ledger, "orders", "moved")
         self.stubborn_producer = StubbornProducer(self.ledger, "mixed", "stubborn")
         self.stubborn_consumer = StubbornConsumer(self.certain)
         self.groups = (self.single, self.shared, self.certain)
@@ -43,6 +45,7 @@ class Crashes:
             mq.create_channel(channel)
         for group in self.groups:
             mq.create_consumer_group(group.channel, group.group)
+        self.admin.create(mq)
 
     def load(self, cycle: int) -> Load:
         """Everyone at work."""
@@ -51,11 +54,12 @@ class Crashes:
         load.start("one", produce(self.ledger, "orders", f"one-{cycle}", 1))
         load.start("two", produce(self.ledger, "mixed", f"two-{cycle}", 1))
         load.start("batches", produce(self.ledger, "clicks", f"batches-{cycle}", 30))
-        load.start("pipeline", pipeline(self.ledger, "clicks", f"pipeline-{cycle}", 10))
+        load.start("pipeline", pipeline(self.ledger, "clicks", f"pipeline-{cycle}", batches(10)))
         load.start("single", consume(self.single, 50))
         load.start("shared-1", consume(self.shared, 50))
         load.start("shared-2", consume(self.shared, 200))
         load.start("tail", tail(self.ledger, "orders"))
+        load.start("admin", self.admin.work(cycle))
         load.start("stubborn-producer", self.stubborn_producer.work(address))
         load.start("stubborn-consumer", self.stubborn_consumer.work(address))
         return load
@@ -73,7 +77,7 @@ class Crashes:
     def crash_while_starting(self) -> None:
         """Kill it again at a random moment of its start."""
         with self.broker.log.open("a") as log:
-            process = subprocess.Popen(self.broker.command(), stdout=subprocess.DEVNULL, stderr=log)  # noqa: S603
+            process = subprocess.Popen(self.broker.command(), stdout=subprocess.DEVNULL, stderr=log)
         time.sleep(self.random.random() * 0.3)
         process.kill()
         process.wait()
@@ -84,6 +88,7 @@ class Crashes:
             found = self.ledger.check(mq, CHANNELS)
             for group in self.groups:
                 group.check(mq)
+            self.admin.check(mq)
         self.ledger.give_up_unanswered(f"{name}-{cycle}" for name in ("one", "two", "batches", "pipeline"))
         return found
 
@@ -111,7 +116,7 @@ def run_cycles(tmp_path: Path, mode: str, cycles: int) -> None:
             broker.start()
             ready_s = time.perf_counter() - begin
             found = crashes.check(cycle)
-            print(
+            print(  # noqa: T201
                 f"seed {SEED}, {mode}, cycle {cycle}: {crashes.ledger.acknowledged_count} acknowledgements so far,"
                 f" {found} messages more, ready after {ready_s:.3f} s"
             )

@@ -7,7 +7,6 @@ differs comes from either, a log that grew has any length, a rename may be undon
 """
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +21,7 @@ import pytest
 
 from rocksmq.broker import keys
 from rocksmq.broker.store import Family
-from tests.helpers.raw_strace import needs_strace, strace
+from tests.helpers.raw_strace import calls, needs_strace, strace
 from tests.integration.wal_writer import open_store, records, value_of
 
 SEED = int(os.environ.get("TEST_SEED", "7660"))
@@ -32,7 +31,6 @@ SECTOR_BYTES = 512
 ROUNDS = 10
 CUTS_A_ROUND = 2
 MIXES_A_CUT = 4
-_RENAMED = re.compile(r'rename\("[^"]*/([^"/]+)", "[^"]*/([^"/]+)"\)')
 
 
 class Files(NamedTuple):
@@ -57,7 +55,7 @@ class Writer:
         self.directory = directory
         self.trace = directory.with_suffix(".trace")
         command = [sys.executable, "-m", "tests.integration.wal_writer", str(directory), str(seed), str(MEMTABLE_BYTES)]
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             [*strace(self.trace, "fdatasync,fsync,rename"), *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._answer()
@@ -78,30 +76,27 @@ class Writer:
         try:
             shutil.copytree(self.directory, path)
             logs = {log.name: (log.stat().st_ino, log.read_bytes()) for log in self.directory.glob("*.log")}
-            traced = len(self.trace.read_text().splitlines())
+            traced = self.traced()
         finally:
             self._process.send_signal(signal.SIGCONT)
         return Files(path, logs, traced)
 
+    def traced(self) -> int:
+        """How many calls were traced so far."""
+        return len(calls(self.trace))
+
     def durable(self, since: int, until: int) -> Durable:
-        """What was synced between two lines of the trace, beyond what the test asked for."""
+        """What was synced between two calls of the trace, beyond what the test asked for."""
         contents: set[str] = set()
         names: set[str] = set()
         renamed: set[str] = set()
-        open_calls: dict[str, str] = {}
-        for line in self.trace.read_text().splitlines()[since:until]:
-            task, call = line.split(maxsplit=1)
-            if call.startswith("<..."):
-                call = open_calls.pop(task, "")
-            elif call.endswith("<unfinished ...>"):
-                open_calls[task] = call
-                continue
-            if match := _RENAMED.match(call):
-                renamed.add(match[2])
-            elif f"<{self.directory}>" in call:
+        for call in calls(self.trace)[since:until]:
+            if call.name == "rename":
+                renamed.add(call.arguments.rstrip('"').rsplit("/", 1)[1])
+            elif call.path == str(self.directory):
                 names |= renamed
-            elif match := re.search(r"/(\d+\.log)>", call):
-                contents.add(match[1])
+            elif call.path.endswith(".log"):
+                contents.add(Path(call.path).name)
         return Durable(contents, names)
 
     def close(self) -> None:
@@ -171,7 +166,9 @@ def check(path: Path, synced_count: int, written_count: int) -> int:
         commit = store.get(Family.META, keys.COMMIT_NUMBER)
     finally:
         store.close()
-    assert synced_count <= count <= written_count, f"{count} records, though {synced_count} were synced, {written_count} written"
+    assert synced_count <= count <= written_count, (
+        f"{count} records, though {synced_count} were synced, {written_count} written"
+    )
     assert commit is not None
     assert keys.from_u64(commit) == count - 1, "the families disagree"
     return count
@@ -179,15 +176,19 @@ def check(path: Path, synced_count: int, written_count: int) -> int:
 
 @needs_strace
 @pytest.mark.slow
-def test_given_recycled_logs_when_a_power_cut_mixes_pages_then_every_synced_write_is_there(tmp_path: Path, writer: Writer) -> None:
+def test_given_recycled_logs_when_a_power_cut_mixes_pages_then_every_synced_write_is_there(
+    tmp_path: Path, writer: Writer
+) -> None:
     # Given: logs that were used before, full of old records with valid checksums.
-    random = Random(SEED)  # noqa: S311
+    random = Random(SEED)
     names: dict[int, set[str]] = {}
     mixes = lost = 0
     for turn in range(ROUNDS):
         writer.write(random.randrange(400, 900))
+        written = writer.traced()
         synced_count = writer.sync()
         synced = writer.copy(tmp_path / f"synced-{turn}")
+        assert max(synced.logs) in writer.durable(written, synced.traced).contents, "the sync did not reach the log"
         for cut in range(CUTS_A_ROUND):
             # When: more is written without a sync, and the power goes.
             written_count = writer.write(random.choice((1, 5, 40, 400)))
@@ -200,13 +201,13 @@ def test_given_recycled_logs_when_a_power_cut_mixes_pages_then_every_synced_writ
                 mix(random, synced, later, durable, path)
                 # Then
                 count = check(path, synced_count, written_count)
-                print(f"seed {SEED}, mix {turn}.{cut}.{number}: {synced_count} synced, {written_count} written, {count} found")
+                print(f"seed {SEED}, mix {turn}.{cut}.{number}: {synced_count} synced, {written_count} written, {count} found")  # noqa: T201
                 mixes += 1
                 lost += count < written_count
                 shutil.rmtree(path)
             shutil.rmtree(later.path)
         shutil.rmtree(synced.path)
     recycled = sum(len(found) > 1 for found in names.values())
-    print(f"{mixes} mixes, {lost} of them lost something unsynced; {recycled} log files were used more than once")
+    print(f"{mixes} mixes, {lost} of them lost something unsynced; {recycled} log files were used more than once")  # noqa: T201
     assert recycled, "no log was recycled: the test shows nothing"
     assert lost, "no mix lost anything: the test shows nothing"

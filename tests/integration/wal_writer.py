@@ -24,7 +24,7 @@ def open_store(directory: Path, memtable_bytes: int) -> Store:
 
 def value_of(seed: int, number: int) -> bytes:
     """What record ``number`` holds; most are small, as most group commits are."""
-    random = Random(f"{seed}/{number}")  # noqa: S311
+    random = Random(f"{seed}/{number}")
     return random.randbytes(random.choice((0, 17, 300, 4_096, random.randrange(VALUE_BYTES_MAX))))
 
 
@@ -55,7 +55,7 @@ def main() -> None:
         if command == "sync":
             target.sync()
         else:
-            for count in range(count, count + int(arguments[0])):  # noqa: B020, PLR1704
+            for count in range(count, count + int(arguments[0])):  # noqa: B020
                 append(target, seed, count)
             count += 1
         sys.stdout.write(f"{count}\n")

@@ -6,7 +6,7 @@ reply; messages, ids and headers are made when they are asked for.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from struct import Struct
 from typing import NamedTuple, TypeAlias, overload
 
@@ -190,7 +190,7 @@ def _whole(column: Buffer | Gathered) -> bytes:
 def _split(lengths: bytes, content: bytes, count: int) -> list[bytes]:
     if len(lengths) != count * 4:
         raise ProtocolError("a reply's lengths do not add up to its messages")
-    ends = list(accumulate(unpack_lengths(lengths)))
-    if (ends[-1] if ends else 0) != len(content):
+    sizes = unpack_lengths(lengths)
+    if sum(sizes) != len(content):
         raise ProtocolError("a reply's lengths do not add up to its bytes")
-    return [content[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
+    return [content[begin:end] for begin, end in pairwise(accumulate(sizes, initial=0))]
