@@ -152,6 +152,7 @@ class Committer:
         self._clock = clock
         self._work = trio.Event()
         self._room = trio.Event()
+        self._synced = trio.Event()
         self._sync_due: float | None = None  # trio time by which what is written must be synced
         self._closing = False
 
@@ -180,6 +181,11 @@ class Committer:
         if self._sync_due is None or due < self._sync_due:
             self._sync_due = due
             self._work.set()
+
+    async def sync_beyond(self, number: int) -> None:
+        """Wait until a commit behind ``number`` is synced."""
+        while self.synced_number <= number:
+            await self._synced.wait()
 
     def close(self) -> None:
         """Let `run` return once everything open is written and synced."""
@@ -256,6 +262,8 @@ class Committer:
             seconds = await trio.to_thread.run_sync(self._timed_sync)
         self.sync_seconds += (seconds - self.sync_seconds) * SMOOTHING
         self.synced_number = number
+        self._synced.set()
+        self._synced = trio.Event()
 
     def _timed_sync(self) -> float:
         begin = self._clock()

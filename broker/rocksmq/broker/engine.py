@@ -233,8 +233,8 @@ class RocksMQ:
 
     async def _keep_mark(self) -> None:
         while True:
-            if self.core.committer.synced_number != self._directory.mark.number:
-                await trio.to_thread.run_sync(self._write_mark)
+            await self.core.committer.sync_beyond(self._directory.mark.number)
+            await trio.to_thread.run_sync(self._write_mark)
             await trio.sleep(MARK_SECONDS)
 
     def _write_mark(self) -> None:

@@ -106,10 +106,13 @@ def peek(directory: Path, family: Family, key: bytes) -> bytes | None:
     if not (directory / "CURRENT").exists():
         return None
     cache = Cache(BLOCK_CACHE_BYTES)
-    families = {f.name.lower(): _options(cache) for f in Family}
+    name = family.name.lower()
     try:
+        families = {found: _options(cache) for found in Rdict.list_cf(str(directory), _options(cache))}
+        if name not in families:
+            return None  # its creation was cut short
         db = Rdict(str(directory), _options(cache), column_families=families, access_type=AccessType.read_only())
-        value: bytes | None = db.get_column_family(family.name.lower()).get(key)
+        value: bytes | None = db.get_column_family(name).get(key)
         db.close()
     except Exception as error:
         raise DataRefused(f"RocksDB cannot open {directory}: {error}") from error

@@ -1,0 +1,256 @@
+"""The daemon from outside: its ready line, its exit codes, its signals."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from rocksmq.clients import ConnectionFailed, RocksMQError, ShuttingDown
+from tests.helpers.broker import BrokerProcess
+from tests.helpers.ledger import wait_until
+from tests.helpers.raw_bystander import Bystander
+
+BAD_CONFIGURATION, DATA_REFUSED, IN_USE = 2, 3, 4
+PATIENCE_SECONDS = 30
+
+
+def ended(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A broker that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+
+
+def refused(code: int, result: subprocess.CompletedProcess[str], *fragments: str) -> None:
+    """It ended with ``code`` and a line that says why, without a traceback."""
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "listening" not in result.stdout
+    for fragment in fragments:
+        assert fragment in result.stderr, result.stderr
+
+
+def test_given_a_running_broker_when_another_starts_on_its_directory_then_exit_4_names_the_holder(
+    broker: BrokerProcess,
+) -> None:
+    refused(IN_USE, ended("--data-dir", str(broker.directory)), str(broker.pid), str(broker.directory))
+    with Bystander(broker) as bystander:
+        bystander.check()
+
+
+def test_given_a_killed_broker_when_another_starts_on_its_directory_then_it_serves(broker: BrokerProcess) -> None:
+    broker.kill()
+    with BrokerProcess(broker.directory) as other, other.client() as mq:
+        mq.ping()
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        ('{"format": 2, "instance": "x"}', ("format 2", "newer", "upgrade")),
+        ('{"format": 0, "instance": "x"}', ("format 0",)),
+        ("{", ("damaged",)),
+        ("", ("damaged",)),
+        ("[]", ("damaged",)),
+        ('{"format": 1}', ("damaged",)),
+    ],
+)
+def test_given_another_format_when_started_then_exit_3_and_nothing_is_touched(
+    broker: BrokerProcess, content: str, fragments: tuple[str, ...]
+) -> None:
+    broker.kill()
+    file = broker.directory / "format"
+    file.write_text(content)
+    before = sorted((path.name, path.stat().st_size) for path in (broker.directory / "db").iterdir())
+    refused(DATA_REFUSED, ended("--data-dir", str(broker.directory)), *fragments)
+    assert sorted((path.name, path.stat().st_size) for path in (broker.directory / "db").iterdir()) == before
+
+
+def test_given_a_data_directory_without_its_format_file_when_started_then_exit_3(broker: BrokerProcess) -> None:
+    broker.kill()
+    (broker.directory / "format").unlink()
+    refused(DATA_REFUSED, ended("--data-dir", str(broker.directory)), "format")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_given_work_in_flight_when_a_signal_comes_then_all_accepted_is_answered_and_stored_and_exit_0(
+    broker: BrokerProcess, number: signal.Signals
+) -> None:
+    # Given: producers, and a long poll.
+    acknowledged: list[range] = []
+    errors: list[RocksMQError] = []
+    with broker.client(timeout=2) as mq:
+        mq.create_channel("orders")
+        mq.create_consumer_group("orders", "billing")
+
+        def work() -> None:
+            try:
+                while True:
+                    acknowledged.append(mq.produce("orders", [b"x" * 1_000] * 10))
+            except RocksMQError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            wait_until(lambda: len(acknowledged) > 50, "much was produced")
+        finally:
+            # When
+            os.kill(broker.pid, number)
+            code = broker.wait()
+            for thread in threads:
+                thread.join()
+    # Then
+    assert code == 0
+    assert len(errors) == len(threads)
+    assert all(isinstance(error, (ShuttingDown, ConnectionFailed)) for error in errors), errors
+    assert "Traceback" not in broker.log.read_text()
+    broker.start()
+    with broker.client() as mq:
+        found: set[int] = set()
+        position: int | str = "earliest"
+        while batch := mq.fetch("orders", position, 10_000):
+            found.update(batch.ids)
+            position = batch.next_position
+        assert all(message_id in found for ids in acknowledged for message_id in ids)
+
+
+def test_given_long_polls_when_sigterm_comes_then_they_are_answered_and_it_ends_at_once(broker: BrokerProcess) -> None:
+    with broker.client() as mq, broker.client(timeout=1) as other:
+        mq.create_channel("orders")
+        mq.create_consumer_group("orders", "billing")
+        results: list[object] = []
+
+        def wait() -> None:
+            try:
+                results.append(len(other.consume("orders", "billing", timeout=25)))
+            except RocksMQError as error:
+                results.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        mq.ping()
+        assert broker.terminate() == 0
+        thread.join()
+    assert len(results) == 1
+
+
+def test_given_a_clean_stop_when_started_again_then_everything_is_as_before(broker: BrokerProcess) -> None:
+    with broker.client() as mq:
+        mq.create_channel("orders")
+        mq.create_consumer_group("orders", "billing")
+        ids = mq.produce("orders", [b"one", b"two", b"three"])
+        mq.consume("orders", "billing", 1)
+        before = mq.describe_channel("orders")
+    assert broker.terminate() == 0
+    broker.start()
+    with broker.client() as mq:
+        assert mq.describe_channel("orders") == before
+        assert mq.describe_consumer_group("orders", "billing").position == ids[1]
+        assert mq.produce("orders", [b"four"])[0] > ids[-1]
+
+
+def test_given_port_0_when_started_then_the_ready_line_names_the_port_the_mode_and_the_data(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen([*command, "--durability", "os"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.terminate()
+        process.communicate(timeout=PATIENCE_SECONDS)
+    match = re.search(r"listening on 127\.0\.0\.1:(\d+)", line)
+    assert match, line
+    assert int(match[1]) > 0
+    assert "durability os" in line
+    assert str(tmp_path / "data") in line
+    assert process.returncode == 0
+
+
+BAD_FILES = {
+    "an unknown key": ('flavour = "mint"', "flavour"),
+    "an unknown limit": ("[limits]\nlegs_max = 4", "legs_max"),
+    "the wrong type": ("durability = 5", "durability"),
+    "text for a limit": ('[limits]\nchannels_max = "many"', "channels_max"),
+    "a limit of 0": ("[limits]\nchannels_max = 0", "channels_max"),
+    "no TOML": ("durability", "TOML"),
+    "an unknown mode": ('durability = "sometimes"', "durability"),
+    "a frame too small": ("[limits]\nframe_bytes_max = 1048576", "frame_bytes_max"),
+    "a payload too large": ("[limits]\npayload_bytes_max = 134217728", "payload_bytes_max"),
+    "a public address": ('listen = "0.0.0.0:7660"', "listen"),
+    "no port": ('listen = "127.0.0.1"', "listen"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_given_a_bad_configuration_file_when_started_then_exit_2_names_the_key_and_nothing_is_made(
+    tmp_path: Path, case: str
+) -> None:
+    content, fragment = BAD_FILES[case]
+    file = tmp_path / "rocksmqd.toml"
+    file.write_text(content)
+    listen = [] if fragment == "listen" else ["--listen", "127.0.0.1:0"]
+    result = subprocess.run(
+        [sys.executable, "-m", "rocksmq.broker", "--config", str(file), "--data-dir", str(tmp_path / "data"), *listen],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    refused(BAD_CONFIGURATION, result, fragment, str(file))
+    assert not (tmp_path / "data").exists()
+
+
+def test_given_an_unknown_variable_or_flag_when_started_then_exit_2_names_it(tmp_path: Path) -> None:
+    data = ("--data-dir", str(tmp_path / "data"))
+    refused(BAD_CONFIGURATION, ended(*data, environment={"ROCKSMQ_FLAVOUR": "mint"}), "ROCKSMQ_FLAVOUR")
+    refused(BAD_CONFIGURATION, ended(*data, "--flavour", "mint"), "--flavour")
+    refused(BAD_CONFIGURATION, ended(*data, "--config", str(tmp_path / "missing.toml")), "missing.toml")
+    assert not (tmp_path / "data").exists()
+
+
+def test_given_a_port_in_use_when_started_then_it_says_so(broker: BrokerProcess, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "rocksmq.broker", "--listen", broker.address, "--data-dir", str(tmp_path / "other")],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    refused(BAD_CONFIGURATION, result, broker.address, "in use")
+
+
+def test_given_file_environment_and_flag_when_printed_then_the_later_wins_and_its_origin_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "rocksmqd.toml"
+    file.write_text('durability = "os"\nlog_level = "error"\ndata_dir = "from-file"')
+    environment = {"ROCKSMQ_DURABILITY": "interval:7", "ROCKSMQ_LOG_LEVEL": "debug"}
+    result = ended("--config", str(file), "--durability", "interval:9", "--print-config", environment=environment)
+    assert result.returncode == 0, result.stderr
+    lines = {line.split(" = ")[0]: line for line in result.stdout.splitlines()}
+    assert "interval:9" in lines["durability"]
+    assert "--durability" in lines["durability"]
+    assert "debug" in lines["log_level"]
+    assert "ROCKSMQ_LOG_LEVEL" in lines["log_level"]
+    assert str(file) in lines["data_dir"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere: run the tests as another user to see this one")
+def test_given_a_directory_that_cannot_be_written_when_started_then_it_says_so(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    result = ended("--data-dir", str(locked / "data"))
+    refused(BAD_CONFIGURATION, result, str(locked))
+
+
+def test_given_a_file_in_place_of_the_directory_when_started_then_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    refused(BAD_CONFIGURATION, ended("--data-dir", str(tmp_path / "data")), str(tmp_path / "data"))
