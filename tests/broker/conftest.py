@@ -7,6 +7,7 @@ import pytest
 
 from rocksmq.broker.store import Store
 
+from .disk_support import Disk
 from .support import World
 
 
@@ -24,3 +25,9 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path / "db")
     yield made
     made.close()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """Every store's disk, for the test to slow down or break."""
+    return Disk(monkeypatch)

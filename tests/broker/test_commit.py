@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from rocksmq.broker import keys
 from rocksmq.broker.commit import ON_LOOP_SECONDS, OPEN_BYTES_SOFT, Commit, Committer
@@ -282,24 +282,29 @@ async def test_given_interval_when_its_time_has_passed_then_all_since_then_is_sy
 
 
 @in_mock_time
-async def test_given_interval_when_more_comes_without_end_then_it_is_synced_in_time_all_the_same() -> None:
-    bench, begin = Bench(), trio.current_time()
+async def test_given_interval_when_more_comes_in_every_turn_then_it_is_synced_in_time_all_the_same() -> None:
+    bench, begin, clock = Bench(), trio.current_time(), trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
     synced_at: list[float] = []
     bench.on_sync = lambda: synced_at.append(trio.current_time() - begin)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(bench.committer.run)
-        bench.put("first", INTERVAL)
-        bench.committer.sync_within(0.1)
+    left = 400
 
-        async def press() -> None:
-            for answer in range(400):
-                bench.put(answer, OS)
-                await trio.sleep(0.001)
+    def again(answer: object) -> None:
+        nonlocal left
+        left -= 1
+        clock.jump(0.001)
+        if left:
+            bench.committer.open.put(Put(Family.DATA, b"again", b""))
+            bench.committer.open.answer(again, None, OS)
+            bench.committer.wake()
+        else:
+            bench.committer.close()
 
-        await press()
-        assert synced_at
-        assert synced_at[0] <= 0.102
-        bench.committer.close()
+    bench.committer.open.answer(again, None, INTERVAL)
+    bench.committer.sync_within(0.1)
+    await bench.committer.run()
+    assert synced_at
+    assert synced_at[0] <= 0.102
 
 
 @in_mock_time

@@ -55,7 +55,7 @@ def written(store: Store, request: pytest.FixtureRequest) -> Written:
     """Batches 100-102, 110, 120-124 between two neighbours, in the cache, in the store, or in both."""
     cache_bytes = {"cached": 1 << 20, "stored": 0, "half and half": 100 + ENTRY_BYTES}[request.param]
     made = Written(store, cache_bytes)
-    made.append(90, 3, CHANNEL - 1)
+    made.append(1_000, 3, CHANNEL - 1)
     made.append(90, 3, CHANNEL + 1)
     for first_id, count in ((100, 3), (110, 1), (120, 5)):
         made.append(first_id, count)
@@ -105,6 +105,11 @@ def test_given_an_extent_that_ends_earlier_when_read_then_nothing_behind_it_is_s
 def test_given_an_extent_that_begins_later_when_read_then_nothing_before_it_is_seen(written: Written) -> None:
     reading = written.log.read(CHANNEL, 0, Extent(110, 124, 3, 9, 18), 1000, 1 << 30)
     assert payloads_of(reading.slices) == [b"%d" % number for number in EVERYTHING[3:]]
+
+
+def test_given_an_extent_that_begins_before_the_first_batch_when_read_then_no_neighbour_is_seen(written: Written) -> None:
+    reading = written.log.read(CHANNEL, 0, Extent(95, 124, 0, 9, 18), 1000, 1 << 30)
+    assert payloads_of(reading.slices) == [b"%d" % number for number in EVERYTHING]
 
 
 def test_given_all_positions_when_placed_then_it_is_the_message_there_or_behind_and_the_count_before_it(
@@ -222,6 +227,18 @@ def test_given_a_channel_dropped_when_its_batches_were_rolled_back_or_evicted_th
     assert cached(cache, 2) == [6, 7]
 
 
+def test_given_a_channel_that_was_dropped_and_came_back_when_its_old_batches_age_out_then_its_new_ones_stay() -> None:
+    cache = TailCache(bytes_max=3 * COST)
+    cache.append(1, stored(1))
+    cache.written()
+    cache.drop(1)
+    cache.append(1, stored(2))
+    cache.append(2, stored(3))
+    cache.append(2, stored(4))
+    cache.written()
+    assert (cached(cache, 1), cached(cache, 2)) == ([2], [3, 4])
+
+
 def test_given_a_read_in_part_that_is_rolled_back_when_more_was_appended_then_it_is_never_seen(store: Store) -> None:
     written = Written(store)
     written.append(10, 2)
@@ -232,6 +249,16 @@ def test_given_a_read_in_part_that_is_rolled_back_when_more_was_appended_then_it
     written.extents[CHANNEL], written.ids[CHANNEL] = before
     written.append(30, 2)
     assert written.read(22) == ([30, 31], 32)
+
+
+def test_given_a_read_in_part_of_what_is_not_durable_when_others_read_there_then_they_see_nothing(store: Store) -> None:
+    written = Written(store)
+    written.append(10, 2)
+    durable = written.extents[CHANNEL]
+    written.append(20, 5, written=False)
+    assert written.read(20, 2) == ([20, 21], 22)
+    assert written.log.read(CHANNEL, 22, durable, 10, 100).message_count == 0
+    assert written.read(22) == ([22, 23, 24], 25)
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)

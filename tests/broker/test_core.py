@@ -1,0 +1,196 @@
+"""Requests as they come from the wire: what is refused, and that a repeat gets its first answer before any check."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from rocksmq.broker.disk import DiskGuard
+from rocksmq.broker.engine import RocksMQ
+from rocksmq.broker.limits import Limits
+from rocksmq.protocol.batch import RecordBatch
+from rocksmq.protocol.errors import (
+    ChannelNotFound,
+    DiskFull,
+    InvalidRequest,
+    LimitExceeded,
+    MessageTooLarge,
+    OutOfSequence,
+)
+from rocksmq.protocol.operations import (
+    Consume,
+    CreateChannel,
+    CreateGroup,
+    DescribeChannel,
+    DescribeGroup,
+    DestroyChannel,
+    DestroyGroup,
+    Fetch,
+    Position,
+    Produce,
+    Seek,
+)
+
+from .support import batch_of, identity, in_trio
+
+ME, YOU = identity(1 << 62, 1), identity(1 << 62, 2)
+BAD_BATCHES: list[tuple[RecordBatch, type[Exception], str]] = [
+    (RecordBatch(0, b"", b"", None, None), InvalidRequest, "at least one"),
+    (RecordBatch(1, b"", b"", None, None), InvalidRequest, "lengths"),
+    (RecordBatch(1, b"\1\0\0\0", b"", None, None), InvalidRequest, "lengths"),
+    (RecordBatch(1, b"\0\0\0\0", b"", b"\0\0\0\0", None), InvalidRequest, "both or neither"),
+    (RecordBatch(1, b"\0\0\0\0", b"", b"\1\0\0\0", b""), InvalidRequest, "header_lengths"),
+    (batch_of(*[b""] * 6), LimitExceeded, "batch_messages_max"),
+    (batch_of(b"", bytes(11)), MessageTooLarge, "payload_bytes_max"),
+]
+
+
+def produce(number: int, *payloads: bytes, producer: bytes = ME) -> Produce:
+    return Produce("orders", producer, number, *batch_of(*payloads))
+
+
+def consume(number: int, n: int = 100, size: int = 1 << 20, consumer: bytes = ME) -> Consume:
+    return Consume("orders", "billing", consumer, number, n, size, 0)
+
+
+def no_room(guard: DiskGuard, size: int) -> bool:
+    return False
+
+
+async def ready(mq: RocksMQ) -> None:
+    await mq.create_channel("orders")
+    await mq.create_consumer_group("orders", "billing")
+
+
+@pytest.mark.parametrize(("batch", "error", "match"), BAD_BATCHES)
+def test_given_a_bad_batch_when_produced_then_it_is_refused_and_its_number_is_still_free(
+    tmp_path: Path, batch: RecordBatch, error: type[Exception], match: str
+) -> None:
+    @in_trio
+    async def scenario() -> None:
+        async with RocksMQ(tmp_path, limits=Limits(batch_messages_max=5, payload_bytes_max=10)) as mq:
+            await ready(mq)
+            with pytest.raises(error, match=match):
+                await mq.call(Produce("orders", ME, 0, *batch))
+            assert (await mq.call(DescribeChannel("orders"))).message_count == 0
+            await mq.call(produce(0, bytes(10), b"", b"", b"", b""))
+
+    scenario()
+
+
+@in_trio
+async def test_given_a_repeat_when_it_is_bad_or_there_is_no_room_then_it_still_gets_its_first_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RocksMQ(tmp_path, limits=Limits(batch_messages_max=5, payload_bytes_max=10)) as mq:
+        await ready(mq)
+        first = (await mq.call(produce(0, b"a"))).first_id
+        for batch, _, _ in BAD_BATCHES:
+            assert (await mq.call(Produce("orders", ME, 0, *batch))).first_id == first
+        monkeypatch.setattr(DiskGuard, "admits", no_room)
+        assert (await mq.call(produce(0, b"a"))).first_id == first
+        with pytest.raises(OutOfSequence):
+            await mq.call(produce(2, b"a"))
+        with pytest.raises(DiskFull) as refused:
+            await mq.call(produce(1, b"b"))
+        assert refused.value.retry_after
+        assert (await mq.call(consume(0, 1))).message_count == 1
+
+
+@in_trio
+async def test_given_repeats_sent_before_the_first_answer_when_answered_then_all_agree(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        first_ids: list[int] = []
+        counts: list[int] = []
+
+        async def send(request: Any) -> None:
+            first_ids.append((await mq.call(request)).first_id)
+
+        async def take() -> None:
+            counts.append((await mq.call(consume(0, 2))).message_count)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(send, produce(0, b"a", b"b", b"c"))
+        assert len(set(first_ids)) == 1
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(take)
+        assert counts == [2] * 5
+        assert (await mq.call(DescribeChannel("orders"))).message_count == 3
+        assert (await mq.call(DescribeGroup("orders", "billing"))).lag_messages == 1
+
+
+@in_trio
+async def test_given_a_destroy_when_repeated_then_it_succeeds_and_a_successor_is_left_alone(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        number = (await mq.call(DescribeChannel("orders"))).number
+        creation_id = (await mq.call(DescribeGroup("orders", "billing"))).creation_id
+        group, channel = DestroyGroup("orders", "billing", creation_id), DestroyChannel("orders", number)
+        for request in (group, group, channel, channel, group):
+            await mq.call(request)
+        await ready(mq)
+        await mq.call(channel)
+        await mq.call(group)
+        assert (await mq.call(DescribeGroup("orders", "billing"))).creation_id > creation_id
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (1, 0)])
+def test_given_bounds_below_one_when_read_then_they_are_refused(tmp_path: Path, bounds: tuple[int, int]) -> None:
+    @in_trio
+    async def scenario() -> None:
+        async with RocksMQ(tmp_path) as mq:
+            await ready(mq)
+            with pytest.raises(InvalidRequest, match="max_messages and max_bytes"):
+                await mq.call(consume(0, *bounds))
+            with pytest.raises(InvalidRequest, match="max_messages and max_bytes"):
+                await mq.call(Fetch("orders", Position.EARLIEST, 0, *bounds, 0))
+
+    scenario()
+
+
+@in_trio
+async def test_given_bad_names_when_requested_then_each_is_refused(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        requests = [
+            CreateChannel("a/b", None, None, None, ME),
+            DestroyChannel("a/b", 1),
+            DescribeChannel("a/b"),
+            CreateGroup("orders", "a/b", 1, 0, ME),
+            DestroyGroup("orders", "a/b", 1),
+            DescribeGroup("orders", "a/b"),
+            Produce("a/b", ME, 0, *batch_of(b"a")),
+            Consume("orders", "a/b", ME, 0, 1, 1, 0),
+            Fetch("a/b", 1, 0, 1, 1, 0),
+            Seek("orders", "a/b", 1, 0, ME),
+        ]
+        for request in requests:
+            with pytest.raises(InvalidRequest, match="name"):
+                await mq.call(request)
+
+
+@in_trio
+async def test_given_two_consumers_in_one_turn_when_they_consume_then_no_message_goes_to_both(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        await mq.call(produce(0, b"a", b"b", b"c"))
+        counts: list[int] = []
+
+        async def take(consumer: bytes) -> None:
+            counts.append((await mq.call(consume(0, 2, consumer=consumer))).message_count)
+
+        async with trio.open_nursery() as nursery:
+            for consumer in (ME, YOU, identity(1 << 62, 3)):
+                nursery.start_soon(take, consumer)
+        assert sorted(counts) == [0, 1, 2]
+
+
+@in_trio
+async def test_given_what_the_body_raises_when_the_engine_ends_then_it_comes_out_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ChannelNotFound):
+        async with RocksMQ(tmp_path) as mq:
+            await mq.fetch("orders", "earliest")
