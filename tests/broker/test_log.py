@@ -90,7 +90,7 @@ def test_given_a_number_of_bytes_when_read_then_it_holds_no_more_but_one_message
         position, found = 0, list[int]()
         while (reading := written.read(position, bytes_max=size))[0]:
             ids, position = reading
-            assert len(ids) <= max(1, size // 3)
+            assert len(ids) == min(max(1, size // 3), len(EVERYTHING) - len(found))
             found += ids
         assert found == EVERYTHING
 

@@ -91,17 +91,15 @@ def test_given_a_stored_batch_when_cut_anywhere_then_the_part_is_the_same_as_pac
                 assert part.headers is part.header_lengths is None
 
 
-def test_given_a_limit_of_bytes_when_a_batch_is_cut_then_payloads_and_headers_count() -> None:
+def test_given_messages_when_their_sizes_are_asked_then_payloads_and_headers_count() -> None:
     _, plain = StoredBatch.encode(7, 1, 0, batch_of(b"12", b"345", b"6"))
-    assert [plain.stop_within(0, 3, size) for size in range(8)] == [0, 0, 1, 1, 1, 2, 3, 3]
-    assert [plain.stop_within(1, 3, size) for size in range(5)] == [1, 1, 1, 2, 3]
-    assert plain.stop_within(0, 2, 100) == 2
-    sizes = [len(headers) for headers in (b"\xa1aka1", b"", b"")]
+    assert plain.sizes(0, 3) == [2, 3, 1]
+    assert plain.sizes(1, 2) == [3]
+    assert plain.size == 6
+    headers = b"\xa1aka1"
     _, headed = StoredBatch.encode(7, 1, 0, pack_messages([OutgoingMessage(b"1", {"k": b"1"}), b"2", b"3"]))
-    assert sizes[0] == 5
-    assert headed.stop_within(0, 3, 5) == 0
-    assert headed.stop_within(0, 3, 6) == 1
-    assert headed.stop_within(0, 3, 8) == 3
+    assert headed.sizes(0, 3) == [1 + len(headers), 1, 1]
+    assert headed.size == 3 + len(headers)
 
 
 def test_given_an_empty_extent_when_batches_are_appended_then_it_reaches_from_the_first_to_the_last() -> None:

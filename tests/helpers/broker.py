@@ -53,7 +53,7 @@ class BrokerProcess:
     def start(self) -> None:
         """Start it and wait for its ready line. Raises RuntimeError with its output when it ends instead."""
         with self.log.open("a") as log:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 self.command(), stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **self.environment}
             )
         assert self._process.stdout is not None

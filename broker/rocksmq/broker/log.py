@@ -187,17 +187,14 @@ class Log:
         for batch in self._resumed(channel_number, position, extent):
             start = max(0, position - batch.first_id)
             stop = min(batch.count, start + count_max - count)
-            size_all = batch.size
-            if size + size_all <= bytes_max:
-                size += size_all
-            else:
-                fitting = batch.stop_within(start, stop, bytes_max - size)
-                stop = max(fitting, start + 1) if not slices else fitting
-                size = bytes_max
+            stop, taken = _fitting(batch, start, stop, bytes_max - size)
+            if stop == start and not slices:
+                stop, taken = start + 1, bytes_max
             if stop == start:
                 break
             slices.append(Slice(batch, start, stop))
             count += stop - start
+            size += taken
             position = batch.first_id + stop
             if stop < batch.count:
                 self._remember(channel_number, position, batch)
@@ -231,3 +228,15 @@ class Log:
         while self._partial_bytes > PARTIAL_BYTES_MAX and len(self._partial) > 1:
             _, oldest = self._partial.popitem(last=False)
             self._partial_bytes -= len(oldest.value)
+
+
+def _fitting(batch: StoredBatch, start: int, stop: int, bytes_max: int) -> tuple[int, int]:
+    """The last stop up to ``stop`` with at most ``bytes_max`` bytes from ``start`` on, maybe ``start``, and those bytes."""
+    if start == 0 and stop == batch.count and batch.size <= bytes_max:
+        return stop, batch.size
+    size = 0
+    for index, message_size in enumerate(batch.sizes(start, stop)):
+        if size + message_size > bytes_max:
+            return start + index, size
+        size += message_size
+    return stop, size

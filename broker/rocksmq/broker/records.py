@@ -14,7 +14,6 @@ A stored batch, numbers little-endian (its key: keys.batch_key):
 The small records are CBOR arrays that begin with their version, or fixed structs.
 """
 
-from itertools import accumulate
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -108,19 +107,14 @@ class StoredBatch:
             header_lengths, headers = _cut(whole.header_lengths, whole.headers, start, stop)
         return RecordBatch(stop - start, *_cut(whole.lengths, whole.payloads, start, stop), header_lengths, headers)
 
-    def stop_within(self, start: int, stop: int, bytes_max: int) -> int:
-        """The last stop up to ``stop`` with at most ``bytes_max`` of payloads and headers from ``start``; maybe ``start``."""
+    def sizes(self, start: int, stop: int) -> list[int]:
+        """Bytes of payload and headers of each message from ``start`` up to, not including, ``stop``."""
         columns = self.columns
         sizes = unpack_lengths(columns.lengths)[start:stop]
-        if columns.header_lengths is not None:
-            header_sizes = unpack_lengths(columns.header_lengths)[start:stop]
-            totals = accumulate(a + b for a, b in zip(sizes, header_sizes, strict=True))
-        else:
-            totals = accumulate(sizes)
-        for index, total in enumerate(totals):
-            if total > bytes_max:
-                return start + index
-        return stop
+        if columns.header_lengths is None:
+            return list(sizes)
+        header_sizes = unpack_lengths(columns.header_lengths)[start:stop]
+        return [a + b for a, b in zip(sizes, header_sizes, strict=True)]
 
 
 def _cut(lengths: Buffer, content: Buffer, start: int, stop: int) -> tuple[bytes, bytes]:

@@ -81,6 +81,8 @@ class Connection:
         self._sock = _connect(address, deadline)
         self._readable = select.poll()
         self._readable.register(self._sock, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(self._sock, select.POLLOUT)
         self._last_received = time.monotonic()
         try:
             hello = Hello(MAGIC, VERSION_MIN, VERSION_MAX, client_name, client_id, token)
@@ -95,17 +97,20 @@ class Connection:
         return self._begin(PING if isinstance(request, Empty) else OP_OF_REQUEST[type(request)], request, deadline)
 
     def _begin(self, op: Operation, request: Any, deadline: Deadline) -> Call:
-        call = Call(op)
         with self._send_lock:
-            self._correlation = correlation = self._correlation % 0xFFFF_FFFF + 1
-            buffers = encode_request(op, correlation, request)
-            with self._lock:
-                if self.failure is not None:
-                    raise type(self.failure)(self.failure.message)
-                if not self._calls:
-                    self._last_received = time.monotonic()  # silence counts from the first request on
-                self._calls[correlation] = call
-            self._send(buffers, deadline)
+            return self._begin_locked(op, request, deadline)
+
+    def _begin_locked(self, op: Operation, request: Any, deadline: Deadline) -> Call:
+        call = Call(op)
+        self._correlation = correlation = self._correlation % 0xFFFF_FFFF + 1
+        buffers = encode_request(op, correlation, request)
+        with self._lock:
+            if self.failure is not None:
+                raise type(self.failure)(self.failure.message)
+            if not self._calls:
+                self._last_received = time.monotonic()  # silence counts from the first request on
+            self._calls[correlation] = call
+        self._send(buffers, deadline)
         return call
 
     def wait(self, call: Call, deadline: Deadline) -> Any:
@@ -168,7 +173,16 @@ class Connection:
         if silent >= PING_SECONDS + DEAD_SECONDS:
             self._fail(ConnectionFailed(f"the broker at {self._address} has been silent for {silent:.0f} s"))
         elif silent >= PING_SECONDS and not any(call.op is PING for call in tuple(self._calls.values())):
-            self._begin(PING, Empty(), Deadline(DEAD_SECONDS))
+            self._ping()
+
+    def _ping(self) -> None:
+        """Let the broker hear something. Whoever reads must not wait for a sender, whose bytes serve as well."""
+        if self._send_lock.acquire(blocking=False):
+            try:
+                if self._writable.poll(0):
+                    self._begin_locked(PING, Empty(), Deadline(DEAD_SECONDS))
+            finally:
+                self._send_lock.release()
 
     def _receive(self) -> None:
         """Read what is there and deliver it; whoever calls this is the only reader."""
@@ -196,7 +210,7 @@ class Connection:
             raise ProtocolError(f"what answers at {self._address} is not a RocksMQ broker")
         if items[0] == NO_CORRELATION:
             if len(items) == 2 and items[1] == SUCCESS:
-                self._begin(PING, Empty(), Deadline(DEAD_SECONDS))
+                self._ping()
                 return
             raise decode_error(items)
         with self._lock:
@@ -234,7 +248,7 @@ class Connection:
                 try:
                     sent = self._sock.sendmsg(views[begin : begin + BUFFERS_MAX])
                 except (BlockingIOError, InterruptedError):
-                    if not _wait_writable(self._sock, deadline):
+                    if not self._writable.poll(1_000 * min(deadline.remaining, 3_600.0)) and deadline.is_over:
                         raise Timeout("the broker does not take the request in time") from None
                     continue
                 while begin < len(views) and sent >= len(views[begin]):
@@ -275,12 +289,6 @@ def _connect(address: Address, deadline: Deadline) -> socket.socket:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
-
-
-def _wait_writable(sock: socket.socket, deadline: Deadline) -> bool:
-    writable = select.poll()
-    writable.register(sock, select.POLLOUT)
-    return bool(writable.poll(1_000 * min(deadline.remaining, 3_600.0))) or not deadline.is_over
 
 
 def _timeout(call: Call) -> Timeout:
