@@ -12,6 +12,7 @@ from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.frames import FrameDecoder
 from rocksmq.protocol.operations import (
     MAGIC,
+    NO_CORRELATION,
     OP_OF_REQUEST,
     PING,
     SUCCESS,
@@ -89,6 +90,8 @@ class Raw:
         """Send a typed request and wait for its typed reply. Raises what the broker answers."""
         correlation = self.send(request)
         items = self.receive()
+        if items[0] == NO_CORRELATION and items[1] != SUCCESS:
+            raise decode_error(items)
         assert items[0] == correlation, f"{items} does not answer request {correlation}"
         return decode_reply(PING if isinstance(request, Empty) else OP_OF_REQUEST[type(request)], items)
 

@@ -158,4 +158,5 @@ def _show(session: Session, channel: str, sender: "Sender") -> None:
         "last_id": sender.last_id,
     }
     ids = f", ids from {sender.first_id} to {sender.last_id}" if sender.messages else ""
-    show_record(record, f"{sender.messages:,} messages, {sender.payload_bytes:,} bytes{ids}", as_json=session.as_json)
+    messages = "1 message" if sender.messages == 1 else f"{sender.messages:,} messages"
+    show_record(record, f"{messages}, {sender.payload_bytes:,} bytes{ids}", as_json=session.as_json)

@@ -1,0 +1,47 @@
+"""README's examples run as printed, on a broker of the test's own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rocksmq.clients import Client
+from tests.helpers.broker import BrokerProcess
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+URL = "rocksmq://127.0.0.1:7660"
+
+
+def test_given_the_example_in_python_when_run_then_it_prints_both_messages_and_can_read_them_again(
+    broker: BrokerProcess, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in example.splitlines() if line]) <= 10
+    assert URL in example
+    exec(compile(example.replace(URL, broker.url), "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in printed] == ["b'one'", "b'two'"]
+    assert client.consume("orders", "billing").payloads == [b"one", b"two"]
+
+
+def test_given_the_example_in_a_shell_when_run_then_the_message_comes_out(broker: BrokerProcess) -> None:
+    lines = re.findall(r"^    ((?:echo .*\| )?rocksmq .*)$", README, re.MULTILINE)
+    assert len(lines) == 3
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "ROCKSMQ_URL": broker.url}
+    outputs = [
+        subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=True).stdout for line in lines
+    ]
+    assert outputs[0].startswith("1 message, 5 bytes")
+    assert outputs[1] == "hello\n"
+    assert "greetings" in outputs[2]
+    assert "readers" in outputs[2]
+
+
+def test_given_the_commands_it_names_when_looked_for_then_make_has_them() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
