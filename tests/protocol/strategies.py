@@ -15,6 +15,7 @@ from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.errors import ERRORS, ErrorCode, RocksMQError
 from rocksmq.protocol.messages import Outgoing, OutgoingMessage, pack_messages
 from rocksmq.protocol.operations import (
+    MS_MAX,
     OPS,
     U32,
     U64,
@@ -24,7 +25,9 @@ from rocksmq.protocol.operations import (
     GapRange,
     Id,
     Limits,
+    Milliseconds,
     Operation,
+    OutcomeKind,
     Owner,
     PositionKind,
     Text,
@@ -108,6 +111,8 @@ _OF_WIRE_TYPE: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Owner, st.lists(texts, min_size=3, max_size=3)),
     (GapRange, st.tuples(u64s, u64s, st.none() | u64s).map(list)),
     (PositionKind, st.integers(0, 3)),
+    (OutcomeKind, st.integers(0, 3)),
+    (Milliseconds, st.integers(0, MS_MAX)),
 ]
 
 

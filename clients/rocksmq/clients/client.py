@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -59,8 +60,20 @@ from .pipeline import Pipeline
 MAX_BYTES = 4 << 20  # of a consume or fetch, when the caller names none
 RETRY_SECONDS = 0.05
 RETRY_SECONDS_MAX = 1.0
+NEW_IDS_MAX = 3  # a broker that refuses so many new ids in a row is not going to take one
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Result = TypeVar("Result")
+
+
+_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for client in tuple(_clients):
+        client._begin_anew()  # pyright: ignore[reportPrivateUsage]
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Client:
@@ -91,14 +104,22 @@ class Client:
         self._timeout = checked_timeout(timeout)
         self._token = token if token is not None else self._address.token
         self._name = client_name or f"{socket.gethostname()}:{os.getpid()}"
-        self._id = secrets.token_bytes(16)
-        self._lock = threading.Lock()
-        self._connection: Connection | None = None
         self._closed = False
         self._present_id = 0
+        self._connection: Connection | None = None
+        self._begin_anew()
+        _clients.add(self)
+        self._connected(self._deadline())
+
+    def _begin_anew(self) -> None:
+        """New ids, and a new connection when one is needed; in a forked child the old ones are the parent's."""
+        if self._connection is not None:
+            self._connection.abandon()
+        self._id = secrets.token_bytes(16)
+        self._lock = threading.Lock()
+        self._connection = None
         self._producers = IdentityPool(lambda: self._present_id)
         self._consumers = IdentityPool(lambda: self._present_id)
-        self._connected(self._deadline())
 
     def __enter__(self) -> Self:
         return self
@@ -252,22 +273,23 @@ class Client:
         checked_name("group", group)
         count, size = _checked_bounds(max_messages, max_bytes)
 
-        def once(wait_ms: int, deadline: Deadline) -> MessageBatch:
+        def once(poll: Deadline, deadline: Deadline) -> MessageBatch:
             consumer = self._consumers.take((channel, group))
-            request = Consume(channel, group, consumer.id, consumer.number, count, size, wait_ms)
+            request = Consume(channel, group, consumer.id, consumer.number, count, size, _milliseconds(poll))
             try:
                 batch = MessageBatch(self._call_once(request, deadline))
             except (ChannelNotFound, GroupNotFound, OutOfSequence):
                 raise  # the broker does not know the id, or will not
             except BaseException:
                 # Its claim, if there is one, is repeated by the next consume.
-                self._consumers.give_back((channel, group), consumer)
+                self._consumers.give_back_unresolved((channel, group), consumer)
                 raise
+            consumer.is_unresolved = False
             consumer.number += len(batch) > 0
             self._consumers.give_back((channel, group), consumer)
             return batch
 
-        return self._poll(lambda wait_ms, deadline: self._under_new_ids(lambda: once(wait_ms, deadline), deadline), timeout)
+        return self._poll(lambda poll, deadline: self._under_new_ids(lambda: once(poll, deadline), deadline), timeout)
 
     def fetch(
         self, channel: str, start: Start, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0
@@ -281,14 +303,18 @@ class Client:
         count, size = _checked_bounds(max_messages, max_bytes)
         position = start_of(start)
 
-        def once(wait_ms: int, deadline: Deadline) -> MessageBatch:
+        def once(poll: Deadline, deadline: Deadline) -> MessageBatch:
             nonlocal position
-            batch = MessageBatch(self._call(Fetch(channel, *position, count, size, wait_ms), deadline))
+
+            def send() -> Any:
+                return self._call_once(Fetch(channel, *position, count, size, _milliseconds(poll)), deadline)
+
+            batch = MessageBatch(self._retried(send, deadline))
             position = start_of(batch.next_position)
             return batch
 
         if start == "latest":
-            once(0, self._deadline())  # so that what "now" means is known before a connection can be lost
+            once(Deadline(0), self._deadline())  # so that what "now" means is known before a connection can be lost
         return self._poll(once, timeout)
 
     def commit(self, channel: str, group: str, position: int, *, generation: int | None = None, metadata: bytes = b"") -> None:
@@ -353,11 +379,13 @@ class Client:
                 return self._connection
             try:
                 connection = Connection(self._address, self._name, self._id, self._token, deadline)
-            except (ConnectionFailed, Timeout) as error:
+            except RocksMQError as error:
+                if not error.retryable and not isinstance(error, Timeout):
+                    raise
                 failure = error if failure is None or error.retryable else failure
                 if deadline.is_over:
                     raise failure from None
-                delay = _pause(delay, deadline)
+                delay = _pause(max(delay, error.retry_after or 0), deadline)
             else:
                 self._connection = connection
                 self._present_id = max(self._present_id, connection.server.present_id)
@@ -371,13 +399,17 @@ class Client:
         return connection.wait(connection.begin(request, deadline), deadline)
 
     def _call(self, request: Any, deadline: Deadline | None = None) -> Any:
-        """One request that may be repeated: resent until the deadline while the error is retryable."""
-        deadline = deadline or self._deadline()
+        """One request that may be repeated."""
+        until = deadline or self._deadline()
+        return self._retried(lambda: self._call_once(request, until), until)
+
+    def _retried(self, send: Callable[[], Any], deadline: Deadline) -> Any:
+        """``send`` until the deadline while the error is retryable; then the last refusal is raised."""
         delay = RETRY_SECONDS
         failure: RocksMQError | None = None
         while True:
             try:
-                return self._call_once(request, deadline)
+                return send()
             except RocksMQError as error:
                 if failure is not None and isinstance(error, Timeout):
                     raise failure from None
@@ -386,12 +418,15 @@ class Client:
                 failure = error
             delay = _pause(max(delay, failure.retry_after or 0), deadline)
 
-    def _poll(self, once: Callable[[int, Deadline], MessageBatch], timeout: float | None) -> MessageBatch:
-        """Long polls of at most POLL_MS_MAX until something comes or ``timeout`` has passed."""
+    def _poll(self, once: Callable[[Deadline, Deadline], MessageBatch], timeout: float | None) -> MessageBatch:
+        """Long polls of at most POLL_MS_MAX until something comes or ``timeout`` has passed.
+
+        ``once`` gets the moment until which it waits for messages, and its deadline.
+        """
         until = Deadline(checked_timeout(timeout))
         while True:
             wait_s = min(until.remaining, POLL_MS_MAX / 1000)
-            batch = once(round(wait_s * 1000), self._deadline().extended(wait_s))
+            batch = once(Deadline(wait_s), self._deadline().extended(wait_s))
             if batch or until.is_over:
                 return batch
 
@@ -417,13 +452,14 @@ class Client:
 
     def _under_new_ids(self, use: Callable[[], Result], deadline: Deadline) -> Result:
         """Run ``use`` again while the broker does not know its id: that refusal is an answer, so nothing was done."""
-        while True:
+        delay = RETRY_SECONDS
+        for _ in range(NEW_IDS_MAX):
             try:
                 return use()
             except OutOfSequence as error:
                 self._present_id = max(self._present_id, error.present_id or 0)
-                if deadline.is_over:
-                    raise
+                delay = _pause(delay, deadline)
+        return use()
 
     def _pages(self, request: Callable[[str], Any], deadline: Deadline | None = None) -> list[str]:
         deadline = deadline or self._deadline()
@@ -434,6 +470,10 @@ class Client:
             names += page.names
             more = page.more
         return names
+
+
+def _milliseconds(poll: Deadline) -> int:
+    return round(poll.remaining * 1000)
 
 
 def _pause(delay: float, deadline: Deadline) -> float:

@@ -7,6 +7,7 @@ hands reading to another waiting caller. So one caller alone pays for no hand-of
 Locks, in this order: `_send_lock` (one frame at a time), `_lock` (calls and who reads).
 """
 
+import os
 import select
 import socket
 import threading
@@ -41,6 +42,7 @@ from .deadline import Deadline
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 HELLO_BYTES_MAX = 64 * 1024  # before the broker has told its limits
 FRAME_BYTES_MAX = 66 << 20  # whatever the broker says: its own upper limit
+LIMITS_NEEDED = ("frame_bytes_max", "payload_bytes_max", "batch_messages_max")
 PING_SECONDS = 10.0  # silence with a request outstanding until the broker is pinged
 DEAD_SECONDS = 20.0  # silence after that until the connection is given up
 
@@ -70,7 +72,9 @@ class Connection:
 
     def __init__(self, address: Address, client_name: str, client_id: bytes, token: str | None, deadline: Deadline) -> None:
         """Connect and say HELLO. Raises ConnectionFailed, Timeout, or what the broker answers."""
-        self.failure: RocksMQError | None = None
+        self.failure: ConnectionFailed | ProtocolError | None = None
+        self._is_greeted = False
+        self._ping_call: Call | None = None
         self._address = address
         self._calls: dict[int, Call] = {}
         self._correlation = 0
@@ -84,12 +88,17 @@ class Connection:
         self._writable = select.poll()
         self._writable.register(self._sock, select.POLLOUT)
         self._last_received = time.monotonic()
+        hello = Hello(MAGIC, VERSION_MIN, VERSION_MAX, client_name, client_id, token)
         try:
-            hello = Hello(MAGIC, VERSION_MIN, VERSION_MAX, client_name, client_id, token)
             self.server: HelloReply = self.wait(self._begin(HELLO, hello, deadline), deadline)
+            if missing := [name for name in LIMITS_NEEDED if name not in self.server.limits]:
+                raise ProtocolError(f"the broker at {address} does not tell its limits {', '.join(missing)}")
             self._decoder.frame_bytes_max = min(self.server.limits["frame_bytes_max"], FRAME_BYTES_MAX)
+            self._is_greeted = True
         except BaseException as error:
-            self._fail(error if isinstance(error, RocksMQError) else ConnectionFailed("interrupted"))
+            self._fail(ConnectionFailed("HELLO failed"))
+            if isinstance(error, ProtocolError):
+                raise ProtocolError(f"what answers at {address} is not a RocksMQ broker: check host and port") from error
             raise
 
     def begin(self, request: Any, deadline: Deadline) -> Call:
@@ -116,27 +125,35 @@ class Connection:
     def wait(self, call: Call, deadline: Deadline) -> Any:
         """The reply to ``call``. Raises what the broker answered, ConnectionFailed, or Timeout."""
         while not call.done:
-            with self._lock:
-                if call.done:
-                    break
-                leads = not self._is_read
-                wakeup = threading.Event()
-                if leads:
-                    self._is_read = True
-                else:
-                    call.wakeup = wakeup
-            if leads:
-                try:
-                    self._read_until(call, deadline)
-                finally:
-                    self._hand_over()
-            elif not wakeup.wait(None if deadline.remaining > threading.TIMEOUT_MAX else deadline.remaining):
+            leads = False
+            wakeup = threading.Event()
+            try:
                 with self._lock:
-                    call.wakeup = None
-                    if call.done or not self._is_read:
-                        continue  # answered, or asked to read, in the last moment
-                raise _timeout(call)
+                    if call.done:
+                        break
+                    if self._is_read:
+                        call.wakeup = wakeup
+                    else:
+                        self._is_read = leads = True
+                if leads:
+                    self._read_until(call, deadline)
+                elif not wakeup.wait(min(deadline.remaining, threading.TIMEOUT_MAX)) and not call.done:
+                    raise _timeout(call)
+            except BaseException:
+                self._wait_no_more(call, wakeup)
+                raise
+            finally:
+                if leads:
+                    self._hand_over()
         return call.result()
+
+    def _wait_no_more(self, call: Call, wakeup: threading.Event) -> None:
+        """Nobody waits for ``call`` any longer; if it was asked to read, another is."""
+        with self._lock:
+            call.wakeup = None
+            was_asked = wakeup.is_set() and not call.done and not self._is_read
+        if was_asked:
+            self._hand_over()
 
     def is_alive(self) -> bool:
         """Whether the connection can be used; finds out about an end that came while nobody read."""
@@ -151,6 +168,10 @@ class Connection:
             self._hand_over()
         return self.failure is None
 
+    def abandon(self) -> None:
+        """In a forked child: let go of the socket, which is the parent's, without a word on it."""
+        os.close(self._sock.detach())
+
     def close(self) -> None:
         """End the connection; callers that wait get ConnectionFailed. Never blocks."""
         self._fail(ConnectionFailed("the client was closed"))
@@ -163,24 +184,26 @@ class Connection:
             patience = PING_SECONDS - silent if silent < PING_SECONDS else 1.0
             if self._readable.poll(1_000 * min(deadline.remaining, patience)):
                 self._receive()
-            elif deadline.is_over:
-                raise _timeout(call)
             else:
                 self._check_silence()
+            if deadline.is_over and not call.done:
+                raise _timeout(call)
 
     def _check_silence(self) -> None:
         silent = time.monotonic() - self._last_received
         if silent >= PING_SECONDS + DEAD_SECONDS:
             self._fail(ConnectionFailed(f"the broker at {self._address} has been silent for {silent:.0f} s"))
-        elif silent >= PING_SECONDS and not any(call.op is PING for call in tuple(self._calls.values())):
+        elif silent >= PING_SECONDS:
             self._ping()
 
     def _ping(self) -> None:
         """Let the broker hear something. Whoever reads must not wait for a sender, whose bytes serve as well."""
+        if self._ping_call is not None and not self._ping_call.done:
+            return
         if self._send_lock.acquire(blocking=False):
             try:
                 if self._writable.poll(0):
-                    self._begin_locked(PING, Empty(), Deadline(DEAD_SECONDS))
+                    self._ping_call = self._begin_locked(PING, Empty(), Deadline(DEAD_SECONDS))
             finally:
                 self._send_lock.release()
 
@@ -209,7 +232,7 @@ class Connection:
         if not items or type(items[0]) is not int:
             raise ProtocolError(f"what answers at {self._address} is not a RocksMQ broker")
         if items[0] == NO_CORRELATION:
-            if len(items) == 2 and items[1] == SUCCESS:
+            if len(items) == 2 and items[1] == SUCCESS and self._is_greeted:
                 self._ping()
                 return
             raise decode_error(items)
@@ -264,16 +287,20 @@ class Connection:
             raise
 
     def _fail(self, error: RocksMQError) -> None:
+        """The connection is over; what is in flight has an unknown outcome, whatever the broker's last word was."""
+        lost = error
+        if not isinstance(lost, (ConnectionFailed, ProtocolError)):
+            lost = ConnectionFailed(f"the broker at {self._address} ended the connection: {error.message}")
         with self._lock:
             if self.failure is not None:
                 return
-            self.failure = error
+            self.failure = lost
             calls, self._calls = list(self._calls.values()), {}
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes a reader in poll
         self._sock.close()
         for call in calls:
-            call.error = type(error)(error.message)
+            call.error = error if call.op is HELLO else type(lost)(lost.message)
             self._finish(call)
 
 

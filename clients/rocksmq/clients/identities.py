@@ -1,6 +1,7 @@
 """A pool of producer or consumer ids a place, one for each call at a time (contract §4)."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable
 
 from rocksmq.protocol.identity import Identity
@@ -11,20 +12,26 @@ class IdentityPool:
 
     def __init__(self, present_id: Callable[[], int]) -> None:
         self._present_id = present_id
-        self._free: dict[Hashable, list[Identity]] = {}
+        self._free: dict[Hashable, deque[Identity]] = {}
         self._lock = threading.Lock()
 
     def take(self, place: Hashable) -> Identity:
-        """The identity that was given back last, else a new one."""
+        """One whose number is unresolved, the longest first; else the one that was given back last; else a new one."""
         with self._lock:
             if free := self._free.get(place):
-                return free.pop()
+                return free.popleft()
         return Identity.new(self._present_id())
 
     def give_back(self, place: Hashable, identity: Identity) -> None:
-        """It may be used again."""
+        """Its number's outcome is known."""
         with self._lock:
-            self._free.setdefault(place, []).append(identity)
+            free = self._free.setdefault(place, deque())
+            free.insert(sum(known.is_unresolved for known in free), identity)
+
+    def give_back_unresolved(self, place: Hashable, identity: Identity) -> None:
+        """The outcome of its number is unknown: the next call repeats it."""
+        identity.is_unresolved = True
+        self.give_back(place, identity)
 
     def clear(self, place: Hashable) -> None:
         """Forget the identities of a place that is gone."""

@@ -13,10 +13,11 @@ RANDOM_BYTES = 8
 
 @dataclass(slots=True)
 class Identity:
-    """One id and the number that its next batch or consume carries."""
+    """One id and the number that its next batch or consume carries; ``is_unresolved``: it was sent, with unknown outcome."""
 
     id: bytes
     number: int = 0
+    is_unresolved: bool = False
 
     @classmethod
     def new(cls, present_id: int) -> "Identity":

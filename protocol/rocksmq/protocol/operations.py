@@ -19,6 +19,8 @@ VERSION_MIN = VERSION_MAX = 1
 POLL_MS_MAX = 30_000
 METADATA_BYTES_MAX = 256
 ID_BYTES = 16
+POSITION_MAX, OUTCOME_MAX = 3, 3
+MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999, since 1970
 MESSAGE_CHARACTERS_MAX = 1_000  # of an error: below the bound of any text, whatever the characters are
 
 
@@ -29,11 +31,15 @@ class Wire(NamedTuple):
     description: str
 
 
-def _unsigned(bits: int) -> Wire:
+def _up_to(most: int, description: str) -> Wire:
     def check(value: object) -> bool:
-        return _is_integer(value, (1 << bits) - 1)
+        return _is_integer(value, most)
 
-    return Wire(check, f"an unsigned {bits}-bit integer")
+    return Wire(check, description)
+
+
+def _unsigned(bits: int) -> Wire:
+    return _up_to((1 << bits) - 1, f"an unsigned {bits}-bit integer")
 
 
 def _a(kind: type | tuple[type, ...], description: str) -> Wire:
@@ -49,10 +55,6 @@ def _is_integer(value: object, most: int) -> bool:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, bytes) and len(value) == ID_BYTES
-
-
-def _is_position(value: object) -> bool:
-    return _is_integer(value, max(Position))
 
 
 def _is_text(value: object) -> bool:
@@ -100,7 +102,9 @@ Limits: TypeAlias = Annotated[dict[str, int], Wire(_is_limits, "a map from text 
 Retention: TypeAlias = Limits
 Owner: TypeAlias = Annotated[list[str], Wire(_is_owner, "an array [role, address, description]")]
 GapRange: TypeAlias = Annotated[list[int], Wire(_is_gap, "an array [from id, to id, count or null]")]
-PositionKind: TypeAlias = Annotated[int, Wire(_is_position, "0 id, 1 earliest, 2 latest or 3 time")]
+Milliseconds: TypeAlias = Annotated[int, _up_to(MS_MAX, "milliseconds, up to the year 9999")]
+OutcomeKind: TypeAlias = Annotated[int, _up_to(OUTCOME_MAX, "0 exact, 1 next, 2 earliest or 3 latest")]
+PositionKind: TypeAlias = Annotated[int, _up_to(POSITION_MAX, "0 id, 1 earliest, 2 latest or 3 time")]
 
 
 class Permission(StrEnum):
@@ -197,7 +201,7 @@ class ChannelDescribed(NamedTuple):
 
     number: U64
     owner: Owner | None
-    created_ms: U64
+    created_ms: Milliseconds
     begin_id: U64
     end_id: U64
     message_count: U64
@@ -321,7 +325,7 @@ class Seek(NamedTuple):
 
 class Sought(NamedTuple):
     position: U64
-    outcome: U32
+    outcome: OutcomeKind
     generation: U64
 
 
