@@ -104,20 +104,25 @@ class Client:
         self._timeout = checked_timeout(timeout)
         self._token = token if token is not None else self._address.token
         self._name = client_name or f"{socket.gethostname()}:{os.getpid()}"
-        self._closed = False
+        self._closed = threading.Event()
         self._present_id = 0
         self._connection: Connection | None = None
+        self._connecting: Connection | None = None
         self._begin_anew()
         _clients.add(self)
         self._connected(self._deadline())
 
     def _begin_anew(self) -> None:
         """New ids, and a new connection when one is needed; in a forked child the old ones are the parent's."""
-        if self._connection is not None:
-            self._connection.abandon()
+        for connection in (self._connection, self._connecting):
+            if connection is not None:
+                connection.abandon()
+        self._connection = self._connecting = None
+        was_closed, self._closed = self._closed.is_set(), threading.Event()
+        if was_closed:
+            self._closed.set()
         self._id = secrets.token_bytes(16)
         self._lock = threading.Lock()
-        self._connection = None
         self._producers = IdentityPool(lambda: self._present_id)
         self._consumers = IdentityPool(lambda: self._present_id)
 
@@ -128,13 +133,14 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Client of {self._address}{', closed' if self._closed else ''}>"
+        return f"<Client of {self._address}{', closed' if self._closed.is_set() else ''}>"
 
     def close(self) -> None:
         """End the connection; calls that wait in other threads raise ConnectionFailed. Never blocks; may be repeated."""
-        self._closed = True
-        if self._connection is not None:
-            self._connection.close()
+        self._closed.set()
+        for connection in (self._connection, self._connecting):
+            if connection is not None:
+                connection.close()
 
     # -- channels ------------------------------------------------------------------
 
@@ -374,23 +380,25 @@ class Client:
     def _reconnected(self, deadline: Deadline) -> Connection:
         delay = RETRY_SECONDS
         failure: RocksMQError | None = None
-        while not self._closed:
+        while not self._closed.is_set():
             if self._connection is not None and self._connection.is_alive():
                 return self._connection
             try:
-                connection = Connection(self._address, self._name, self._id, self._token, deadline)
+                self._connecting = connection = Connection(self._address)
+                if self._closed.is_set():
+                    connection.close()  # it was made too late for `close` to see it
+                connection.open(self._name, self._id, self._token, deadline)
             except RocksMQError as error:
                 if not error.retryable and not isinstance(error, Timeout):
                     raise
                 failure = error if failure is None or error.retryable else failure
                 if deadline.is_over:
                     raise failure from None
-                delay = _pause(max(delay, error.retry_after or 0), deadline)
+                delay = self._pause(max(delay, error.retry_after or 0), deadline)
             else:
                 self._connection = connection
                 self._present_id = max(self._present_id, connection.server.present_id)
-        if self._connection is not None:
-            self._connection.close()
+        self.close()
         raise ConnectionFailed("the client was closed")
 
     def _call_once(self, request: Any, deadline: Deadline) -> Any:
@@ -413,10 +421,15 @@ class Client:
             except RocksMQError as error:
                 if failure is not None and isinstance(error, Timeout):
                     raise failure from None
-                if not error.retryable or self._closed or deadline.is_over:
+                if not error.retryable or self._closed.is_set() or deadline.is_over:
                     raise
                 failure = error
-            delay = _pause(max(delay, failure.retry_after or 0), deadline)
+            delay = self._pause(max(delay, failure.retry_after or 0), deadline)
+
+    def _pause(self, delay: float, deadline: Deadline) -> float:
+        """Wait about ``delay`` seconds, but not past the deadline or `close`; the next delay."""
+        self._closed.wait(min(deadline.remaining, delay * (0.5 + secrets.randbelow(1_000) / 2_000)))
+        return min(delay * 2, RETRY_SECONDS_MAX)
 
     def _poll(self, once: Callable[[Deadline, Deadline], MessageBatch], timeout: float | None) -> MessageBatch:
         """Long polls of at most POLL_MS_MAX until something comes or ``timeout`` has passed.
@@ -458,7 +471,7 @@ class Client:
                 return use()
             except OutOfSequence as error:
                 self._present_id = max(self._present_id, error.present_id or 0)
-                delay = _pause(delay, deadline)
+                delay = self._pause(delay, deadline)
         return use()
 
     def _pages(self, request: Callable[[str], Any], deadline: Deadline | None = None) -> list[str]:
@@ -474,12 +487,6 @@ class Client:
 
 def _milliseconds(poll: Deadline) -> int:
     return round(poll.remaining * 1000)
-
-
-def _pause(delay: float, deadline: Deadline) -> float:
-    """Sleep about ``delay`` seconds, but not past the deadline; the next delay."""
-    time.sleep(min(deadline.remaining, delay * (0.5 + secrets.randbelow(1_000) / 2_000)))
-    return min(delay * 2, RETRY_SECONDS_MAX)
 
 
 def _checked_bounds(max_messages: int, max_bytes: int) -> tuple[int, int]:

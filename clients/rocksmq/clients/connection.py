@@ -42,6 +42,7 @@ from .deadline import Deadline
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 HELLO_BYTES_MAX = 64 * 1024  # before the broker has told its limits
 FRAME_BYTES_MAX = 66 << 20  # whatever the broker says: its own upper limit
+CONNECT_SECONDS = 3.0  # of one attempt; whoever wants it retries
 LIMITS_NEEDED = ("frame_bytes_max", "payload_bytes_max", "batch_messages_max")
 PING_SECONDS = 10.0  # silence with a request outstanding until the broker is pinged
 DEAD_SECONDS = 20.0  # silence after that until the connection is given up
@@ -70,8 +71,8 @@ class Call:
 class Connection:
     """A connection on which HELLO was exchanged. Once `failure` is set it is over."""
 
-    def __init__(self, address: Address, client_name: str, client_id: bytes, token: str | None, deadline: Deadline) -> None:
-        """Connect and say HELLO. Raises ConnectionFailed, Timeout, or what the broker answers."""
+    def __init__(self, address: Address) -> None:
+        """Not connected yet: `open` does that. `close` may be called at any time."""
         self.failure: ConnectionFailed | ProtocolError | None = None
         self._is_greeted = False
         self._ping_call: Call | None = None
@@ -82,23 +83,33 @@ class Connection:
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._decoder = FrameDecoder(HELLO_BYTES_MAX)
-        self._sock = _connect(address, deadline)
+        self._sock = socket.socket()
         self._readable = select.poll()
-        self._readable.register(self._sock, select.POLLIN)
         self._writable = select.poll()
-        self._writable.register(self._sock, select.POLLOUT)
-        self._last_received = time.monotonic()
+        self._last_received = 0.0
+
+    def open(self, client_name: str, client_id: bytes, token: str | None, deadline: Deadline) -> None:
+        """Connect and say HELLO. Raises ConnectionFailed, Timeout, or what the broker answers."""
+        self._sock.close()
+        sock = _connect(self._address, deadline)
+        with self._lock:
+            self._sock = sock
+            if self.failure is not None:
+                sock.close()
+                raise ConnectionFailed(self.failure.message)
+        self._readable.register(sock, select.POLLIN)
+        self._writable.register(sock, select.POLLOUT)
         hello = Hello(MAGIC, VERSION_MIN, VERSION_MAX, client_name, client_id, token)
         try:
             self.server: HelloReply = self.wait(self._begin(HELLO, hello, deadline), deadline)
             if missing := [name for name in LIMITS_NEEDED if name not in self.server.limits]:
-                raise ProtocolError(f"the broker at {address} does not tell its limits {', '.join(missing)}")
+                raise ProtocolError(f"the broker at {self._address} does not tell its limits {', '.join(missing)}")
             self._decoder.frame_bytes_max = min(self.server.limits["frame_bytes_max"], FRAME_BYTES_MAX)
             self._is_greeted = True
         except BaseException as error:
             self._fail(ConnectionFailed("HELLO failed"))
             if isinstance(error, ProtocolError):
-                raise ProtocolError(f"what answers at {address} is not a RocksMQ broker: check host and port") from error
+                raise ProtocolError(f"what answers at {self._address} is not a RocksMQ broker: check host and port") from error
             raise
 
     def begin(self, request: Any, deadline: Deadline) -> Call:
@@ -279,9 +290,10 @@ class Connection:
                     begin += 1
                 if sent:
                     views[begin] = views[begin][sent:]
-        except OSError as error:
-            self._fail(ConnectionFailed(f"the connection to {self._address} was lost: {error.strerror or error}"))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and not isinstance(error, Timeout):
+                self._fail(ConnectionFailed(f"the connection to {self._address} was lost: {error.strerror or error}"))
+                return
             # A frame that was sent in part leaves the stream unusable.
             self._fail(ConnectionFailed(f"a request to {self._address} could not be sent whole"))
             raise
@@ -306,10 +318,10 @@ class Connection:
 
 def _connect(address: Address, deadline: Deadline) -> socket.socket:
     try:
-        sock = socket.create_connection((address.host, address.port), min(deadline.remaining, 60.0) or 0.001)
-    except TimeoutError:
-        raise Timeout(f"no broker answered at {address} in time") from None
+        sock = socket.create_connection((address.host, address.port), min(deadline.remaining, CONNECT_SECONDS) or 0.001)
     except OSError as error:
+        if isinstance(error, TimeoutError) and deadline.is_over:
+            raise Timeout(f"no broker answered at {address} in time") from None
         raise ConnectionFailed(
             f"no broker answers at {address}: {error.strerror or error}. Is rocksmqd running there?"
         ) from None
