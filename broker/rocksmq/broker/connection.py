@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 from typing import Protocol
 
 import trio
@@ -29,6 +29,7 @@ logger = logging.getLogger("rocksmq.broker")
 VIEW_BYTES = 256  # what a buffer that waits costs beside its bytes
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 LINGER_SECONDS = 1.0
+FRAMES_A_TURN = 64  # of one connection, before others get theirs: a read may hold thousands of small ones
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ECONNABORTED, errno.ETIMEDOUT}
 
 
@@ -85,16 +86,16 @@ class Connection:
             while not self.closed:
                 space = self.decoder.space()
                 try:
-                    count = self._sock.recv_into(space)
+                    received = self._sock.recv_into(space)
                 except (BlockingIOError, InterruptedError):
                     await trio.lowlevel.wait_readable(self._sock)
                     continue
-                if count == 0:
+                if received == 0:
                     return
                 self.last_received = self._clock()
-                self.decoder.received(count)
+                self.decoder.received(received)
                 await self._hand_over(receiver)
-                if count == len(space):
+                if received == len(space):
                     await trio.lowlevel.checkpoint()  # more is waiting; others first
         except (ProtocolError, UnsupportedVersion) as error:
             receiver.refuse(error)
@@ -106,9 +107,11 @@ class Connection:
                 logger.warning("a connection was lost: %s", error)
 
     async def _hand_over(self, receiver: Receiver) -> None:
-        while not self.closed:
+        for handled in count(1):
+            if handled % FRAMES_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
             await self._pause(receiver)
-            body = self.decoder.next_frame()
+            body = None if self.closed else self.decoder.next_frame()
             if body is None:
                 break
             self.frame_began = None
@@ -118,7 +121,7 @@ class Connection:
 
     async def _pause(self, receiver: Receiver) -> None:
         """Leave what was received alone while there is too much of this connection; that time does not count against it."""
-        while receiver.must_wait or self.unsent_bytes > self.limits.output_bytes_max:
+        while not self.closed and (receiver.must_wait or self.unsent_bytes > self.limits.output_bytes_max):
             self.is_paused = True
             if self.unsent_bytes > self.limits.output_bytes_max:
                 await self._drained.wait()

@@ -204,8 +204,9 @@ class Core:
             claim = self._groups.consume(commit, group, extent, channel.value, request)
             if claim is None:
                 return False
-            commit.size += claim.reading.size  # the reply is held until the commit is durable
             holding = self.committer.holding(lambda commit: group.came_with(commit, request.consumer))
+            if holding is not None:
+                holding.size += claim.reading.size  # the reply is held until that commit is durable
             self._answer_in(holding, done, merged(claim.reading, claim.generation), channel)
             return True
 

@@ -142,5 +142,7 @@ class Session:
         for waiter in self._waiters.values():
             self._core.waiters.cancel(waiter)
         self._waiters.clear()
+        self._in_flight.clear()
+        self._in_flight_bytes = 0
         self.connection.close()
         self._finished.set()
