@@ -194,3 +194,15 @@ async def test_given_what_the_body_raises_when_the_engine_ends_then_it_comes_out
     with pytest.raises(ChannelNotFound):
         async with RocksMQ(tmp_path) as mq:
             await mq.fetch("orders", "earliest")
+
+
+@in_trio
+async def test_given_a_large_claim_that_is_durable_when_repeated_then_nothing_waits_for_room(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        await mq.call(produce(0, *[bytes(500_000)] * 10))
+        first = await mq.call(consume(0, size=1 << 24))
+        again = await mq.call(consume(0, size=1 << 24))
+        assert again.message_count == first.message_count == 10
+        assert mq.core.committer.open.is_empty
+        assert not mq.core.committer.is_full

@@ -11,8 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.ids import IDAllocator
-from rocksmq.protocol.errors import DiskFull, StorageFailed
-from rocksmq.protocol.operations import DescribeGroup
+from rocksmq.protocol.errors import DiskFull, GroupNotFound, StorageFailed
+from rocksmq.protocol.operations import Consume, CreateGroup, DescribeGroup, Position
 
 from .disk_support import Disk, crashed, fail, hold
 from .support import NOON_MS, in_trio
@@ -248,3 +248,20 @@ async def test_given_a_channel_of_many_bytes_when_destroyed_then_the_disk_gets_t
             await mq.destroy_channel("orders")
             while tables() > 4 << 20:
                 await trio.sleep(0.01)
+
+
+@in_trio
+async def test_given_a_consumer_parked_on_a_group_being_made_when_the_disk_is_full_then_it_is_told_and_the_broker_lives(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await mq.create_channel("orders")
+        answers: list[object] = []
+        disk.on_write = fail(DiskFull("full"))
+        mq.core.submit(CreateGroup("orders", "billing", Position.EARLIEST, 0, bytes(16)), answers.append)
+        consume = Consume("orders", "billing", (mq.core.ids.present_id).to_bytes(8, "big") + bytes(8), 0, 1, 1, 30_000)
+        mq.core.submit(consume, answers.append)
+        await wait_all_tasks_blocked()
+        assert {type(answer) for answer in answers} == {DiskFull, GroupNotFound}
+        disk.on_write = lambda: None
+        assert await mq.create_consumer_group("orders", "billing")

@@ -135,7 +135,7 @@ def test_given_yes_when_destroyed_then_it_is_gone_and_a_second_time_fails(broker
     assert rocksmq(broker.url, "group", "destroy", "c", "g", "--yes", "--missing-ok").exit_code == 0
     assert objects(rocksmq(broker.url, "--json", "channel", "destroy", "c", "--yes")) == [{"channel": "c", "destroyed": True}]
     again = rocksmq(broker.url, "channel", "destroy", "c", "--yes")
-    assert (again.exit_code, again.stderr) == (1, "error: there is no channel 'c': create it first\n")
+    assert (again.exit_code, again.stderr) == (1, "error: there is no channel 'c': check the name, or create it\n")
     assert rocksmq(broker.url, "channel", "destroy", "c", "--yes", "--missing-ok").exit_code == 0
 
 

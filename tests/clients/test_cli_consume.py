@@ -93,7 +93,7 @@ def test_given_from_when_the_group_exists_then_it_is_moved_there_first(broker: B
 def test_given_no_such_channel_when_consumed_then_one_line_says_so(broker: BrokerProcess) -> None:
     result = rocksmq(broker.url, "consume", "nope", "-g", "g")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: there is no channel 'nope': create it first\n"
+    assert result.stderr == "error: there is no channel 'nope': check the name, or create it\n"
 
 
 @pytest.mark.parametrize(

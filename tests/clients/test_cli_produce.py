@@ -103,7 +103,7 @@ def test_given_nothing_when_produced_then_the_ids_are_null(broker: BrokerProcess
 def test_given_no_such_channel_when_produced_then_one_line_says_so(broker: BrokerProcess) -> None:
     result = rocksmq(broker.url, "produce", "nope", stdin=b"a\n")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: there is no channel 'nope': create it first; 0 messages are stored\n"
+    assert result.stderr == "error: there is no channel 'nope': check the name, or create it; 0 messages are stored\n"
 
 
 @pytest.mark.parametrize(

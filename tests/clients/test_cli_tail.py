@@ -66,4 +66,4 @@ def test_given_tail_when_messages_come_then_it_writes_them_until_ctrl_c(
 def test_given_no_such_channel_when_tailed_then_one_line_says_so(broker: BrokerProcess) -> None:
     result = rocksmq(broker.url, "tail", "nope")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: there is no channel 'nope': create it first\n"
+    assert result.stderr == "error: there is no channel 'nope': check the name, or create it\n"

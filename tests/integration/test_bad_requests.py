@@ -103,7 +103,7 @@ def test_given_no_such_channel_when_anything_is_asked_of_it_then_channel_not_fou
         Seek("nowhere", "billing", 1, 0, new_id()),
     )
     for request in requests:
-        refused(raw, request, ErrorCode.CHANNEL_NOT_FOUND, "'nowhere'", "create it first")
+        refused(raw, request, ErrorCode.CHANNEL_NOT_FOUND, "'nowhere'", "create it")
 
 
 def test_given_no_such_group_when_anything_is_asked_of_it_then_group_not_found(raw: Raw) -> None:
@@ -114,7 +114,7 @@ def test_given_no_such_group_when_anything_is_asked_of_it_then_group_not_found(r
         Seek("orders", "nobody", 1, 0, new_id()),
     )
     for request in requests:
-        refused(raw, request, ErrorCode.GROUP_NOT_FOUND, "'orders'", "'nobody'", "create it first")
+        refused(raw, request, ErrorCode.GROUP_NOT_FOUND, "'orders'", "'nobody'", "create it")
 
 
 THREE = pack_messages([b"a", b"bc", b"def"])

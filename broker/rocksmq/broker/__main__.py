@@ -19,14 +19,16 @@ later of these wins. Example: rocksmqd --data-dir /var/lib/rocksmq
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file with options.")
 @click.option("--data-dir", help="Where the data are kept; made if missing.  [default: data]")
 @click.option("--listen", metavar="HOST:PORT", help="Address to serve; port 0 picks a free one.  [default: 127.0.0.1:7660]")
-@click.option("--http", metavar="HOST:PORT|off", help="Metrics and health.  [default: off]")
+@click.option("--http", metavar="HOST:PORT|off", help="Metrics and health; not in this version: leave it off.")
 @click.option(
     "--durability", metavar="MODE", help="When a produce is acknowledged: fsync, interval:<ms>, os.  [default: fsync]"
 )
-@click.option("--meta", metavar="STORE", help="Where group positions are kept.  [default: embedded]")
+@click.option("--meta", metavar="STORE", help="Where group positions are kept; embedded is the only one in this version.")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
-@click.option("--insecure", is_flag=True, default=None, help="Allow an address that other machines reach.")
-@click.option("--accept-loss", is_flag=True, help="Start although acknowledged data are missing; say so once, not in a file.")
+@click.option(
+    "--insecure", is_flag=True, default=None, help="Allow --listen on an address that others reach (no TLS, no token)."
+)
+@click.option("--accept-loss", is_flag=True, help="Start although acknowledged data are missing; for this one start.")
 @click.option("--print-config", is_flag=True, help="Print every option with its value and origin, and end.")
 @click.option("--check-config", is_flag=True, help="Say whether the configuration is good, and end.")
 @click.version_option(package_name="rocksmq", prog_name="rocksmqd")

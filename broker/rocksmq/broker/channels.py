@@ -83,7 +83,7 @@ class Channels:
         """The channel. Raises ChannelNotFound, or InvalidRequest for a name that none can have."""
         channel = self._channels.get(name)
         if channel is None:
-            raise ChannelNotFound(f"there is no channel {checked_name('channel', name)!r}: create it first")
+            raise ChannelNotFound(f"there is no channel {checked_name('channel', name)!r}: check the name, or create it")
         return channel
 
     def get(self, name: str) -> Channel | None:

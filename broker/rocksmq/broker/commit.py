@@ -141,6 +141,7 @@ class Committer:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.open = Commit()
+        self.turn = 0  # commits taken so far
         self.current: Commit | None = None  # sealed, and not done yet
         self.written_number = number
         self.synced_number = number
@@ -246,6 +247,7 @@ class Committer:
         self._listener.before_seal(commit)
         changes = commit.seal(self.written_number + 1)
         self.open = Commit()
+        self.turn += 1
         self._room.set()
         self._room = trio.Event()
         if changes:

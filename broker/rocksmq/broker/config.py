@@ -5,6 +5,7 @@ must not be ignored silently.
 """
 
 import ipaddress
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -127,7 +128,8 @@ _KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a numbe
 
 def _check(config: Config) -> None:
     def refuse(key: str, why: str) -> None:
-        raise BadConfiguration(f"{config.origins.get(key, 'default')}: {key} {config.values()[key]!r}: {why}")
+        origin, value = config.origins.get(key, "default"), config.values()[key]
+        raise BadConfiguration(f"{origin}: {key} {value!r}: {why}" if origin != _flag(key) else f"{origin} {value!r}: {why}")
 
     host, colon, port = config.listen.rpartition(":")
     if not (host and colon and port.isascii() and port.isdigit() and int(port) < 1 << 16):
@@ -146,7 +148,7 @@ def _check(config: Config) -> None:
     try:
         Durability.parse(config.durability)
     except InvalidRequest as error:
-        refuse("durability", error.message)
+        refuse("durability", error.message.partition(" is ")[2])
     for name in LIMIT_NAMES:
         if not getattr(config.limits, name) > 0:
             refuse(f"{LIMITS_TABLE}.{name}", "a limit is above 0")
@@ -173,7 +175,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def shown(config: Config) -> str:
-    """Every value and where it comes from, a line each."""
-    rows = [(key, value, config.origins[key]) for key, value in config.values().items()]
-    width = max(len(f"{key} = {value!r}") for key, value, _ in rows)
-    return "\n".join(f"{f'{key} = {value!r}':{width}}  # {origin}" for key, value, origin in rows)
+    """Every value and where it comes from, a line each, as TOML."""
+    rows = [(f"{key} = {json.dumps(value)}", config.origins[key]) for key, value in config.values().items()]
+    width = max(len(setting) for setting, _ in rows)
+    return "\n".join(f"{setting:{width}}  # {origin}" for setting, origin in rows)

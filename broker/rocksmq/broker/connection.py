@@ -79,6 +79,7 @@ class Connection:
         self._spawn = spawn
         self._unsent: deque[memoryview[int]] = deque()
         self._drained = trio.Event()
+        self.on_drained: Callable[[], None] = lambda: None
 
     async def read(self, receiver: Receiver) -> None:
         """Receive frames until the client or `close` ends the connection."""
@@ -165,6 +166,7 @@ class Connection:
                 if self.unsent_bytes <= self.limits.output_bytes_max:
                     self._drained.set()
                     self._drained = trio.Event()
+                    self.on_drained()
         except (trio.ClosedResourceError, OSError):
             self.close()
 

@@ -50,6 +50,7 @@ from .store import DataRefused, Family, Put, Store
 from .waiters import Waiter, Waiters
 
 OVERLOADED_RETRY_SECONDS = 0.1
+CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
 DISK_FULL_RETRY_SECONDS = 1.0
 
 
@@ -66,6 +67,7 @@ class Core:
         self.committer = Committer(store.write, store.sync, self, number=directory.commit_number)
         self.on_destroyed: Callable[[int], None] = lambda channel_number: None
         self.is_closing = False
+        self._held: set[int] = set()  # channels with waiters that were passed over
         self._disk = DiskGuard(directory.path)
         self._log = Log(store, limits.tail_cache_bytes)
         self._producers = Producers(_stored_number(store, keys.FORGOTTEN, 0))
@@ -240,7 +242,7 @@ class Core:
 
         if attempt(self.committer.open, False):
             return None
-        return self._park(Waiter(channel.number, attempt, lambda: done(nothing(position, 0)), done), request.wait_ms)
+        return self._park(Waiter(channel.number, attempt, lambda: done(nothing(position, 0)), done, position), request.wait_ms)
 
     def _commit(self, request: CommitRequest, done: Done) -> None:
         channel = self.channels.find(request.channel)
@@ -291,6 +293,9 @@ class Core:
         return waiter
 
     def _attempt(self, waiter: Waiter, *, sealing: bool) -> None:
+        if waiter.must_wait() or self.committer.open.size >= CLAIM_BYTES_MAX:
+            self._held.add(waiter.channel_number)
+            return
         try:
             if waiter.attempt(self.committer.open, sealing):
                 self.waiters.cancel(waiter)
@@ -304,7 +309,8 @@ class Core:
         for cell in tuple(commit.cells):
             if isinstance(cell, Channel):
                 for waiter in self.waiters.of(cell.number):
-                    self._attempt(waiter, sealing=True)
+                    if waiter.position is None:
+                        self._attempt(waiter, sealing=True)
         if commit.changes:
             self._producers.forget(commit, self.ids.present_id)
         if (end := self.ids.unsaved_end) is not None:
@@ -327,10 +333,21 @@ class Core:
     def answered(self, commit: Commit) -> None:
         for cell in commit.sealed:
             if isinstance(cell, Channel):
-                self._attempt_all(cell.number)
+                for waiter in self.waiters.of(cell.number):
+                    if waiter.position is None or waiter.position <= cell.visible.end_id:
+                        self._attempt(waiter, sealing=False)
+        self.attempt_held()
+
+    def attempt_held(self) -> None:
+        """Attempt again those whose answer could not leave, or would have made the commit too large."""
+        held, self._held = self._held, set()
+        for channel_number in held:
+            self._attempt_all(channel_number)
 
     def rolled_back(self, commit: Commit) -> None:
         self._log.roll_back()
+        for waiter in self.waiters:
+            self._attempt(waiter, sealing=False)  # what it waits on may never have been made
 
     def _publish(self, commit: Commit, *, synced: bool) -> None:
         for cell, value in commit.sealed.items():

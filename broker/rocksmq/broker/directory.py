@@ -84,7 +84,11 @@ def _open_mark(directory: Path, accept_loss: bool) -> MarkFile:
 def _make_directory(path: Path) -> None:
     """Make ``path``; without the syncs a power cut can take the whole directory, synced files and all."""
     missing = [level for level in (path, *path.parents) if not level.exists()]
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        why = "it is a file" if path.is_file() else error.strerror
+        raise OSError(f"the data directory {path} cannot be made: {why}; --data-dir names another") from error
     for level in missing:
         sync_directory(level.parent)
 

@@ -76,6 +76,7 @@ class RocksMQ:
         self._limits = limits or Limits()
         self._accept_loss = accept_loss
         self._stack = AsyncExitStack()
+        self._compacting = trio.CapacityLimiter(1)  # its own, lest compactions take every thread from syncs
         self._identities: dict[tuple[int, ...], list[Identity]] = {}
 
     async def __aenter__(self) -> Self:
@@ -112,6 +113,7 @@ class RocksMQ:
                 return False  # it came from the body, and goes on as it was
             raise
         finally:
+            self._ids.release()
             if self.core.committer.failure is None:
                 self._write_mark()
             self._directory.close()
@@ -250,7 +252,7 @@ class RocksMQ:
         async def compact() -> None:
             span = keys.channel_span(channel_number)
             try:
-                await trio.to_thread.run_sync(self._directory.store.compact, Family.DATA, *span)
+                await trio.to_thread.run_sync(self._directory.store.compact, Family.DATA, *span, limiter=self._compacting)
             except StorageFailed:
                 logger.exception("the space of a destroyed channel is given back later, by the database itself")
 

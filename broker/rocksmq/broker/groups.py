@@ -101,7 +101,9 @@ class Groups:
         """The group. Raises GroupNotFound, or InvalidRequest for a name that none can have."""
         group = groups.get(name)
         if group is None:
-            raise GroupNotFound(f"channel {channel!r} has no consumer group {checked_name('group', name)!r}: create it first")
+            raise GroupNotFound(
+                f"channel {channel!r} has no consumer group {checked_name('group', name)!r}: check the name, or create it"
+            )
         return group
 
     def create(self, commit: Commit, groups: dict[str, Group], number: int, extent: Extent, request: CreateGroup) -> bool:

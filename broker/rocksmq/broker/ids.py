@@ -38,10 +38,16 @@ class IDAllocator:
         self._save: Callable[[int], None] | None = None
 
     def restore(self, saved_end: int, save: Callable[[int], None]) -> None:
-        """Go on behind the window that was saved last; called once, before the first id."""
+        """Go on behind the window that was saved last, in one engine at a time: each saves the window for itself only."""
+        if self._save is not None:
+            raise RuntimeError("this IDAllocator belongs to another engine: give each its own")
         self._next = max(self._next, saved_end)
         self._window_end = self._saved_end = self._next
         self._save = save
+
+    def release(self) -> None:
+        """The engine is closed; another may take it."""
+        self._save = None
 
     @property
     def present_id(self) -> int:

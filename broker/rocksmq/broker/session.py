@@ -19,9 +19,11 @@ from rocksmq.protocol.operations import (
     PING,
     VERSION_MAX,
     VERSION_MIN,
+    Consume,
     Empty,
     Hello,
     HelloReply,
+    Produce,
     decode_request,
     encode_error,
     encode_reply,
@@ -56,6 +58,8 @@ class Session:
         self._waiters: dict[int, Waiter] = {}
         self._finished = trio.Event()
         self._hello_correlation = NO_CORRELATION
+        self._wrote_in_turn = -1  # of the committer: when this session last added to its commit
+        connection.on_drained = core.attempt_held
 
     # -- as the connection's receiver --------------------------------------------
 
@@ -65,11 +69,16 @@ class Session:
         return (
             len(self._in_flight) >= limits.in_flight_requests_max
             or self._in_flight_bytes >= limits.in_flight_bytes_max
-            or self._core.committer.is_full
+            or self._is_writing_too_much
         )
 
+    @property
+    def _is_writing_too_much(self) -> bool:
+        """Only who adds to a full commit waits for room; readers and pings go on while the disk is slow."""
+        return self._core.committer.is_full and self._wrote_in_turn == self._core.committer.turn
+
     async def may_go_on(self) -> None:
-        if self._core.committer.is_full:
+        if self._is_writing_too_much:
             await self._core.committer.room()
         else:
             await self._finished.wait()
@@ -124,7 +133,13 @@ class Session:
             self._answer(correlation, InternalError("the broker met a bug; its log has the details"))
             return
         if waiter is not None:
+            waiter.must_wait = self._has_too_much_unsent
             self._waiters[correlation] = waiter
+        if isinstance(request, (Produce, Consume)):
+            self._wrote_in_turn = self._core.committer.turn
+
+    def _has_too_much_unsent(self) -> bool:
+        return self.connection.unsent_bytes > self.connection.limits.output_bytes_max
 
     def _answer(self, correlation: int, reply: Any) -> None:
         """As ``done`` of the core."""

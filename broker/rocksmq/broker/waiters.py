@@ -11,6 +11,8 @@ from itertools import count
 
 import trio
 
+from rocksmq.protocol.errors import RocksMQError
+
 from .commit import Commit, Done
 
 STALE_MAX = 1_000  # served long polls whose deadline is still kept; then they are swept out
@@ -20,18 +22,37 @@ class Waiter:
     """One parked request, on one channel.
 
     ``attempt(commit, sealing)`` answers it if it can and says whether it did; with ``sealing`` it may claim
-    what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error.
+    what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``position`` is
+    what a fetch waits for, None for a consume. While ``must_wait`` it is not attempted: its answer could not leave.
     """
 
-    __slots__ = ("attempt", "channel_number", "done", "expire")
+    __slots__ = ("_expire", "attempt", "channel_number", "done", "must_wait", "position")
 
     def __init__(
-        self, channel_number: int, attempt: Callable[[Commit, bool], bool], expire: Callable[[], None], done: Done
+        self,
+        channel_number: int,
+        attempt: Callable[[Commit, bool], bool],
+        expire: Callable[[], None],
+        done: Done,
+        position: int | None = None,
     ) -> None:
         self.channel_number = channel_number
         self.attempt = attempt
-        self.expire = expire
         self.done = done
+        self.position = position
+        self.must_wait: Callable[[], bool] = _never
+        self._expire = expire
+
+    def expire(self) -> None:
+        """Answer that nothing came, or why nothing can."""
+        try:
+            self._expire()
+        except RocksMQError as error:
+            self.done(error)
+
+
+def _never() -> bool:
+    return False
 
 
 class Waiters:

@@ -20,12 +20,12 @@ class Address:
     token: str | None = field(repr=False)
 
     def __str__(self) -> str:
-        return f"rocksmq://{self.host}:{self.port}"
+        return f"rocksmq://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @classmethod
     def parse(cls, url: str | None) -> "Address":
         """From ``url``, else the environment's ROCKSMQ_URL, else the default. Raises InvalidRequest."""
-        text = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+        text = os.environ.get(URL_VARIABLE, DEFAULT_URL) if url is None else url
         wanted = "rocksmq://[token@]host[:port], for example rocksmq://127.0.0.1:7660"
         try:
             parts = urlsplit(text)
@@ -33,7 +33,7 @@ class Address:
         except ValueError:
             raise InvalidRequest(f"the URL is not of the form {wanted}: its host or port cannot be read") from None
         if parts.scheme not in ("rocksmq", "rocksmqs") or not parts.hostname:
-            raise InvalidRequest(f"the URL is not of the form {wanted}: it begins with {text.split(':')[0][:20]!r}")
+            raise InvalidRequest(f"the URL is not of the form {wanted}: it has no scheme rocksmq:// or no host")
         if parts.path not in ("", "/") or parts.query or parts.fragment or parts.password is not None:
             raise InvalidRequest(f"the URL is not of the form {wanted}: nothing may follow the port, and no password")
         if parts.scheme == "rocksmqs":

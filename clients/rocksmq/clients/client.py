@@ -28,7 +28,7 @@ from rocksmq.protocol.errors import (
     RocksMQError,
     Timeout,
 )
-from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
+from rocksmq.protocol.messages import MessageBatch, Outgoing, OutgoingMessage, Start, pack_messages, start_of
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
     METADATA_BYTES_MAX,
@@ -114,9 +114,7 @@ class Client:
 
     def _begin_anew(self) -> None:
         """New ids, and a new connection when one is needed; in a forked child the old ones are the parent's."""
-        for connection in (self._connection, self._connecting):
-            if connection is not None:
-                connection.abandon()
+        inherited = self._connection, self._connecting
         self._connection = self._connecting = None
         was_closed, self._closed = self._closed.is_set(), threading.Event()
         if was_closed:
@@ -125,6 +123,9 @@ class Client:
         self._lock = threading.Lock()
         self._producers = IdentityPool(lambda: self._present_id)
         self._consumers = IdentityPool(lambda: self._present_id)
+        for connection in inherited:
+            if connection is not None:
+                connection.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -256,7 +257,7 @@ class Client:
         After Timeout, ConnectionFailed, StorageFailed, OutOfSequence or InternalError it is unknown whether the batch was.
         """
         checked_name("channel", channel)
-        if isinstance(messages, (bytes, bytearray, memoryview, str)):
+        if isinstance(messages, (bytes, bytearray, memoryview, str, OutgoingMessage)):
             raise TypeError("messages is a list of payloads: wrap a single one, produce(channel, [payload])")
         batch = pack_messages(messages, headers)
         if not batch.message_count:
@@ -370,12 +371,15 @@ class Client:
         connection = self._connection
         if connection is not None and connection.is_alive():
             return connection
-        if not self._lock.acquire(timeout=min(deadline.remaining, threading.TIMEOUT_MAX)):
-            raise Timeout(f"no connection to {self._address} in time")
+        held = False
         try:
+            held = self._lock.acquire(timeout=min(deadline.remaining, threading.TIMEOUT_MAX))
+            if not held:
+                raise Timeout(f"no connection to {self._address} in time")
             return self._reconnected(deadline)
         finally:
-            self._lock.release()
+            if held:
+                self._lock.release()
 
     def _reconnected(self, deadline: Deadline) -> Connection:
         delay = RETRY_SECONDS
@@ -396,7 +400,7 @@ class Client:
                     raise failure from None
                 delay = self._pause(max(delay, error.retry_after or 0), deadline)
             else:
-                self._connection = connection
+                self._connection, self._connecting = connection, None
                 self._present_id = max(self._present_id, connection.server.present_id)
         self.close()
         raise ConnectionFailed("the client was closed")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from rocksmq.protocol.cbor import Buffer, decode
-from rocksmq.protocol.errors import ConnectionFailed, ProtocolError, RocksMQError, Timeout
+from rocksmq.protocol.errors import ConnectionFailed, InvalidRequest, ProtocolError, RocksMQError, Timeout
 from rocksmq.protocol.frames import FrameDecoder
 from rocksmq.protocol.operations import (
     HELLO,
@@ -181,7 +181,8 @@ class Connection:
 
     def abandon(self) -> None:
         """In a forked child: let go of the socket, which is the parent's, without a word on it."""
-        os.close(self._sock.detach())
+        if (descriptor := self._sock.detach()) >= 0:
+            os.close(descriptor)
 
     def close(self) -> None:
         """End the connection; callers that wait get ConnectionFailed. Never blocks."""
@@ -319,6 +320,8 @@ class Connection:
 def _connect(address: Address, deadline: Deadline) -> socket.socket:
     try:
         sock = socket.create_connection((address.host, address.port), min(deadline.remaining, CONNECT_SECONDS) or 0.001)
+    except UnicodeError:
+        raise InvalidRequest(f"{address.host!r} is no host name") from None
     except OSError as error:
         if isinstance(error, TimeoutError) and deadline.is_over:
             raise Timeout(f"no broker answered at {address} in time") from None
@@ -331,4 +334,4 @@ def _connect(address: Address, deadline: Deadline) -> socket.socket:
 
 
 def _timeout(call: Call) -> Timeout:
-    return Timeout(f"{call.op.name} was not answered in time")
+    return Timeout(f"the broker did not answer {call.op.name} in time")

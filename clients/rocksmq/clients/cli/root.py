@@ -69,6 +69,7 @@ def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float) -> 
     """Talk to a RocksMQ broker.
 
     A token belongs in the environment, inside ROCKSMQ_URL: others on the machine can see a command line.
+
     Exit code 0: it worked; 1: it failed, stderr says why; 2: wrong usage.
 
     \b

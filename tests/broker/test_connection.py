@@ -1,0 +1,127 @@
+"""A connection's frames: nobody waits for another's many, and an ended connection is over."""
+
+import socket
+from itertools import pairwise
+from pathlib import Path
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from rocksmq.broker.connection import FRAMES_A_TURN, Connection
+from rocksmq.broker.limits import Limits
+from rocksmq.protocol.errors import RocksMQError
+from rocksmq.protocol.operations import SUCCESS, Fetch, Position
+from tests.helpers.raw import hello
+from tests.helpers.raw_trio import RawTrio, run, served
+
+from .support import in_trio
+
+FRAMES = 10 * FRAMES_A_TURN
+
+
+class Counter:
+    """A receiver that counts frames."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.must_wait = False
+        self.waits = 0
+
+    def receive(self, body: "memoryview[int]") -> None:
+        self.received += 1
+
+    async def may_go_on(self) -> None:
+        self.waits += 1
+        await trio.lowlevel.checkpoint()
+
+    def refuse(self, error: RocksMQError) -> None:
+        raise AssertionError(error)
+
+
+@in_trio
+async def test_given_many_small_frames_in_one_read_when_handled_then_others_get_their_turn_in_between() -> None:
+    ours, theirs = socket.socketpair()
+    counter = Counter()
+    seen: list[int] = []
+
+    async def watch() -> None:
+        while counter.received < FRAMES:
+            seen.append(counter.received)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        connection = Connection(ours, Limits(), nursery.start_soon)
+        theirs.sendall(b"\0\0\0\1\x80" * FRAMES)
+        theirs.shutdown(socket.SHUT_WR)
+        nursery.start_soon(watch)
+        await connection.read(counter)
+    connection.close()
+    theirs.close()
+    assert max(after - before for before, after in pairwise(seen)) <= 2 * FRAMES_A_TURN
+
+
+@in_trio
+async def test_given_a_connection_that_waits_for_room_when_it_is_closed_then_reading_ends() -> None:
+    ours, theirs = socket.socketpair()
+    counter = Counter()
+    counter.must_wait = True
+    async with trio.open_nursery() as nursery:
+        connection = Connection(ours, Limits(), nursery.start_soon)
+        theirs.sendall(b"\0\0\0\1\x80")
+        nursery.start_soon(connection.read, counter)
+        while not counter.waits:
+            await trio.lowlevel.checkpoint()
+        connection.close()
+        with trio.fail_after(10):
+            while nursery.child_tasks:
+                await trio.lowlevel.checkpoint()
+    theirs.close()
+    assert counter.received == 0
+
+
+def test_given_a_client_with_all_its_requests_parked_when_it_connects_anew_then_the_old_connection_is_gone(
+    tmp_path: Path,
+) -> None:
+    limits = Limits(in_flight_requests_max=4)
+
+    async def scenario() -> None:
+        async with served(tmp_path / "data", limits) as (engine, server, port):
+            await engine.create_channel("orders")
+            greeting = hello(b"c" * 16)
+            async with RawTrio.connected(port, greeting) as older:
+                for _ in range(2 * limits.in_flight_requests_max):
+                    await older.send(Fetch("orders", Position.LATEST, 0, 1, 1, 30_000))
+                while len(engine.core.waiters) < limits.in_flight_requests_max:
+                    await trio.sleep(0.01)
+                async with RawTrio.connected(port, greeting) as newer:
+                    with trio.fail_after(60):
+                        while server.connection_count > 1:
+                            await trio.sleep(0.01)
+                    assert len(engine.core.waiters) == 0
+                    reply = await newer.call(Fetch("orders", Position.LATEST, 0, 1, 1, 0))
+                    assert reply[1] == SUCCESS
+
+    run(scenario)
+
+
+@in_trio
+async def test_given_a_socket_that_takes_nothing_when_replies_are_sent_then_they_wait_and_come_in_order() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    async with trio.open_nursery() as nursery:
+        connection = Connection(ours, Limits(), nursery.start_soon)
+        frames = [bytes([number]) * 50_000 for number in range(8)]
+        for frame in frames:
+            connection.send([frame[:100], memoryview(frame)[100:]])
+        assert connection.unsent_bytes > 0
+        theirs.setblocking(False)
+        got = bytearray()
+        with trio.fail_after(10):
+            while len(got) < sum(map(len, frames)):
+                await trio.lowlevel.wait_readable(theirs)
+                got += theirs.recv(1 << 20)
+        await wait_all_tasks_blocked()
+        assert bytes(got) == b"".join(frames)
+        assert connection.unsent_bytes == 0
+        connection.close()
+    theirs.close()
