@@ -7,6 +7,7 @@ from pathlib import Path
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from rocksmq.broker.commit import OPEN_BYTES_SOFT
 from rocksmq.broker.connection import FRAMES_A_TURN, Connection
 from rocksmq.broker.limits import Limits
 from rocksmq.protocol.errors import RocksMQError
@@ -125,3 +126,15 @@ async def test_given_a_socket_that_takes_nothing_when_replies_are_sent_then_they
         assert connection.unsent_bytes == 0
         connection.close()
     theirs.close()
+
+
+def test_given_a_full_commit_when_others_ask_then_only_who_added_to_it_waits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path / "data", Limits()) as (engine, _, port):
+            await engine.create_channel("orders")
+            engine.core.committer.open.size = OPEN_BYTES_SOFT  # as if somebody's large batches waited for a slow disk
+            async with RawTrio.connected(port) as reader:
+                assert (await reader.call(Fetch("orders", Position.EARLIEST, 0, 1, 1, 0)))[1] == SUCCESS
+            assert engine.core.committer.is_full
+
+    run(scenario)

@@ -206,3 +206,32 @@ async def test_given_a_large_claim_that_is_durable_when_repeated_then_nothing_wa
         assert again.message_count == first.message_count == 10
         assert mq.core.committer.open.is_empty
         assert not mq.core.committer.is_full
+
+
+@in_trio
+async def test_given_a_parked_fetch_whose_answer_cannot_leave_when_messages_come_then_it_is_kept_until_it_can(
+    tmp_path: Path,
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        answers: list[Any] = []
+        waiter = mq.core.submit(Fetch("orders", Position.LATEST, 0, 1, 1, 30_000), answers.append)
+        assert waiter is not None
+        waiter.must_wait = lambda: True
+        await mq.call(produce(0, b"a"))
+        mq.core.attempt_held()
+        assert answers == []
+        waiter.must_wait = lambda: False
+        mq.core.attempt_held()
+        assert [answer.message_count for answer in answers] == [1]
+
+
+@in_trio
+async def test_given_a_fetch_of_a_message_to_come_when_others_come_first_then_it_waits_for_its_own(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        answers: list[Any] = []
+        first = (await mq.call(produce(0, b"a"))).first_id
+        mq.core.submit(Fetch("orders", Position.ID, first + (1 << 40), 1, 1, 30_000), answers.append)
+        await mq.call(produce(1, b"b"))
+        assert answers == []

@@ -154,3 +154,12 @@ def test_given_any_clock_and_restarts_when_ids_are_taken_then_all_rise_and_lie_b
         assert begin >= last_end
         assert end <= saved[-1]
         last_end = end
+
+
+def test_given_an_allocator_of_one_engine_when_given_to_another_then_it_is_refused_until_the_first_is_closed() -> None:
+    ids = IDAllocator()
+    ids.restore(1, lambda end: None)
+    with pytest.raises(RuntimeError, match="another engine"):
+        ids.restore(1, lambda end: None)
+    ids.release()
+    ids.restore(1, lambda end: None)
