@@ -27,7 +27,6 @@ from rocksmq.protocol.operations import (
     Names,
     Produce,
     Produced,
-    Seek,
     Sought,
 )
 from tests.helpers.broker import BrokerProcess
@@ -405,21 +404,30 @@ def test_given_a_broker_that_leaves_out_limits_when_connecting_then_it_is_a_prot
         Client(server.url)
 
 
-def test_given_a_broker_that_answers_out_of_range_when_called_then_it_is_a_protocol_error(pool: ThreadPoolExecutor) -> None:
-    described = ChannelDescribed(1, None, (1 << 64) - 1, 0, 0, 0, 0, "fsync", {})
-    calls: list[tuple[Callable[[Client], object], object]] = [
-        (lambda mq: mq.seek("orders", "billing", 1), Sought(1, 9, 1)),
-        (lambda mq: mq.describe_channel("orders"), described),
-    ]
-    for call, answer in calls:
-        with FakeServer() as server, Client(server.url) as mq:
-            calling = pool.submit(call, mq)
-            peer = server.peer()
-            correlation, request = peer.receive()
-            assert isinstance(answer, Sought) == isinstance(request, Seek)
-            assert isinstance(answer, (Sought, ChannelDescribed))
-            peer.reply(correlation, answer)
-            assert isinstance(calling.exception(PATIENCE), ProtocolError)
+def sought(mq: Client) -> object:
+    return mq.seek("orders", "billing", 1)
+
+
+def described(mq: Client) -> object:
+    return mq.describe_channel("orders")
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (sought, Sought(1, 9, 1)),
+        (described, ChannelDescribed(1, None, (1 << 64) - 1, 0, 0, 0, 0, "fsync", {})),
+    ],
+    ids=["outcome", "created_ms"],
+)
+def test_given_a_broker_that_answers_out_of_range_when_called_then_it_is_a_protocol_error(
+    call: Callable[[Client], object], answer: Sought | ChannelDescribed, pool: ThreadPoolExecutor
+) -> None:
+    with FakeServer() as server, Client(server.url) as mq:
+        calling = pool.submit(call, mq)
+        peer = server.peer()
+        peer.reply(peer.receive()[0], answer)
+        assert isinstance(calling.exception(PATIENCE), ProtocolError)
 
 
 @pytest.mark.parametrize(
