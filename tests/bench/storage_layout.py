@@ -49,7 +49,7 @@ def main() -> None:
         rates: dict[str, list[float]] = {}
         for _ in range(ROUNDS):
             for layout in (one_entry_a_produce, one_entry_a_message):
-                with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+                with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as directory:
                     store = Store(Path(directory) / "db")
                     rates.setdefault(layout.__name__, []).append(layout(store, payloads, SECONDS))
                     store.close()

@@ -155,7 +155,7 @@ class World:
         """What the group `billing` hands out; None when there is nothing."""
         group, channel = self.group(), self.channel()
         request = Consume("orders", "billing", consumer, number, n, size, 0)
-        claim = self.groups.consume(self.open, group, channel.visible, channel.value, request)
+        claim = self.groups.consume(self.open, group, channel.visible, request)
         self.commit()
         if claim is None:
             return None

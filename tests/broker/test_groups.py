@@ -237,7 +237,7 @@ def test_given_two_groups_when_they_consume_then_each_gets_everything(filled: Wo
         create(filled, name, filled.unique())
         group, channel = filled.channel().groups[name], filled.channel()
         request = Consume("orders", name, filled.unique(), 0, 100, 100, 0)
-        claim = filled.groups.consume(filled.open, group, channel.visible, channel.value, request)
+        claim = filled.groups.consume(filled.open, group, channel.visible, request)
         assert claim is not None
         assert claim.reading.message_count == 6
         assert claim.generation == group.state.generation
@@ -312,7 +312,7 @@ def test_given_a_claim_when_rolled_back_then_the_same_messages_are_handed_out_ag
     consumer, group, channel = filled.unique(), filled.group(), filled.channel()
     before = group.state
     request = Consume("orders", "billing", consumer, 0, 2, 100, 0)
-    assert filled.groups.consume(filled.open, group, channel.visible, channel.value, request) is not None
+    assert filled.groups.consume(filled.open, group, channel.visible, request) is not None
     assert group.state != before
     filled.roll_back()
     assert group.state == before

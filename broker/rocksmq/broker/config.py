@@ -21,6 +21,7 @@ from .limits import LIMIT_NAMES, MIB, Limits
 ENVIRONMENT_PREFIX = "ROCKSMQ_"
 LIMITS_TABLE = "limits"
 PAYLOAD_BYTES_MOST = 64 * MIB
+COLUMN_BYTES = 20  # a message, at most, in the columns of a reply beside payloads and headers
 OFF = "off"
 EMBEDDED = "embedded"
 # The client's own variables, and those that Kubernetes makes of a service named rocksmq.
@@ -159,6 +160,8 @@ def _check(config: Config) -> None:
         refuse("limits.frame_bytes_max", f"at least payload_bytes_max + 1 MiB = {limits.payload_bytes_max + MIB}")
     if limits.consume_bytes_max > limits.frame_bytes_max - MIB:
         refuse("limits.consume_bytes_max", f"at most frame_bytes_max - 1 MiB = {limits.frame_bytes_max - MIB}")
+    if limits.consume_messages_max * COLUMN_BYTES > MIB:
+        refuse("limits.consume_messages_max", f"at most {MIB // COLUMN_BYTES}, so that a reply fits into a frame")
     if limits.poll_ms_max > limits.idle_close_seconds * 1000:
         refuse("limits.poll_ms_max", "a poll may not outlast idle_close_seconds")
     if limits.page_names_max > Limits().page_names_max:

@@ -29,7 +29,9 @@ logger = logging.getLogger("rocksmq.broker")
 VIEW_BYTES = 256  # what a buffer that waits costs beside its bytes
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 LINGER_SECONDS = 1.0
-FRAMES_A_TURN = 64  # of one connection, before others get theirs: a read may hold thousands of small ones
+# So long is the turn of one connection before others get theirs: a read may hold thousands of small frames.
+TURN_SECONDS = 0.005
+FRAMES_A_TURN = 64
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ECONNABORTED, errno.ETIMEDOUT}
 
 
@@ -108,9 +110,11 @@ class Connection:
                 logger.warning("a connection was lost: %s", error)
 
     async def _hand_over(self, receiver: Receiver) -> None:
+        turn_ends = self._clock() + TURN_SECONDS
         for handled in count(1):
-            if handled % FRAMES_A_TURN == 0:
+            if handled % FRAMES_A_TURN == 0 or self._clock() > turn_ends:
                 await trio.lowlevel.checkpoint()
+                turn_ends = self._clock() + TURN_SECONDS
             await self._pause(receiver)
             body = None if self.closed else self.decoder.next_frame()
             if body is None:

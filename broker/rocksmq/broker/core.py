@@ -50,6 +50,7 @@ from .store import DataRefused, Family, Put, Store
 from .waiters import Waiter, Waiters
 
 OVERLOADED_RETRY_SECONDS = 0.1
+REPEAT_WAIT_MS = 1_000  # for the commit of the claim to repeat, whatever the request is ready to wait
 CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
 DISK_FULL_RETRY_SECONDS = 1.0
 
@@ -202,14 +203,20 @@ class Core:
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
             group = self._groups.find(channel.groups, channel.name, request.group)
+            is_repeat = group.repeats(request)
+            if is_repeat and self.committer.holding(lambda commit: group.came_with(commit, request.consumer)) is not None:
+                self._held.add(channel.number)  # the claim to repeat is not durable yet
+                return False
             extent = channel.value if sealing else channel.visible
-            claim = self._groups.consume(commit, group, extent, channel.value, request)
+            claim = self._groups.consume(commit, group, extent, request)
             if claim is None:
                 return False
-            holding = self.committer.holding(lambda commit: group.came_with(commit, request.consumer))
-            if holding is not None:
-                holding.size += claim.reading.size  # the reply is held until that commit is durable
-            self._answer_in(holding, done, merged(claim.reading, claim.generation), channel)
+            reply = merged(claim.reading, claim.generation)
+            if is_repeat and group not in commit.cells:
+                done(reply)
+            else:
+                commit.size += claim.reading.size  # the reply is held until the commit is durable
+                self._answer(done, reply, channel)
             return True
 
         def expire() -> None:
@@ -219,7 +226,8 @@ class Core:
         if attempt(self.committer.open, False):
             return None
         channel = self.channels.find(request.channel)
-        return self._park(Waiter(channel.number, attempt, expire, done), request.wait_ms)
+        wait_ms = max(request.wait_ms, REPEAT_WAIT_MS) if channel.number in self._held else request.wait_ms
+        return self._park(Waiter(channel.number, attempt, expire, done), wait_ms)
 
     def _fetch(self, request: Fetch, done: Done) -> Waiter | None:
         _check_bounds(request)
@@ -355,8 +363,12 @@ class Core:
                 cell.visible = value
                 if synced and not cell.is_public:
                     self.channels.publish(cell)
-            elif isinstance(cell, Group) and synced:
+            elif isinstance(cell, Group) and (synced or self._is_lax(cell.channel_name)):
                 cell.visible = value
+
+    def _is_lax(self, channel_name: str) -> bool:
+        channel = self.channels.get(channel_name)
+        return channel is not None and channel.durability.mode is not Mode.FSYNC
 
     # -- start -----------------------------------------------------------------
 

@@ -53,6 +53,11 @@ class Group:
         assert self.value is not None, "the group exists"
         return self.value
 
+    def repeats(self, request: Consume) -> bool:
+        """Whether it asks once more for what its consumer id was handed last, and the group was not sought since."""
+        entry = self.state.consumers.get(request.consumer)
+        return entry is not None and entry.number == request.number and entry.generation == self.state.generation
+
     def came_with(self, commit: Commit, consumer: bytes) -> bool:
         """Whether the last claim of ``consumer`` is in ``commit``, and not in one before it."""
         if self not in commit.cells:
@@ -148,18 +153,16 @@ class Groups:
             lag_ms = max(0, clock_ms() - time_ms_of(oldest))
         return GroupDescribed(state.creation_id, state.position, lag, lag_ms, state.generation, state.metadata)
 
-    def consume(self, commit: Commit, group: Group, extent: Extent, accepted: Extent, request: Consume) -> Claim | None:
+    def consume(self, commit: Commit, group: Group, extent: Extent, request: Consume) -> Claim | None:
         """Claim the next messages up to ``extent`` for the consumer id, or repeat its last claim; None when there are none.
 
-        ``accepted`` is the extent with what is not durable yet: a claim to repeat may reach into it.
         Raises OutOfSequence for a number that is neither.
         """
         state = group.state
         entry = state.consumers.get(request.consumer)
         self._check_number(state, entry, request)
-        repeated = entry is not None and entry.number == request.number
-        if entry is not None and repeated and entry.generation == state.generation:
-            reading = self._log.read(state.channel_number, entry.begin, accepted, entry.message_count, 1 << 62)
+        if entry is not None and group.repeats(request):
+            reading = self._log.read(state.channel_number, entry.begin, extent, entry.message_count, 1 << 62)
             return Claim(reading, state.generation)
         reading = self._log.read(
             state.channel_number,
