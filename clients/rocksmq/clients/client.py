@@ -11,7 +11,6 @@ import socket
 import ssl
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -53,6 +52,7 @@ from rocksmq.protocol.operations import (
 from .address import Address
 from .connection import Connection
 from .deadline import Deadline, checked_timeout
+from .forks import call_in_child
 from .identities import IdentityPool
 from .models import ChannelInfo, GroupInfo, OwnerDescription, SeekOutcome, SeekResult, ServerInfo
 from .pipeline import Pipeline
@@ -63,17 +63,6 @@ RETRY_SECONDS_MAX = 1.0
 NEW_IDS_MAX = 3  # a broker that refuses so many new ids in a row is not going to take one
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Result = TypeVar("Result")
-
-
-_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for client in tuple(_clients):
-        client._begin_anew()  # pyright: ignore[reportPrivateUsage]
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 class Client:
@@ -109,7 +98,7 @@ class Client:
         self._connection: Connection | None = None
         self._connecting: Connection | None = None
         self._begin_anew()
-        _clients.add(self)
+        call_in_child(self._begin_anew)
         self._connected(self._deadline())
 
     def _begin_anew(self) -> None:
@@ -402,6 +391,8 @@ class Client:
             else:
                 self._connection, self._connecting = connection, None
                 self._present_id = max(self._present_id, connection.server.present_id)
+                if not self._closed.is_set():
+                    return connection
         self.close()
         raise ConnectionFailed("the client was closed")
 

@@ -105,7 +105,6 @@ class Connection:
             if missing := [name for name in LIMITS_NEEDED if name not in self.server.limits]:
                 raise ProtocolError(f"the broker at {self._address} does not tell its limits {', '.join(missing)}")
             self._decoder.frame_bytes_max = min(self.server.limits["frame_bytes_max"], FRAME_BYTES_MAX)
-            self._is_greeted = True
         except BaseException as error:
             self._fail(ConnectionFailed("HELLO failed"))
             if isinstance(error, ProtocolError):
@@ -255,6 +254,7 @@ class Connection:
         try:
             # Large columns are views of the receive buffer, which the next read overwrites.
             call.reply = decode_reply(call.op, [bytes(v) if type(v) is memoryview else v for v in items])
+            self._is_greeted = True  # HELLO is answered first
         except RocksMQError as error:
             call.error = error
         self._finish(call)
