@@ -88,8 +88,7 @@ def _options(cache: Cache) -> Options:
     options.set_max_background_jobs(2)
     options.set_bytes_per_sync(MIB)
     options.set_wal_bytes_per_sync(MIB)
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_bottommost_compression_type(DBCompressionType.zstd())
+    options.set_compression_type(DBCompressionType.lz4())  # zstd at the bottom takes the core that produce needs
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_paranoid_checks(True)
     options.set_max_open_files(1_000)
