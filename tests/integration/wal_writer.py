@@ -16,7 +16,7 @@ VALUE_BYTES_MAX = 60_000  # more than a block of RocksDB's log, so that records 
 
 
 def open_store(directory: Path, memtable_bytes: int) -> Store:
-    """A store whose logs are as small as its memtables, so that they are recycled soon."""
+    """A store whose logs are as small as its memtables, so that there are many of them soon."""
     store.MEMTABLE_BYTES = memtable_bytes
     store.WAL_BYTES_MAX = 3 * memtable_bytes
     return Store(directory)

@@ -31,7 +31,6 @@ MEMTABLE_BYTES = 64 * MIB
 MEMTABLE_BYTES_ALL = 192 * MIB
 WAL_BYTES_MAX = 128 * MIB  # bounds the replay at start: 3.5 s a GB
 BLOCK_CACHE_BYTES = 64 * MIB
-WAL_FILES_RECYCLED = 4  # fdatasync without a change of the file's size
 
 
 class Family(IntEnum):
@@ -84,7 +83,6 @@ def _options(cache: Cache) -> Options:
     options.set_max_write_buffer_number(3)
     options.set_db_write_buffer_size(MEMTABLE_BYTES_ALL)
     options.set_max_total_wal_size(WAL_BYTES_MAX)
-    options.set_recycle_log_file_num(WAL_FILES_RECYCLED)
     options.set_max_background_jobs(2)
     options.set_bytes_per_sync(MIB)
     options.set_wal_bytes_per_sync(MIB)
