@@ -1,6 +1,7 @@
 """The store over a real RocksDB: atomic writes, scans, space given back, errors told apart."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,14 @@ def test_given_a_log_that_is_damaged_in_the_middle_when_opened_then_it_never_sho
     for number in range(100):
         first.write([Put(DATA, batch_key(1, number), b"%03d" % number * 100)])
     first.sync()
+    shutil.copytree(tmp_path / "db", tmp_path / "killed")
     first.close()
-    log = max((tmp_path / "db").glob("*.log"), key=lambda file: file.stat().st_size)
+    log = max((tmp_path / "killed").glob("*.log"), key=lambda file: file.stat().st_size)
     content = bytearray(log.read_bytes())
     content[len(content) // 2] ^= 0xFF
     log.write_bytes(content)
     try:
-        second = Store(tmp_path / "db")
+        second = Store(tmp_path / "killed")
     except DataRefused:
         return
     found = list(second.scan(DATA, *channel_span(1)))
