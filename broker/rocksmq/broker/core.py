@@ -50,7 +50,7 @@ from .store import DataRefused, Family, Put, Store
 from .waiters import Waiter, Waiters
 
 OVERLOADED_RETRY_SECONDS = 0.1
-REPEAT_WAIT_MS = 1_000  # for the commit of the claim to repeat, whatever the request is ready to wait
+REPEAT_WAIT_MS = 1_000  # for the commit of the claim to repeat
 CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
 DISK_FULL_RETRY_SECONDS = 1.0
 
@@ -199,20 +199,23 @@ class Core:
 
     def _consume(self, request: Consume, done: Done) -> Waiter | None:
         _check_bounds(request)
+        wait_ms = request.wait_ms
 
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
             group = self._groups.find(channel.groups, channel.name, request.group)
             is_repeat = group.repeats(request)
             if is_repeat and self.committer.holding(lambda commit: group.came_with(commit, request.consumer)) is not None:
-                self._held.add(channel.number)  # the claim to repeat is not durable yet
+                nonlocal wait_ms  # the claim to repeat is not durable yet: wait for it, whatever was asked
+                wait_ms = max(wait_ms, REPEAT_WAIT_MS)
+                self._held.add(channel.number)
                 return False
             extent = channel.value if sealing else channel.visible
             claim = self._groups.consume(commit, group, extent, request)
             if claim is None:
                 return False
             reply = merged(claim.reading, claim.generation)
-            if is_repeat and group not in commit.cells:
+            if is_repeat:
                 done(reply)
             else:
                 commit.size += claim.reading.size  # the reply is held until the commit is durable
@@ -226,7 +229,6 @@ class Core:
         if attempt(self.committer.open, False):
             return None
         channel = self.channels.find(request.channel)
-        wait_ms = max(request.wait_ms, REPEAT_WAIT_MS) if channel.number in self._held else request.wait_ms
         return self._park(Waiter(channel.number, attempt, expire, done), wait_ms)
 
     def _fetch(self, request: Fetch, done: Done) -> Waiter | None:
