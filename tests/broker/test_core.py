@@ -235,3 +235,19 @@ async def test_given_a_fetch_of_a_message_to_come_when_others_come_first_then_it
         mq.core.submit(Fetch("orders", Position.ID, first + (1 << 40), 1, 1, 30_000), answers.append)
         await mq.call(produce(1, b"b"))
         assert answers == []
+
+
+@in_trio
+async def test_given_a_reader_that_was_passed_over_when_another_polls_without_waiting_then_it_is_answered_at_once(
+    tmp_path: Path,
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        waiter = mq.core.submit(Fetch("orders", Position.LATEST, 0, 1, 1, 30_000), lambda reply: None)
+        assert waiter is not None
+        waiter.must_wait = lambda: True
+        await mq.call(produce(0, b"a"))
+        assert (await mq.call(consume(0))).message_count == 1
+        answers: list[Any] = []
+        mq.core.submit(consume(1), answers.append)
+        assert [answer.message_count for answer in answers] == [0]
