@@ -16,6 +16,7 @@ from rocksmq.broker.ids import COUNTER_BITS, IDAllocator
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.log import Log
 from rocksmq.broker.meta import EmbeddedMeta
+from rocksmq.broker.names import ProducerNames
 from rocksmq.broker.producers import Producers
 from rocksmq.broker.store import Store
 from rocksmq.protocol.batch import RecordBatch
@@ -75,7 +76,8 @@ class World:
         self.log = Log(self.store, self.limits.tail_cache_bytes)
         self.ids = IDAllocator(clock=lambda: self.now_ms)
         self.producers = Producers(0)
-        self.channels = Channels(self.log, self.ids, self.producers, self.limits, FSYNC)
+        self.names = ProducerNames(self.ids, self.limits)
+        self.channels = Channels(self.log, self.ids, self.producers, self.names, self.limits, FSYNC)
         self.groups = Groups(self.log, self.ids, EmbeddedMeta(self.store), self.limits)
         self.open = Commit()
         self.committed = 0
@@ -130,7 +132,9 @@ class World:
 
     def append(self, request: Produce) -> int:
         """The first id that ``request`` gets, or got before; not committed."""
-        return self.channels.produce(self.open, request, lambda size: None)[1]
+        first_id = self.channels.produce(self.open, request, lambda size: None)[1]
+        assert first_id is not None, "its sequences were stored before"
+        return first_id
 
     def group(
         self, name: str = "billing", channel: str = "orders", kind: Position = Position.EARLIEST, start: int = 0

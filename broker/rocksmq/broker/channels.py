@@ -27,6 +27,7 @@ from .groups import Group
 from .ids import IDAllocator, clock_ms
 from .limits import Limits
 from .log import Log
+from .names import ProducerNames
 from .producers import Producers
 from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, StoredBatch
 from .store import Change, Delete, DeleteRange, Family, Put
@@ -56,12 +57,21 @@ class Channel:
 
 
 class Channels:
-    """All channels by name, and the producers' table."""
+    """All channels by name, and the producers' tables."""
 
-    def __init__(self, log: Log, ids: IDAllocator, producers: Producers, limits: Limits, durability: Durability) -> None:
+    def __init__(
+        self,
+        log: Log,
+        ids: IDAllocator,
+        producers: Producers,
+        names: ProducerNames,
+        limits: Limits,
+        durability: Durability,
+    ) -> None:
         self._log = log
         self._ids = ids
         self._producers = producers
+        self._names = names
         self._limits = limits
         self._durability = durability  # of channels that name none
         self._channels: dict[str, Channel] = {}
@@ -127,11 +137,13 @@ class Channels:
             commit.discard(group)
             commit.changes += group.deletion()
         self._producers.drop(commit, channel.number)
+        self._names.drop(commit, channel.number)
         commit.discard(channel)
         commit.changes += (
             Delete(Family.META, keys.settings_key(channel.number)),
             Delete(Family.META, keys.extent_key(channel.number)),
             DeleteRange(Family.META, *keys.producer_span(channel.number)),
+            DeleteRange(Family.META, *keys.name_span(channel.number)),
             DeleteRange(Family.DATA, *keys.channel_span(channel.number)),
         )
         return channel
@@ -162,20 +174,29 @@ class Channels:
             settings.retention or {},
         )
 
-    def produce(self, commit: Commit, request: Produce, admit: Callable[[int], None]) -> tuple[Channel, int]:
+    def produce(self, commit: Commit, request: Produce, admit: Callable[[int], None]) -> tuple[Channel, int | None]:
         """Append the batch, or find that it was appended before; its channel and first id.
 
+        The id is None when a named producer had stored its sequences before: then only the number is spent.
+
         ``admit`` raises when a batch of so many bytes cannot be taken now; it is asked only behind
-        the look-up, so that a repeat always gets its first answer. Raises ChannelNotFound, OutOfSequence, and
-        what RecordBatch.check raises.
+        the look-up, so that a repeat always gets its first answer. Raises ChannelNotFound, OutOfSequence, Conflict,
+        InvalidRequest for sequences, and what RecordBatch.check raises.
         """
         channel = self.find(request.channel)
         verdict = self._producers.look_up(channel.number, request.producer, request.number, self._ids.present_id)
         if verdict.repeated is not None:
-            return channel, verdict.repeated.first_id
+            return channel, verdict.repeated.first_id if verdict.repeated.message_count else None
         batch = request.batch
         batch.check(messages_max=self._limits.batch_messages_max, payload_bytes_max=self._limits.payload_bytes_max)
+        named = self._names.admit(channel.number, request)
+        if named is not None and named.is_stored:
+            entry = ProducedEntry(request.number, self._ids.reserve(1), 0)
+            self._producers.stored(commit, verdict.cell, entry)
+            return channel, None
         admit(batch.size)
+        if named is not None:
+            self._names.stored(commit, named)
         first_id = self._ids.reserve(batch.message_count)
         key, stored = StoredBatch.encode(channel.number, first_id, channel.value.end_offset, batch)
         commit.put(Put(Family.DATA, key, stored.value))

@@ -49,7 +49,7 @@ class Commit:
         self.changes: list[Change] = []
         self.cells: dict[Any, Any] = {}  # each changed cell with its value before
         self.sealed: dict[Any, Any] = {}  # each changed cell with its value as written
-        self.undo: list[Callable[[], None]] = []
+        self.undo: list[Callable[[], object]] = []
         self.answers: list[tuple[bool, Done, Any]] = []  # (after the sync?, whom, what)
         self.size = 0
         self.sync = False

@@ -26,9 +26,12 @@ from rocksmq.protocol.operations import (
     ListChannels,
     ListGroups,
     Names,
+    OpenProducer,
     Position,
     Produce,
     Produced,
+    ProducerOpened,
+    ReleaseConsumer,
     Seek,
 )
 
@@ -43,8 +46,9 @@ from .ids import IDAllocator
 from .limits import Limits
 from .log import Log
 from .meta import EmbeddedMeta
+from .names import ProducerNames
 from .producers import Producers
-from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry
+from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, ProducerName
 from .replies import merged, nothing
 from .store import DataRefused, Family, Put, Store
 from .waiters import Waiter, Waiters
@@ -72,7 +76,8 @@ class Core:
         self._disk = DiskGuard(directory.path)
         self._log = Log(store, limits.tail_cache_bytes)
         self._producers = Producers(_stored_number(store, keys.FORGOTTEN, 0))
-        self.channels = Channels(self._log, ids, self._producers, limits, durability)
+        self._names = ProducerNames(ids, limits)
+        self.channels = Channels(self._log, ids, self._producers, self._names, limits, durability)
         self._meta = EmbeddedMeta(store)
         self._groups = Groups(self._log, ids, self._meta, limits)
         self._handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
@@ -89,6 +94,8 @@ class Core:
             Fetch: self._fetch,
             CommitRequest: self._commit,
             Seek: self._seek,
+            OpenProducer: self._open_producer,
+            ReleaseConsumer: self._release_consumer,
         }
         self._load(store)
 
@@ -180,9 +187,14 @@ class Core:
     def _produce(self, request: Produce, done: Done) -> None:
         channel, first_id = self.channels.produce(self.committer.open, request, self._admit)
         commit = self.committer.holding(
-            lambda commit: self._producers.came_with(commit, channel.number, request.producer, first_id)
+            lambda commit: self._producers.came_with(commit, channel.number, request.producer, request.number)
         )
         self._answer_in(commit, done, Produced(first_id), channel)
+
+    def _open_producer(self, request: OpenProducer, done: Done) -> None:
+        channel = self.channels.find(request.channel)
+        last_sequence = self._names.open(self.committer.open, channel.number, request)
+        self._answer(done, ProducerOpened(last_sequence))
 
     def _admit(self, size: int) -> None:
         if self.committer.open.size + size > self.limits.produce_queue_bytes_max:
@@ -229,7 +241,19 @@ class Core:
         if attempt(self.committer.open, False):
             return None
         channel = self.channels.find(request.channel)
-        return self._park(Waiter(channel.number, attempt, expire, done), wait_ms)
+        waiter = Waiter(channel.number, attempt, expire, done)
+        waiter.consumer = (request.group, request.consumer)
+        return self._park(waiter, wait_ms)
+
+    def _release_consumer(self, request: ReleaseConsumer, done: Done) -> None:
+        channel = self.channels.find(request.channel)
+        group = self._groups.find(channel.groups, channel.name, request.group)
+        for waiter in self.waiters.of(channel.number):
+            if waiter.consumer == (request.group, request.consumer) and self.waiters.cancel(waiter):
+                waiter.expire()
+        self._groups.release(self.committer.open, group, channel.visible, request)
+        self._answer(done, Empty(), channel)
+        self._attempt_all(channel.number)
 
     def _fetch(self, request: Fetch, done: Done) -> Waiter | None:
         _check_bounds(request)
@@ -323,6 +347,7 @@ class Core:
                         self._attempt(waiter, sealing=True)
         if commit.changes:
             self._producers.forget(commit, self.ids.present_id)
+            self._names.forget(commit)
         if (end := self.ids.unsaved_end) is not None:
             commit.changes.append(Put(Family.META, keys.IDS, keys.u64(end)))
             commit.answer(self._window_saved, end)
@@ -387,6 +412,8 @@ class Core:
         for key, entry in _records(store, keys.PRODUCER, ProducedEntry.decode):
             entries[keys.producer_of(key)].append(entry)
         self._producers.load(entries)
+        names = _records(store, keys.NAME, ProducerName.decode)
+        self._names.load({keys.name_of(key): name for key, name in names})
         window_end = _stored_number(store, keys.IDS, None if self.committer.written_number else 1)
 
         def save(end: int) -> None:

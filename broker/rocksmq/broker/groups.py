@@ -17,6 +17,7 @@ from rocksmq.protocol.operations import (
     GroupDescribed,
     Outcome,
     Position,
+    ReleaseConsumer,
     Sought,
 )
 from rocksmq.protocol.operations import Commit as CommitRequest
@@ -36,10 +37,11 @@ IDLE_CONSUMER_MS_MAX = 3600 * 1000
 class Group:
     """One consumer group of one channel. ``value`` is its state with everything accepted, None before its creation.
 
-    ``visible`` is the state that is durable, and all that a description may show.
+    ``visible`` is the state that is durable, and all that a description may show. ``polls``: when consumer ids with an
+    entry last asked in vain, as present ids; kept in memory only, for which ids are idle.
     """
 
-    __slots__ = ("channel_name", "meta", "name", "value", "visible")
+    __slots__ = ("channel_name", "meta", "name", "polls", "value", "visible")
 
     def __init__(self, name: str, channel_name: str, meta: MetaStore, value: GroupState | None) -> None:
         self.name = name
@@ -47,14 +49,15 @@ class Group:
         self.meta = meta
         self.value = value
         self.visible = value
+        self.polls: dict[bytes, int] = {}
 
     @property
     def state(self) -> GroupState:
         assert self.value is not None, "the group exists"
         return self.value
 
-    def repeats(self, request: Consume) -> bool:
-        """Whether it asks once more for what its consumer id was handed last, and the group was not sought since."""
+    def repeats(self, request: Consume | ReleaseConsumer) -> bool:
+        """Whether it is about what its consumer id was handed last, and the group was not sought since."""
         entry = self.state.consumers.get(request.consumer)
         return entry is not None and entry.number == request.number and entry.generation == self.state.generation
 
@@ -146,10 +149,13 @@ class Groups:
     def describe(self, group: Group, number: int, extent: Extent) -> GroupDescribed:
         """Position and exact lag, as far as they are durable."""
         state = group.visible or group.state
+        returned = [entry for _, entry in _released(state)]
         lag = max(0, extent.end_offset - max(state.offset, extent.begin_offset))
+        lag += sum(entry.message_count for entry in returned)
         lag_ms = 0
         if lag:
-            oldest = self._log.place(number, state.position, extent).message_id
+            position = min((entry.begin for entry in returned), default=state.position)
+            oldest = self._log.place(number, position, extent).message_id
             lag_ms = max(0, clock_ms() - time_ms_of(oldest))
         return GroupDescribed(state.creation_id, state.position, lag, lag_ms, state.generation, state.metadata)
 
@@ -164,26 +170,46 @@ class Groups:
         if entry is not None and group.repeats(request):
             reading = self._log.read(state.channel_number, entry.begin, extent, entry.message_count, 1 << 62)
             return Claim(reading, state.generation)
+        returned = min(_released(state), key=lambda known: known[1].begin, default=None)
+        begin, count_max = (
+            (state.position, request.max_messages)
+            if returned is None
+            else (returned[1].begin, min(request.max_messages, returned[1].message_count))
+        )
         reading = self._log.read(
             state.channel_number,
-            state.position,
+            begin,
             extent,
-            min(request.max_messages, self._limits.consume_messages_max),
+            min(count_max, self._limits.consume_messages_max),
             min(request.max_bytes, self._limits.consume_bytes_max),
         )
         if not reading.message_count:
+            if entry is not None:
+                group.polls[request.consumer] = self._ids.present_id
             return None
         claimed = ConsumerEntry(
-            request.number,
-            state.position,
-            reading.next_position,
-            reading.message_count,
-            state.generation,
-            self._ids.present_id,
+            request.number, begin, reading.next_position, reading.message_count, state.generation, self._ids.present_id
         )
-        state = self._remember(state, request.consumer, claimed)
-        commit.set(group, state._replace(position=reading.next_position, offset=state.offset + reading.message_count))
+        if returned is None:
+            state = state._replace(position=reading.next_position, offset=state.offset + reading.message_count)
+        else:
+            state = _with_entry(state, returned[0], _behind(returned[1], reading))
+        commit.set(group, self._remember(group, state, request.consumer, claimed))
         return Claim(reading, state.generation)
+
+    def release(self, commit: Commit, group: Group, extent: Extent, request: ReleaseConsumer) -> None:
+        """End the use of a consumer id; what it was handed and did not hand on is served first to who comes next."""
+        state = group.state
+        entry = state.consumers.get(request.consumer)
+        if entry is None or entry.is_released:
+            return
+        left: ConsumerEntry | None = None
+        if group.repeats(request) and request.position < entry.end:
+            begin = max(request.position, entry.begin)
+            first, behind = (self._log.place(state.channel_number, p, extent).offset for p in (entry.begin, begin))
+            left = entry._replace(begin=begin, message_count=entry.message_count - (behind - first), is_released=True)
+        group.polls.pop(request.consumer, None)
+        commit.set(group, _with_entry(state, request.consumer, left))
 
     def move(self, commit: Commit, group: Group, extent: Extent, request: CommitRequest) -> None:
         """COMMIT: move the position forward. Raises InvalidRequest, Conflict."""
@@ -209,7 +235,11 @@ class Groups:
         state = group.state
         if state.last_seek is not None and state.last_seek.request_id == request.request_id:
             return Sought(*state.last_seek[1:])
-        place, outcome = self.target(state.channel_number, extent, request.to_kind, request.to)
+        if request.to_kind == Position.CURRENT:
+            place, outcome = self._current(state, extent), Outcome.EXACT
+        else:
+            place, outcome = self.target(state.channel_number, extent, request.to_kind, request.to)
+        consumers = {consumer: entry for consumer, entry in state.consumers.items() if not entry.is_released}
         generation = self._ids.reserve(1)
         sought = Sought(place.message_id, outcome, generation)
         commit.set(
@@ -218,10 +248,18 @@ class Groups:
                 position=place.message_id,
                 offset=place.offset,
                 generation=generation,
+                consumers=consumers,
                 last_seek=LastSeek(request.request_id, *sought),
             ),
         )
         return sought
+
+    def _current(self, state: GroupState, extent: Extent) -> Place:
+        """Where the group stands, or the first message that was given back."""
+        returned = min((entry.begin for _, entry in _released(state)), default=None)
+        if returned is None:
+            return Place(state.position, state.offset)
+        return self._log.place(state.channel_number, returned, extent)
 
     def target(self, number: int, extent: Extent, kind: int, value: int) -> Target:
         """Where a seek to ``value`` of ``kind`` leads; never a future id."""
@@ -241,6 +279,8 @@ class Groups:
         return Target(place, Outcome.EXACT if exact else Outcome.NEXT)
 
     def _check_number(self, state: GroupState, entry: ConsumerEntry | None, request: Consume) -> None:
+        if entry is not None and entry.is_released:
+            raise OutOfSequence("the consumer id is over: it was released", present_id=self._ids.present_id)
         if entry is None:
             if request.number == 0 and birth_of(request.consumer) > state.forgotten:
                 return
@@ -254,18 +294,44 @@ class Groups:
                 present_id=self._ids.present_id,
             )
 
-    def _remember(self, state: GroupState, consumer: bytes, claimed: ConsumerEntry) -> GroupState:
-        """With the claim noted, and the longest idle consumer ids forgotten when there are too many."""
+    def _remember(self, group: Group, state: GroupState, consumer: bytes, claimed: ConsumerEntry) -> GroupState:
+        """With the claim noted, and the longest idle consumer ids forgotten when there are too many. Raises LimitExceeded."""
         consumers = {**state.consumers, consumer: claimed}
         forgotten = state.forgotten
         idle_before = claimed.last_use - (IDLE_CONSUMER_MS_MAX << COUNTER_BITS)
-        by_use = sorted(consumers, key=lambda known: consumers[known].last_use) if len(consumers) > 1 else []
-        for known in by_use:
-            last_use = consumers[known].last_use
-            if known == consumer or (last_use >= idle_before and len(consumers) <= self._limits.consumers_max):
+        last_uses = {known: max(entry.last_use, group.polls.get(known, 0)) for known, entry in consumers.items()}
+        for known in sorted(last_uses, key=last_uses.__getitem__):
+            last_use = last_uses[known]
+            if last_use >= idle_before and len(consumers) <= self._limits.consumers_max:
                 break
-            forgotten = max(forgotten, last_use)
-            del consumers[known]
-        if len(consumers) < len(by_use):
+            if known != consumer and not consumers[known].is_released:
+                forgotten = max(forgotten, last_use)
+                del consumers[known]
+        if len(consumers) > self._limits.consumers_max:
+            raise LimitExceeded(
+                f"{len(consumers) - 1} consumers of group {group.name!r} have given messages back that nobody has read"
+                f" yet, and the limit is {self._limits.consumers_max} (consumers_max): read on with fewer"
+            )
+        if len(consumers) < len(last_uses):
             self._ids.reserve(1)  # so that whoever is born from now on is younger than the mark
+        group.polls = {known: poll for known, poll in group.polls.items() if known in consumers}
         return state._replace(consumers=consumers, forgotten=forgotten)
+
+
+def _released(state: GroupState) -> list[tuple[bytes, ConsumerEntry]]:
+    """The entries that hold messages given back."""
+    return [(consumer, entry) for consumer, entry in state.consumers.items() if entry.is_released]
+
+
+def _with_entry(state: GroupState, consumer: bytes, entry: ConsumerEntry | None) -> GroupState:
+    """With another entry of ``consumer``, or with none."""
+    consumers = {known: kept for known, kept in state.consumers.items() if known != consumer}
+    if entry is not None:
+        consumers[consumer] = entry
+    return state._replace(consumers=consumers)
+
+
+def _behind(entry: ConsumerEntry, reading: Reading) -> ConsumerEntry | None:
+    """What is left of a range given back once ``reading`` was taken from its beginning."""
+    left = entry.message_count - reading.message_count
+    return entry._replace(begin=reading.next_position, message_count=left) if left else None

@@ -7,6 +7,7 @@ meta   "!commit"                                                  -> u64, number
        "c" | channel number u64                                   -> records.ChannelSettings
        "x" | channel number u64                                   -> records.Extent
        "p" | channel number u64 | producer 16 B | number mod 16   -> records.ProducedEntry
+       "n" | channel number u64 | name of a producer              -> records.ProducerName
        "g/" group "/" channel "/current_id"                       -> decimal id
        "g/" group "/" channel "/state"                            -> records.GroupState
 """
@@ -19,7 +20,7 @@ _U64_PAIR = Struct(">QQ")
 COMMIT_NUMBER = b"!commit"
 IDS = b"!ids"
 FORGOTTEN = b"!forgotten"
-SETTINGS, EXTENT, PRODUCER, GROUP = b"c", b"x", b"p", b"g/"
+SETTINGS, EXTENT, PRODUCER, NAME, GROUP = b"c", b"x", b"p", b"n", b"g/"
 ID_MAX = (1 << 64) - 1
 
 
@@ -64,6 +65,19 @@ def producer_of(key: bytes) -> tuple[int, bytes]:
 
 def producer_span(channel_number: int) -> tuple[bytes, bytes]:
     return PRODUCER + _U64.pack(channel_number), PRODUCER + _U64.pack(channel_number + 1)
+
+
+def name_key(channel_number: int, name: str) -> bytes:
+    return NAME + _U64.pack(channel_number) + name.encode()
+
+
+def name_of(key: bytes) -> tuple[int, str]:
+    """Channel number and the producer's name."""
+    return from_u64(key[1:9]), key[9:].decode()
+
+
+def name_span(channel_number: int) -> tuple[bytes, bytes]:
+    return NAME + _U64.pack(channel_number), NAME + _U64.pack(channel_number + 1)
 
 
 def group_key(group: str, channel: str, leaf: str) -> bytes:

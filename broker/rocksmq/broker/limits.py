@@ -19,6 +19,7 @@ class Limits:
     channels_max: int = 10_000
     groups_max: int = 1_000  # a channel
     consumers_max: int = 256  # consumer ids remembered a group
+    producer_names_max: int = 10_000
     page_names_max: int = 1_000
     tail_cache_bytes: int = 32 * MIB
     connections_max: int = 4_096

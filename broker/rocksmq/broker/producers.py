@@ -104,10 +104,10 @@ class Producers:
         self._cells.move_to_end(key)
         commit.set(cell, (*cell.value[1 - WINDOW :], entry))
 
-    def came_with(self, commit: Commit, channel_number: int, producer: bytes, first_id: int) -> bool:
-        """Whether the batch that begins with ``first_id`` is in ``commit``, and not in one before it."""
+    def came_with(self, commit: Commit, channel_number: int, producer: bytes, number: int) -> bool:
+        """Whether the batch ``number`` is in ``commit``, and not in one before it."""
         cell = self._cells.get((channel_number, producer))
-        return cell in commit.cells and all(entry.first_id != first_id for entry in commit.cells[cell])
+        return cell in commit.cells and all(entry.number != number for entry in commit.cells[cell])
 
     def forget(self, commit: Commit, present_id: int) -> None:
         """Forget who is idle for too long, or too many."""

@@ -182,7 +182,10 @@ class LastSeek(NamedTuple):
 
 
 class ConsumerEntry(NamedTuple):
-    """What a consumer id was last handed: its number, and the messages from ``begin`` up to, not including, ``end``."""
+    """What a consumer id was last handed: its number, and the messages from ``begin`` up to, not including, ``end``.
+
+    ``is_released``: the id is over, and these are what it gave back and nobody has read since.
+    """
 
     number: int
     begin: int
@@ -190,6 +193,7 @@ class ConsumerEntry(NamedTuple):
     message_count: int
     generation: int
     last_use: int  # the present id at that time
+    is_released: bool = False
 
 
 class GroupState(NamedTuple):
@@ -220,8 +224,26 @@ class GroupState(NamedTuple):
         return cls._make((*fields, seek, entries, forgotten))
 
 
+class ProducerName(NamedTuple):
+    """Whose a producer's name is, and the last sequence that is stored under it; None: nothing is."""
+
+    producer: bytes
+    last_sequence: int | bytes | None
+    last_use: int  # the present id at that time
+
+    def encode(self) -> bytes:
+        return encode_value([VERSION, *self])
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ProducerName":
+        return cls(*_fields(data, "producer name", len(cls._fields)))
+
+
 class ProducedEntry(NamedTuple):
-    """One produce that a producer's repeat is answered from."""
+    """One produce that a producer's repeat is answered from.
+
+    No messages: its sequences were stored before, and ``first_id`` only tells when it came.
+    """
 
     number: int
     first_id: int

@@ -23,10 +23,11 @@ class Waiter:
 
     ``attempt(commit, sealing)`` answers it if it can and says whether it did; with ``sealing`` it may claim
     what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``position`` is
-    what a fetch waits for, None for a consume. While ``must_wait`` it is not attempted: its answer could not leave.
+    what a fetch waits for, None for a consume; ``consumer`` is a consume's group and consumer id. While ``must_wait``
+    it is not attempted: its answer could not leave.
     """
 
-    __slots__ = ("_expire", "attempt", "channel_number", "done", "must_wait", "position")
+    __slots__ = ("_expire", "attempt", "channel_number", "consumer", "done", "must_wait", "position")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Waiter:
         self.attempt = attempt
         self.done = done
         self.position = position
+        self.consumer: tuple[str, bytes] | None = None
         self.must_wait: Callable[[], bool] = _never
         self._expire = expire
 

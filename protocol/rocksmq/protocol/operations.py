@@ -6,105 +6,40 @@ annotation, and `decode_request` refuses whatever does not match, naming the fie
 """
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .batch import RecordBatch
-from .cbor import TEXT_BYTES_MAX, Buffer, Gathered, encode_frame
+from .cbor import Buffer, Gathered, encode_frame
 from .errors import CODE_MAX, ERRORS, InternalError, InvalidRequest, ProtocolError, RocksMQError
+from .wire import (
+    U32,
+    U64,
+    Bytes,
+    Column,
+    Flag,
+    GapRange,
+    Id,
+    Limits,
+    Milliseconds,
+    OutcomeKind,
+    Owner,
+    PositionKind,
+    Retention,
+    SeekKind,
+    SequenceNumber,
+    SequenceRange,
+    Text,
+    Texts,
+    Wire,
+)
 
 MAGIC = "RocksMQ"
 VERSION_MIN = VERSION_MAX = 1
 POLL_MS_MAX = 30_000
 METADATA_BYTES_MAX = 256
-ID_BYTES = 16
-POSITION_MAX, OUTCOME_MAX = 3, 3
-MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999, since 1970
 MESSAGE_CHARACTERS_MAX = 1_000  # of an error: below the bound of any text, whatever the characters are
-
-
-class Wire(NamedTuple):
-    """How a field travels: its check and the words for it in an error."""
-
-    check: Callable[[object], bool]
-    description: str
-
-
-def _up_to(most: int, description: str) -> Wire:
-    def check(value: object) -> bool:
-        return _is_integer(value, most)
-
-    return Wire(check, description)
-
-
-def _unsigned(bits: int) -> Wire:
-    return _up_to((1 << bits) - 1, f"an unsigned {bits}-bit integer")
-
-
-def _a(kind: type | tuple[type, ...], description: str) -> Wire:
-    def check(value: object) -> bool:
-        return isinstance(value, kind)
-
-    return Wire(check, description)
-
-
-def _is_integer(value: object, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, bytes) and len(value) == ID_BYTES
-
-
-def _is_text(value: object) -> bool:
-    if not isinstance(value, str) or len(value) > TEXT_BYTES_MAX:
-        return False
-    try:
-        return value.isascii() or len(value.encode()) <= TEXT_BYTES_MAX
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-
-
-def _is_u64(value: object) -> bool:
-    return _is_integer(value, (1 << 64) - 1)
-
-
-def _is_limits(value: object) -> bool:
-    entries = cast(dict[object, object], value) if isinstance(value, dict) else {0: 0}
-    return all(_is_text(k) and _is_u64(v) for k, v in entries.items())
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(_is_text(v) for v in cast(list[object], value))
-
-
-def _is_owner(value: object) -> bool:
-    return _is_texts(value) and len(cast(list[object], value)) == 3
-
-
-def _is_gap(value: object) -> bool:
-    if not isinstance(value, list) or len(cast(list[object], value)) != 3:
-        return False
-    begin, end, count = cast(list[object], value)
-    return _is_u64(begin) and _is_u64(end) and (count is None or _is_u64(count))
-
-
-U32: TypeAlias = Annotated[int, _unsigned(32)]
-U64: TypeAlias = Annotated[int, _unsigned(64)]
-Text: TypeAlias = Annotated[str, Wire(_is_text, f"a text of at most {TEXT_BYTES_MAX} bytes in UTF-8")]
-Flag: TypeAlias = Annotated[bool, _a(bool, "a boolean")]
-Id: TypeAlias = Annotated[bytes, Wire(_is_id, f"a byte string of {ID_BYTES} bytes")]
-Bytes: TypeAlias = Annotated[Buffer, _a((bytes, bytearray, memoryview), "a byte string")]
-Column: TypeAlias = Annotated[Buffer, _a((bytes, bytearray, memoryview), "a byte string")]
-Texts: TypeAlias = Annotated[list[str], Wire(_is_texts, "an array of texts")]
-Limits: TypeAlias = Annotated[dict[str, int], Wire(_is_limits, "a map from text to integer")]
-Retention: TypeAlias = Limits
-Owner: TypeAlias = Annotated[list[str], Wire(_is_owner, "an array [role, address, description]")]
-GapRange: TypeAlias = Annotated[list[int], Wire(_is_gap, "an array [from id, to id, count or null]")]
-Milliseconds: TypeAlias = Annotated[int, _up_to(MS_MAX, "milliseconds, up to the year 9999")]
-OutcomeKind: TypeAlias = Annotated[int, _up_to(OUTCOME_MAX, "0 exact, 1 next, 2 earliest or 3 latest")]
-PositionKind: TypeAlias = Annotated[int, _up_to(POSITION_MAX, "0 id, 1 earliest, 2 latest or 3 time")]
 
 
 class Permission(StrEnum):
@@ -123,6 +58,7 @@ class Position(IntEnum):
     EARLIEST = 1
     LATEST = 2
     TIME_MS = 3  # the first message at or after this many milliseconds since 1970, UTC
+    CURRENT = 4  # SEEK only: where the group stands, or the first message that was given back to it
 
 
 class Outcome(IntEnum):
@@ -248,7 +184,10 @@ class GroupDescribed(NamedTuple):
 
 
 class Produce(NamedTuple):
-    """``number`` counts the producer's batches on this channel from 0, without holes."""
+    """``number`` counts the producer's batches on this channel from 0, without holes.
+
+    ``sequences``: of a named producer, the caller's numbers of the first and the last message.
+    """
 
     channel: Text
     producer: Id
@@ -258,6 +197,7 @@ class Produce(NamedTuple):
     payloads: Column
     header_lengths: Column | None
     headers: Column | None
+    sequences: SequenceRange | None = None
 
     @property
     def batch(self) -> RecordBatch:
@@ -265,9 +205,9 @@ class Produce(NamedTuple):
 
 
 class Produced(NamedTuple):
-    """Message i of the batch has id ``first_id + i``."""
+    """Message i of the batch has id ``first_id + i``; None: a named producer stored these sequences before."""
 
-    first_id: U64
+    first_id: U64 | None
 
 
 class Consume(NamedTuple):
@@ -318,7 +258,7 @@ class Seek(NamedTuple):
 
     channel: Text
     group: Text
-    to_kind: PositionKind
+    to_kind: SeekKind
     to: U64
     request_id: Id
 
@@ -327,6 +267,30 @@ class Sought(NamedTuple):
     position: U64
     outcome: OutcomeKind
     generation: U64
+
+
+class OpenProducer(NamedTuple):
+    """Ties ``name`` to the producer id; the id that held it before is fenced."""
+
+    channel: Text
+    name: Text
+    producer: Id
+
+
+class ProducerOpened(NamedTuple):
+    """``last_sequence`` of what is stored under the name; None: nothing yet."""
+
+    last_sequence: SequenceNumber | None
+
+
+class ReleaseConsumer(NamedTuple):
+    """Ends the use of a consumer id; of consume ``number`` the messages from ``position`` on are given back."""
+
+    channel: Text
+    group: Text
+    consumer: Id
+    number: U64
+    position: U64
 
 
 class Operation(NamedTuple):
@@ -358,6 +322,8 @@ OPS: dict[int, Operation] = {
         (13, "FETCH", Fetch, Messages, Permission.CONSUME, True),
         (14, "COMMIT", Commit, Empty, Permission.CONSUME, True),
         (15, "SEEK", Seek, Sought, Permission.CONSUME, True),
+        (16, "OPEN_PRODUCER", OpenProducer, ProducerOpened, Permission.PRODUCE, True),
+        (17, "RELEASE_CONSUMER", ReleaseConsumer, Empty, Permission.CONSUME, True),
     )
 }
 OP_OF_REQUEST: dict[type[Any], Operation] = {op.request: op for op in OPS.values() if op.request is not Empty}
