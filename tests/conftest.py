@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from rocksmq.clients import Client
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
+def broker(tmp_path: Path) -> Iterator[Broker]:
     """A broker of its own for this test."""
-    with BrokerProcess(tmp_path / "data") as process:
+    with Broker(tmp_path / "data") as process:
         yield process
 
 
 @pytest.fixture
-def client(broker: BrokerProcess) -> Iterator[Client]:
+def client(broker: Broker) -> Iterator[Client]:
     """A client of `broker`."""
     with broker.client() as mq:
         yield mq

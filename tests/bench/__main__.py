@@ -17,7 +17,7 @@ import click
 
 from rocksmq.clients.bench.rows import COLUMNS, cells, ratio
 from rocksmq.clients.cli.output import show_table
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 
 from .bare_rocksdb import NAME as BARE
 
@@ -37,7 +37,7 @@ def main(directory: Path, rounds: int, as_json: bool, arguments: Sequence[str]) 
         place = Path(name)
         shared = ("--rounds", str(rounds))
         bare = _records(["-m", "tests.bench.bare_rocksdb", "--dir", name, *shared])
-        with BrokerProcess(place / "data") as broker:
+        with Broker(place / "data") as broker:
             options = ("--broker-pid", str(broker.pid), "--floor-dir", name, *shared, *arguments)
             measured = _records(["-c", COMMAND, "--json", "--url", broker.url, "bench", *options])
     records = [*measured, *bare, *_against(measured, bare[0])]

@@ -12,10 +12,10 @@ from rocksmq.clients.bench.rows import COLUMNS, Row, cells, percentiles
 from rocksmq.clients.bench.run import SCENARIOS
 from rocksmq.clients.bench.usage import cpu_seconds, measured, peak_memory_bytes
 from rocksmq.clients.cli import bench as command
+from rocksmq.clients.testing import Broker
 from tests.bench import __main__ as whole_run
 from tests.bench import bare_rocksdb
 from tests.clients.cli_support import rocksmq
-from tests.helpers.broker import BrokerProcess
 
 NO_PROCESS = 1 << 30  # above Linux's largest process id
 
@@ -25,7 +25,7 @@ def test_given_the_command_when_its_scenarios_are_listed_then_they_are_those_tha
 
 
 def test_given_all_scenarios_when_run_as_json_then_each_has_its_rows_and_no_channel_is_left(
-    broker: BrokerProcess, client: Client, tmp_path: Path
+    broker: Broker, client: Client, tmp_path: Path
 ) -> None:
     client.create_channel("mine")
     options = ["--messages", "20", "--rounds", "2", "--broker-pid", str(broker.pid), "--floor-dir", str(tmp_path)]
@@ -52,7 +52,7 @@ def test_given_all_scenarios_when_run_as_json_then_each_has_its_rows_and_no_chan
 
 
 def test_given_one_scenario_when_run_for_people_then_the_durability_and_the_floor_are_told(
-    broker: BrokerProcess, tmp_path: Path
+    broker: Broker, tmp_path: Path
 ) -> None:
     options = ["--scenario", "consume-100B", "--messages", "20", "--rounds", "1", "--floor-dir", str(tmp_path)]
     result = rocksmq(broker.url, "bench", *options)
@@ -70,7 +70,7 @@ def test_given_one_scenario_when_run_for_people_then_the_durability_and_the_floo
 
 
 def test_given_no_such_process_when_run_then_it_fails_and_no_channel_is_left(
-    broker: BrokerProcess, client: Client, tmp_path: Path
+    broker: Broker, client: Client, tmp_path: Path
 ) -> None:
     options = ["--messages", "20", "--broker-pid", str(NO_PROCESS), "--floor-dir", str(tmp_path)]
     result = rocksmq(broker.url, "bench", *options)

@@ -7,8 +7,8 @@ import pytest
 from click.testing import Result
 
 from rocksmq.clients import Client, OwnerDescription
+from rocksmq.clients.testing import Broker
 from tests.clients.cli_support import on_terminal, rocksmq
-from tests.helpers.broker import BrokerProcess
 
 NOBODY = "rocksmq://127.0.0.1:1"
 
@@ -19,7 +19,7 @@ def objects(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_given_options_when_a_channel_is_created_then_it_has_them(broker: BrokerProcess, client: Client) -> None:
+def test_given_options_when_a_channel_is_created_then_it_has_them(broker: Broker, client: Client) -> None:
     owner = ["--owner-role", "shop", "--owner-address", "host", "--owner-description", "all orders"]
     result = rocksmq(broker.url, "channel", "create", "orders", "--durability", "interval:50", *owner)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "channel orders created\n", "")
@@ -27,13 +27,13 @@ def test_given_options_when_a_channel_is_created_then_it_has_them(broker: Broker
     assert (found.durability, found.owner) == ("interval:50", OwnerDescription("shop", "host", "all orders"))
 
 
-def test_given_a_channel_when_it_is_created_again_then_it_stays_and_that_is_said(broker: BrokerProcess) -> None:
+def test_given_a_channel_when_it_is_created_again_then_it_stays_and_that_is_said(broker: Broker) -> None:
     assert objects(rocksmq(broker.url, "--json", "channel", "create", "c")) == [{"channel": "c", "created": True}]
     assert objects(rocksmq(broker.url, "--json", "channel", "create", "c")) == [{"channel": "c", "created": False}]
     assert rocksmq(broker.url, "channel", "create", "c").stdout == "channel c exists: its messages and settings stay\n"
 
 
-def test_given_a_bad_name_when_a_channel_is_created_then_one_line_says_what_is_allowed(broker: BrokerProcess) -> None:
+def test_given_a_bad_name_when_a_channel_is_created_then_one_line_says_what_is_allowed(broker: Broker) -> None:
     result = rocksmq(broker.url, "channel", "create", "a b")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: channel name 'a b' is not allowed: 1 to 200 of ")
@@ -46,7 +46,7 @@ def test_given_an_owner_without_role_when_a_channel_is_created_then_it_is_wrong_
     assert "--owner-address and --owner-description go with --owner-role" in result.stderr
 
 
-def test_given_channels_when_listed_then_names_with_the_prefix_come_sorted(broker: BrokerProcess, client: Client) -> None:
+def test_given_channels_when_listed_then_names_with_the_prefix_come_sorted(broker: Broker, client: Client) -> None:
     for name in ("b", "a.2", "a.1"):
         client.create_channel(name)
     assert rocksmq(broker.url, "channel", "list").stdout == "a.1\na.2\nb\n"
@@ -54,9 +54,7 @@ def test_given_channels_when_listed_then_names_with_the_prefix_come_sorted(broke
     assert objects(rocksmq(broker.url, "--json", "channel", "list", "b")) == [{"name": "b"}]
 
 
-def test_given_a_pipe_when_channels_are_listed_long_then_the_table_is_tab_separated(
-    broker: BrokerProcess, client: Client
-) -> None:
+def test_given_a_pipe_when_channels_are_listed_long_then_the_table_is_tab_separated(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     client.produce("c", [b"abc"])
     client.create_consumer_group("c", "g")
@@ -64,7 +62,7 @@ def test_given_a_pipe_when_channels_are_listed_long_then_the_table_is_tab_separa
     assert result.stdout == "name\tmessage_count\tbyte_count\tdurability\tgroups\nc\t1\t3\tfsync\tg\n"
 
 
-def test_given_a_terminal_when_channels_are_listed_long_then_a_table_is_drawn(broker: BrokerProcess, client: Client) -> None:
+def test_given_a_terminal_when_channels_are_listed_long_then_a_table_is_drawn(broker: Broker, client: Client) -> None:
     client.create_channel("orders")
     code, shown = on_terminal(["--url", broker.url, "channel", "list", "--long"])
     assert code == 0
@@ -73,7 +71,7 @@ def test_given_a_terminal_when_channels_are_listed_long_then_a_table_is_drawn(br
     assert "\t" not in shown
 
 
-def test_given_a_channel_when_its_info_is_asked_for_then_json_has_all_of_it(broker: BrokerProcess, client: Client) -> None:
+def test_given_a_channel_when_its_info_is_asked_for_then_json_has_all_of_it(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     ids = client.produce("c", [b"abc", b"d"])
     client.create_consumer_group("c", "g")
@@ -93,9 +91,7 @@ def test_given_a_channel_when_its_info_is_asked_for_then_json_has_all_of_it(brok
     }
 
 
-def test_given_an_owner_that_could_steer_a_terminal_when_shown_then_it_is_escaped(
-    broker: BrokerProcess, client: Client
-) -> None:
+def test_given_an_owner_that_could_steer_a_terminal_when_shown_then_it_is_escaped(broker: Broker, client: Client) -> None:
     client.create_channel("c", owner=OwnerDescription("\x1b[31mred\nline"))
     shown = rocksmq(broker.url, "channel", "info", "c").stdout
     assert "owner          role \\x1b[31mred\\nline, address -, description_text -\n" in shown
@@ -103,7 +99,7 @@ def test_given_an_owner_that_could_steer_a_terminal_when_shown_then_it_is_escape
 
 @pytest.mark.parametrize("what", [["channel", "destroy", "c"], ["group", "destroy", "c", "g"]])
 def test_given_no_terminal_when_destroyed_without_yes_then_it_is_wrong_usage_and_nothing_happens(
-    broker: BrokerProcess, client: Client, what: list[str]
+    broker: Broker, client: Client, what: list[str]
 ) -> None:
     client.create_channel("c")
     client.create_consumer_group("c", "g")
@@ -113,7 +109,7 @@ def test_given_no_terminal_when_destroyed_without_yes_then_it_is_wrong_usage_and
     assert client.list_consumer_groups("c") == ["g"]
 
 
-def test_given_a_terminal_when_destroyed_without_yes_then_it_asks(broker: BrokerProcess, client: Client) -> None:
+def test_given_a_terminal_when_destroyed_without_yes_then_it_asks(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     code, shown = on_terminal(["--url", broker.url, "channel", "destroy", "c"], b"n\n")
     assert code == 1
@@ -125,7 +121,7 @@ def test_given_a_terminal_when_destroyed_without_yes_then_it_asks(broker: Broker
     assert client.list_channels() == []
 
 
-def test_given_yes_when_destroyed_then_it_is_gone_and_a_second_time_fails(broker: BrokerProcess, client: Client) -> None:
+def test_given_yes_when_destroyed_then_it_is_gone_and_a_second_time_fails(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     client.create_consumer_group("c", "g")
     assert objects(rocksmq(broker.url, "--json", "group", "destroy", "c", "g", "--yes")) == [
@@ -139,9 +135,7 @@ def test_given_yes_when_destroyed_then_it_is_gone_and_a_second_time_fails(broker
     assert rocksmq(broker.url, "channel", "destroy", "c", "--yes", "--missing-ok").exit_code == 0
 
 
-def test_given_groups_when_created_listed_and_shown_then_positions_and_lag_are_told(
-    broker: BrokerProcess, client: Client
-) -> None:
+def test_given_groups_when_created_listed_and_shown_then_positions_and_lag_are_told(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     ids = client.produce("c", [b"1", b"2", b"3"])
     assert rocksmq(broker.url, "group", "create", "c", "a").stdout == "group a of c created\n"
@@ -155,7 +149,7 @@ def test_given_groups_when_created_listed_and_shown_then_positions_and_lag_are_t
 
 
 @pytest.mark.parametrize("to", ["earliest", "-10m"])
-def test_given_a_group_when_sought_then_the_outcome_is_told(broker: BrokerProcess, client: Client, to: str) -> None:
+def test_given_a_group_when_sought_then_the_outcome_is_told(broker: Broker, client: Client, to: str) -> None:
     client.create_channel("c")
     ids = client.produce("c", [b"1", b"2"])
     client.create_consumer_group("c", "g", start="latest")
@@ -164,14 +158,14 @@ def test_given_a_group_when_sought_then_the_outcome_is_told(broker: BrokerProces
     assert client.consume("c", "g").payloads == [b"1", b"2"]
 
 
-def test_given_a_broker_when_its_status_is_asked_for_then_version_durability_and_limits_are_told(broker: BrokerProcess) -> None:
+def test_given_a_broker_when_its_status_is_asked_for_then_version_durability_and_limits_are_told(broker: Broker) -> None:
     (found,) = objects(rocksmq(broker.url, "--json", "status"))
     assert (found["url"], found["protocol"], found["durability"]) == (broker.url, 1, "fsync")
     assert found["limits"]["payload_bytes_max"] == 1_048_576
     assert "payload_bytes_max     1048576\n" in rocksmq(broker.url, "status").stdout
 
 
-def test_given_a_token_in_the_url_when_the_status_is_shown_then_the_token_is_not(broker: BrokerProcess) -> None:
+def test_given_a_token_in_the_url_when_the_status_is_shown_then_the_token_is_not(broker: Broker) -> None:
     result = rocksmq(broker.url.replace("://", "://secret@"), "status")
     assert result.exit_code == 0
     assert "secret" not in result.output

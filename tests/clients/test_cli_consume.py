@@ -10,16 +10,16 @@ import pytest
 
 from rocksmq.clients import Client, OutgoingMessage
 from rocksmq.clients.cli.messages import MessageWriter
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.messages import MessageBatch
 from rocksmq.protocol.operations import Messages
 from tests.clients.cli_support import on_terminal, rocksmq, started
-from tests.helpers.broker import BrokerProcess
 
 PAYLOADS = [b"a", b"", b"b\r", b"\xff\xfe", b"two\nlines", b"end"]
 
 
-def test_given_messages_when_consumed_raw_then_each_is_its_bytes_and_a_newline(broker: BrokerProcess, client: Client) -> None:
+def test_given_messages_when_consumed_raw_then_each_is_its_bytes_and_a_newline(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     client.produce("c", PAYLOADS)
     result = rocksmq(broker.url, "consume", "c", "--group", "g")
@@ -28,7 +28,7 @@ def test_given_messages_when_consumed_raw_then_each_is_its_bytes_and_a_newline(b
     assert client.describe_consumer_group("c", "g").lag_messages == 0
 
 
-def test_given_100000_messages_when_consumed_then_all_come_in_order(broker: BrokerProcess, client: Client) -> None:
+def test_given_100000_messages_when_consumed_then_all_come_in_order(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     lines = [b"%d" % number for number in range(100_000)]
     for begin in range(0, len(lines), 10_000):
@@ -39,7 +39,7 @@ def test_given_100000_messages_when_consumed_then_all_come_in_order(broker: Brok
 
 @pytest.mark.parametrize("arguments", [["--json", "consume", "c"], ["consume", "c", "--output", "json"]])
 def test_given_messages_when_consumed_as_json_then_each_is_an_object_on_a_line(
-    broker: BrokerProcess, client: Client, arguments: list[str]
+    broker: Broker, client: Client, arguments: list[str]
 ) -> None:
     client.create_channel("c")
     headers = {"kind": b"order", "bin": b"\xff"}
@@ -60,14 +60,14 @@ def test_given_messages_when_consumed_as_json_then_each_is_an_object_on_a_line(
     ]
 
 
-def test_given_a_count_when_consumed_then_exactly_that_many_are_taken(broker: BrokerProcess, client: Client) -> None:
+def test_given_a_count_when_consumed_then_exactly_that_many_are_taken(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     client.produce("c", [b"1", b"2", b"3", b"4", b"5"])
     taken = [rocksmq(broker.url, "consume", "c", "-g", "g", "-n", "2", "--batch", "1").stdout_bytes for _ in range(4)]
     assert taken == [b"1\n2\n", b"3\n4\n", b"5\n", b""]
 
 
-def test_given_from_when_the_group_is_new_then_it_starts_there(broker: BrokerProcess, client: Client) -> None:
+def test_given_from_when_the_group_is_new_then_it_starts_there(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     ids = client.produce("c", [b"1", b"2", b"3"])
     for number, (start, expected) in enumerate(
@@ -82,7 +82,7 @@ def test_given_from_when_the_group_is_new_then_it_starts_there(broker: BrokerPro
         assert rocksmq(broker.url, "consume", "c", "-g", f"g{number}", "--from", start).stdout_bytes == expected
 
 
-def test_given_from_when_the_group_exists_then_it_is_moved_there_first(broker: BrokerProcess, client: Client) -> None:
+def test_given_from_when_the_group_exists_then_it_is_moved_there_first(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     ids = client.produce("c", [b"1", b"2", b"3"])
     assert rocksmq(broker.url, "consume", "c", "-g", "g").stdout_bytes == b"1\n2\n3\n"
@@ -90,7 +90,7 @@ def test_given_from_when_the_group_exists_then_it_is_moved_there_first(broker: B
     assert rocksmq(broker.url, "consume", "c", "-g", "g", "--from", str(ids[2])).stdout_bytes == b"3\n"
 
 
-def test_given_no_such_channel_when_consumed_then_one_line_says_so(broker: BrokerProcess) -> None:
+def test_given_no_such_channel_when_consumed_then_one_line_says_so(broker: Broker) -> None:
     result = rocksmq(broker.url, "consume", "nope", "-g", "g")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: there is no channel 'nope': check the name, or create it\n"
@@ -113,7 +113,7 @@ def test_given_wrong_usage_when_consumed_then_the_exit_code_is_2(arguments: list
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_given_follow_when_a_signal_comes_then_all_that_was_taken_was_written(
-    broker: BrokerProcess, client: Client, number: signal.Signals, code: int
+    broker: Broker, client: Client, number: signal.Signals, code: int
 ) -> None:
     client.create_channel("c")
     with started(broker.url, "consume", "c", "-g", "g", "--follow") as process:
@@ -129,7 +129,7 @@ def test_given_follow_when_a_signal_comes_then_all_that_was_taken_was_written(
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_given_a_batch_on_its_way_out_when_ctrl_c_comes_then_it_is_written_whole_and_no_other_is_taken(
-    broker: BrokerProcess, client: Client, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+    broker: Broker, client: Client, monkeypatch: pytest.MonkeyPatch, unbuffered: str
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     client.create_channel("c")
@@ -144,7 +144,7 @@ def test_given_a_batch_on_its_way_out_when_ctrl_c_comes_then_it_is_written_whole
     assert client.describe_consumer_group("c", "g").lag_messages == 2_000
 
 
-def test_given_a_reader_that_leaves_when_consuming_then_it_ends_quietly(broker: BrokerProcess, client: Client) -> None:
+def test_given_a_reader_that_leaves_when_consuming_then_it_ends_quietly(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     client.produce("c", [bytes(100_000)] * 20)
     with started(broker.url, "consume", "c", "-g", "g", "--batch", "1") as process:
@@ -166,7 +166,7 @@ def test_given_a_gap_when_written_then_stderr_tells_it_and_stdout_does_not(capfd
 
 
 def test_given_stderr_on_a_terminal_when_consumed_to_a_file_then_a_bar_is_drawn_and_the_file_has_only_messages(
-    broker: BrokerProcess, client: Client, tmp_path: Path
+    broker: Broker, client: Client, tmp_path: Path
 ) -> None:
     client.create_channel("c")
     client.produce("c", [b"1", b"2", b"3"])
@@ -178,7 +178,7 @@ def test_given_stderr_on_a_terminal_when_consumed_to_a_file_then_a_bar_is_drawn_
     assert (tmp_path / "out").read_bytes() == b"1\n2\n"
 
 
-def test_given_a_terminal_when_consumed_to_it_then_only_messages_are_shown(broker: BrokerProcess, client: Client) -> None:
+def test_given_a_terminal_when_consumed_to_it_then_only_messages_are_shown(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     client.produce("c", [b"1", b"2"])
     assert on_terminal(["--url", broker.url, "consume", "c", "-g", "g"]) == (0, "1\r\n2\r\n")

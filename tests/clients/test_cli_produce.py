@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rocksmq.clients import Client
+from rocksmq.clients.testing import Broker
 from tests.clients.cli_support import on_terminal, rocksmq, started
-from tests.helpers.broker import BrokerProcess
 
 LINES: list[tuple[bytes, list[bytes]]] = [
     (b"", []),
@@ -33,7 +33,7 @@ def stored(client: Client, channel: str) -> list[bytes]:
 
 @pytest.mark.parametrize("whole", ["file", "stdin", "dash"])
 def test_given_lines_when_produced_then_each_is_a_message_byte_for_byte(
-    broker: BrokerProcess, client: Client, tmp_path: Path, whole: str
+    broker: Broker, client: Client, tmp_path: Path, whole: str
 ) -> None:
     file = tmp_path / "lines"
     for number, (content, expected) in enumerate(LINES):
@@ -46,9 +46,7 @@ def test_given_lines_when_produced_then_each_is_a_message_byte_for_byte(
         assert stored(client, channel) == expected
 
 
-def test_given_100000_lines_when_produced_then_all_are_stored_in_order(
-    broker: BrokerProcess, client: Client, tmp_path: Path
-) -> None:
+def test_given_100000_lines_when_produced_then_all_are_stored_in_order(broker: Broker, client: Client, tmp_path: Path) -> None:
     payloads = [b"%d" % number for number in range(100_000)]
     file = tmp_path / "lines"
     file.write_bytes(b"\n".join(payloads))
@@ -59,7 +57,7 @@ def test_given_100000_lines_when_produced_then_all_are_stored_in_order(
 
 
 def test_given_several_files_when_produced_then_the_last_line_of_one_does_not_run_into_the_next(
-    broker: BrokerProcess, client: Client, tmp_path: Path
+    broker: Broker, client: Client, tmp_path: Path
 ) -> None:
     for name, content in (("a", b"1\n2"), ("b", b"3\n"), ("empty", b""), ("c", b"4")):
         (tmp_path / name).write_bytes(content)
@@ -68,9 +66,7 @@ def test_given_several_files_when_produced_then_the_last_line_of_one_does_not_ru
     assert stored(client, "c") == [b"1", b"2", b"3", b"4"]
 
 
-def test_given_whole_files_when_produced_then_each_is_one_message(
-    broker: BrokerProcess, client: Client, tmp_path: Path
-) -> None:
+def test_given_whole_files_when_produced_then_each_is_one_message(broker: Broker, client: Client, tmp_path: Path) -> None:
     contents = [b"a\n\xff\r\n", b"", b"x" * 1_048_576]
     files: list[str] = []
     for number, content in enumerate(contents):
@@ -80,27 +76,25 @@ def test_given_whole_files_when_produced_then_each_is_one_message(
     assert stored(client, "c") == contents
 
 
-def test_given_headers_when_produced_then_each_message_carries_them(broker: BrokerProcess, client: Client) -> None:
+def test_given_headers_when_produced_then_each_message_carries_them(broker: Broker, client: Client) -> None:
     arguments = ["produce", "c", "--create", "--header", "kind=order", "--header", "empty="]
     assert rocksmq(broker.url, *arguments, stdin=b"a\nb\n").exit_code == 0
     assert [message.headers for message in client.fetch("c", "earliest")] == [{"kind": b"order", "empty": b""}] * 2
 
 
-def test_given_json_when_produced_then_stdout_is_one_object_with_count_bytes_and_ids(
-    broker: BrokerProcess, client: Client
-) -> None:
+def test_given_json_when_produced_then_stdout_is_one_object_with_count_bytes_and_ids(broker: Broker, client: Client) -> None:
     result = rocksmq(broker.url, "--json", "produce", "c", "--create", stdin=b"abc\n\nde")
     ids = client.fetch("c", "earliest").ids
     expected = {"channel": "c", "messages": 3, "bytes": 5, "first_id": ids[0], "last_id": ids[-1]}
     assert [json.loads(line) for line in result.stdout.splitlines()] == [expected]
 
 
-def test_given_nothing_when_produced_then_the_ids_are_null(broker: BrokerProcess) -> None:
+def test_given_nothing_when_produced_then_the_ids_are_null(broker: Broker) -> None:
     result = rocksmq(broker.url, "--json", "produce", "c", "--create")
     assert json.loads(result.stdout) == {"channel": "c", "messages": 0, "bytes": 0, "first_id": None, "last_id": None}
 
 
-def test_given_no_such_channel_when_produced_then_one_line_says_so(broker: BrokerProcess) -> None:
+def test_given_no_such_channel_when_produced_then_one_line_says_so(broker: Broker) -> None:
     result = rocksmq(broker.url, "produce", "nope", stdin=b"a\n")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: there is no channel 'nope': check the name, or create it; 0 messages are stored\n"
@@ -114,7 +108,7 @@ def test_given_no_such_channel_when_produced_then_one_line_says_so(broker: Broke
     ],
 )
 def test_given_a_message_over_the_limit_when_produced_then_it_is_refused_and_what_is_stored_is_told(
-    broker: BrokerProcess, client: Client, content: bytes, arguments: Sequence[str], said: str
+    broker: Broker, client: Client, content: bytes, arguments: Sequence[str], said: str
 ) -> None:
     result = rocksmq(broker.url, "produce", "c", "--create", *arguments, stdin=content)
     assert result.exit_code == 1
@@ -136,7 +130,7 @@ def test_given_wrong_usage_when_produced_then_the_exit_code_is_2(arguments: Sequ
     assert said in result.stderr
 
 
-def test_given_a_slow_pipe_when_a_line_came_then_it_is_stored_before_more_comes(broker: BrokerProcess, client: Client) -> None:
+def test_given_a_slow_pipe_when_a_line_came_then_it_is_stored_before_more_comes(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     with started(broker.url, "produce", "c") as process:
         assert process.stdin is not None
@@ -152,7 +146,7 @@ def test_given_a_slow_pipe_when_a_line_came_then_it_is_stored_before_more_comes(
     assert stored(client, "c") == [b"one", b"two", b"three"]
 
 
-def test_given_a_slow_pipe_when_a_line_is_refused_then_the_command_ends_before_more_comes(broker: BrokerProcess) -> None:
+def test_given_a_slow_pipe_when_a_line_is_refused_then_the_command_ends_before_more_comes(broker: Broker) -> None:
     with started(broker.url, "produce", "nope") as process:
         assert process.stdin is not None
         process.stdin.write(b"one\n")
@@ -160,7 +154,7 @@ def test_given_a_slow_pipe_when_a_line_is_refused_then_the_command_ends_before_m
 
 
 def test_given_a_broker_that_was_killed_when_producing_goes_on_then_what_is_stored_is_told(
-    broker: BrokerProcess, client: Client
+    broker: Broker, client: Client
 ) -> None:
     client.create_channel("c")
     with started(broker.url, "--timeout", "1", "produce", "c") as process:
@@ -174,7 +168,7 @@ def test_given_a_broker_that_was_killed_when_producing_goes_on_then_what_is_stor
     assert err.endswith(b"; 1 messages are stored, the last with id %d; whether the next 1 are is unknown\n" % stored_id)
 
 
-def test_given_ctrl_c_when_producing_then_whole_lines_are_stored_and_summed_up(broker: BrokerProcess, client: Client) -> None:
+def test_given_ctrl_c_when_producing_then_whole_lines_are_stored_and_summed_up(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     with started(broker.url, "produce", "c") as process:
         assert process.stdin is not None
@@ -188,9 +182,7 @@ def test_given_ctrl_c_when_producing_then_whole_lines_are_stored_and_summed_up(b
     assert stored(client, "c") == [b"one", b"two"]
 
 
-def test_given_a_terminal_when_lines_are_typed_then_each_is_a_message_until_ctrl_d(
-    broker: BrokerProcess, client: Client
-) -> None:
+def test_given_a_terminal_when_lines_are_typed_then_each_is_a_message_until_ctrl_d(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     code, shown = on_terminal(["--url", broker.url, "produce", "c"], b"one\ntwo\n\x04")
     assert code == 0
@@ -199,9 +191,7 @@ def test_given_a_terminal_when_lines_are_typed_then_each_is_a_message_until_ctrl
     assert stored(client, "c") == [b"one", b"two"]
 
 
-def test_given_a_terminal_when_a_file_is_produced_then_a_bar_is_drawn(
-    broker: BrokerProcess, client: Client, tmp_path: Path
-) -> None:
+def test_given_a_terminal_when_a_file_is_produced_then_a_bar_is_drawn(broker: Broker, client: Client, tmp_path: Path) -> None:
     client.create_channel("c")
     (tmp_path / "lines").write_bytes(b"1\n2\n")
     code, shown = on_terminal(["--url", broker.url, "produce", "c", str(tmp_path / "lines")])
@@ -210,7 +200,7 @@ def test_given_a_terminal_when_a_file_is_produced_then_a_bar_is_drawn(
     assert "4/4 bytes" in shown
 
 
-def test_given_ctrl_c_when_a_whole_file_is_read_then_no_part_of_it_is_stored(broker: BrokerProcess, client: Client) -> None:
+def test_given_ctrl_c_when_a_whole_file_is_read_then_no_part_of_it_is_stored(broker: Broker, client: Client) -> None:
     with started(broker.url, "produce", "c", "--create", "--whole-file") as process:
         assert process.stdin is not None
         process.stdin.write(b"half a file")

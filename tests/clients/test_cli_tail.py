@@ -7,8 +7,8 @@ import pytest
 
 from rocksmq.clients import Client
 from rocksmq.clients.cli.tail import start_of_last
+from rocksmq.clients.testing import Broker
 from tests.clients.cli_support import rocksmq, started
-from tests.helpers.broker import BrokerProcess
 
 
 def test_given_batches_with_holes_between_their_ids_when_the_last_n_are_sought_then_exactly_they_are_found(
@@ -45,9 +45,7 @@ def test_given_zero_when_the_last_n_are_sought_then_only_what_comes_is_taken(cli
 
 
 @pytest.mark.parametrize("output", ["raw", "json"])
-def test_given_tail_when_messages_come_then_it_writes_them_until_ctrl_c(
-    broker: BrokerProcess, client: Client, output: str
-) -> None:
+def test_given_tail_when_messages_come_then_it_writes_them_until_ctrl_c(broker: Broker, client: Client, output: str) -> None:
     client.create_channel("c")
     client.produce("c", [b"1", b"2", b"3"])
     with started(broker.url, "tail", "c", "-n", "2", "--output", output) as process:
@@ -63,7 +61,7 @@ def test_given_tail_when_messages_come_then_it_writes_them_until_ctrl_c(
     assert client.list_consumer_groups("c") == []
 
 
-def test_given_no_such_channel_when_tailed_then_one_line_says_so(broker: BrokerProcess) -> None:
+def test_given_no_such_channel_when_tailed_then_one_line_says_so(broker: Broker) -> None:
     result = rocksmq(broker.url, "tail", "nope")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: there is no channel 'nope': check the name, or create it\n"

@@ -20,7 +20,7 @@ from rocksmq.clients import (
     SeekResult,
     ServerInfo,
 )
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 
 BAD_NAMES = ["", ".", "-a", "_a", "a/b", "a b", "a\n", "ä", "x" * 201, "a*", "..", "/etc"]
 GOOD_NAMES = ["a", "0", "A.b_c-d", "x" * 200, "a..b"]
@@ -28,14 +28,14 @@ Call = Callable[[Client], object]
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker that this module shares."""
-    with BrokerProcess(tmp_path_factory.mktemp("admin") / "data") as process:
+    with Broker(tmp_path_factory.mktemp("admin") / "data") as process:
         yield process
 
 
 @pytest.fixture(scope="module")
-def client(broker: BrokerProcess) -> Iterator[Client]:
+def client(broker: Broker) -> Iterator[Client]:
     """A client of a broker that this module shares."""
     with broker.client() as mq:
         yield mq
@@ -200,7 +200,7 @@ def test_given_a_channel_destroyed_and_recreated_then_it_is_empty_without_groups
 
 
 def test_given_two_clients_when_one_recreates_what_the_other_uses_then_the_other_goes_on_unseen(
-    mq: Client, broker: BrokerProcess
+    mq: Client, broker: Broker
 ) -> None:
     with broker.client() as other:
         mq.create_channel("orders")

@@ -11,15 +11,15 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 
 from rocksmq.clients import Client, ConnectionFailed, InvalidRequest, ProtocolError, RocksMQError, Timeout
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 
 PROMPT = 10.0  # seconds; far more than any of these calls may take
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker that this module shares."""
-    with BrokerProcess(tmp_path_factory.mktemp("connection") / "data") as process:
+    with Broker(tmp_path_factory.mktemp("connection") / "data") as process:
         yield process
 
 
@@ -132,7 +132,7 @@ def test_given_a_bad_timeout_when_connecting_then_it_is_refused(timeout: float) 
 
 
 def test_given_the_environment_when_no_url_is_given_then_that_one_is_used(
-    broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROCKSMQ_URL", broker.url)
     with Client() as mq:
@@ -142,7 +142,7 @@ def test_given_the_environment_when_no_url_is_given_then_that_one_is_used(
         assert mq.ping() > 0
 
 
-def test_given_a_token_when_shown_then_it_is_not_there(broker: BrokerProcess) -> None:
+def test_given_a_token_when_shown_then_it_is_not_there(broker: Broker) -> None:
     with Client(broker.url.replace("//", "//secret@"), client_name="test") as mq:
         assert "secret" not in repr(mq)
         assert broker.address in repr(mq)
@@ -150,7 +150,7 @@ def test_given_a_token_when_shown_then_it_is_not_there(broker: BrokerProcess) ->
     assert "closed" in repr(mq)
 
 
-def test_given_a_client_when_its_block_is_left_then_it_is_closed_and_its_socket_too(broker: BrokerProcess) -> None:
+def test_given_a_client_when_its_block_is_left_then_it_is_closed_and_its_socket_too(broker: Broker) -> None:
     before = set(os.listdir("/proc/self/fd"))
     mq = broker.client()
     for _ in range(10):
@@ -167,7 +167,7 @@ def test_given_a_client_when_its_block_is_left_then_it_is_closed_and_its_socket_
 
 
 def test_given_a_broker_that_stops_answering_when_called_then_it_is_a_timeout_and_later_calls_go_through(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     with broker.client(timeout=0.5) as mq:
         os.kill(broker.pid, signal.SIGSTOP)

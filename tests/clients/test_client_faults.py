@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rocksmq.clients import Client, ConnectionFailed, MessageBatch, OutOfSequence, ProtocolError, Timeout
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.errors import LimitExceeded, Overloaded, RocksMQError, ShuttingDown
 from rocksmq.protocol.identity import birth_of
@@ -29,7 +30,6 @@ from rocksmq.protocol.operations import (
     Produced,
     Sought,
 )
-from tests.helpers.broker import BrokerProcess
 from tests.helpers.fake_server import LIMITS, PING_FRAME, PRESENT_ID, FakeServer, Peer
 
 PATIENCE = 20.0  # until a test gives up; nothing waits for it to be right
@@ -95,7 +95,7 @@ def forked(work: Callable[[], bytes]) -> bytes:
 
 @pytest.mark.parametrize("closed_count", [0, 8])
 def test_given_a_fork_when_child_and_parent_produce_then_both_batches_are_stored(
-    client: Client, broker: BrokerProcess, closed_count: int
+    client: Client, broker: Broker, closed_count: int
 ) -> None:
     others = [broker.client() for _ in range(closed_count)]
     for other in others:

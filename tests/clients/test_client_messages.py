@@ -17,7 +17,7 @@ from rocksmq.clients import (
     MessageTooLarge,
     OutgoingMessage,
 )
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 
 MIB = 1 << 20
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client of a broker that this module shares."""
-    with BrokerProcess(tmp_path_factory.mktemp("messages") / "data") as broker, broker.client() as mq:
+    with Broker(tmp_path_factory.mktemp("messages") / "data") as broker, broker.client() as mq:
         yield mq
 
 

@@ -14,22 +14,22 @@ import pytest
 from rocksmq.clients import ChannelNotFound, Client, ConnectionFailed, GroupNotFound, MessageBatch
 from rocksmq.clients.connection import Call, Connection
 from rocksmq.clients.deadline import Deadline
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.operations import Consume, Fetch
-from tests.helpers.broker import BrokerProcess
 
 Result = TypeVar("Result")
 PATIENCE = 20.0  # until a test gives up; nothing waits for it to be right
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker that this module shares."""
-    with BrokerProcess(tmp_path_factory.mktemp("waiting") / "data") as process:
+    with Broker(tmp_path_factory.mktemp("waiting") / "data") as process:
         yield process
 
 
 @pytest.fixture
-def client(broker: BrokerProcess) -> Iterator[Client]:
+def client(broker: Broker) -> Iterator[Client]:
     """A client, with the empty channel `orders` and its group `billing`."""
     with broker.client() as mq:
         mq.destroy_channel("orders", missing_ok=True)
@@ -94,7 +94,7 @@ def test_given_readers_that_wait_when_another_thread_produces_then_they_wake(cli
 
 
 def test_given_a_reader_that_waits_when_another_client_produces_then_it_wakes(
-    client: Client, polls: Polls, broker: BrokerProcess
+    client: Client, polls: Polls, broker: Broker
 ) -> None:
     consuming = polls.start(lambda: client.consume("orders", "billing", timeout=60))
     polls.parked(client, 1)
@@ -214,9 +214,9 @@ def test_given_calls_that_wait_when_the_client_is_closed_then_they_raise_promptl
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[BrokerProcess]:
+def own(tmp_path: Path) -> Iterator[Broker]:
     """A broker for this test alone, with the channel `orders` and its group `billing`."""
-    with BrokerProcess(tmp_path / "data") as process:
+    with Broker(tmp_path / "data") as process:
         with process.client() as mq:
             mq.create_channel("orders")
             mq.create_consumer_group("orders", "billing")
@@ -224,7 +224,7 @@ def own(tmp_path: Path) -> Iterator[BrokerProcess]:
 
 
 @pytest.mark.parametrize("clean", [True, False], ids=["stopped", "killed"])
-def test_given_a_client_when_the_broker_was_away_then_every_call_works_again(own: BrokerProcess, clean: bool) -> None:
+def test_given_a_client_when_the_broker_was_away_then_every_call_works_again(own: Broker, clean: bool) -> None:
     with own.client() as mq:
         mq.produce("orders", [b"a"])
         assert mq.consume("orders", "billing").payloads == [b"a"]
@@ -239,7 +239,7 @@ def test_given_a_client_when_the_broker_was_away_then_every_call_works_again(own
             assert mq.list_channels() == ["orders"]
 
 
-def test_given_a_broker_that_is_away_when_an_admin_call_is_made_then_it_waits_for_it(own: BrokerProcess, polls: Polls) -> None:
+def test_given_a_broker_that_is_away_when_an_admin_call_is_made_then_it_waits_for_it(own: Broker, polls: Polls) -> None:
     with own.client(timeout=PATIENCE) as mq:
         own.kill()
         creating = polls.start(lambda: mq.create_channel("new"))
@@ -247,7 +247,7 @@ def test_given_a_broker_that_is_away_when_an_admin_call_is_made_then_it_waits_fo
         assert creating.result(PATIENCE) is True
 
 
-def test_given_a_broker_that_is_away_for_too_long_when_called_then_it_is_an_error_at_the_deadline(own: BrokerProcess) -> None:
+def test_given_a_broker_that_is_away_for_too_long_when_called_then_it_is_an_error_at_the_deadline(own: Broker) -> None:
     with own.client(timeout=0.5) as mq:
         own.kill()
         calls: list[Callable[[], object]] = [
@@ -264,14 +264,14 @@ def test_given_a_broker_that_is_away_for_too_long_when_called_then_it_is_an_erro
 
 
 def test_given_a_fetch_of_what_comes_from_now_on_when_the_broker_restarts_then_nothing_is_left_out(
-    own: BrokerProcess, polls: Polls
+    own: Broker, polls: Polls
 ) -> None:
     with own.client(timeout=PATIENCE) as mq:
         mq.produce("orders", [b"before"])
         fetching = polls.start(lambda: mq.fetch("orders", "latest", timeout=60))
         polls.parked(mq, 1)
         own.kill()
-        with BrokerProcess(own.directory) as elsewhere, elsewhere.client() as other:
+        with Broker(own.directory) as elsewhere, elsewhere.client() as other:
             other.produce("orders", [b"meanwhile"])
         own.start()
         assert fetching.result(PATIENCE).payloads == [b"meanwhile"]

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from rocksmq.clients import Client
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 URL = "rocksmq://127.0.0.1:7660"
 
 
 def test_given_the_example_in_python_when_run_then_it_prints_both_messages_and_can_read_them_again(
-    broker: BrokerProcess, client: Client, capsys: pytest.CaptureFixture[str]
+    broker: Broker, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in example.splitlines() if line]) <= 10
@@ -27,7 +27,7 @@ def test_given_the_example_in_python_when_run_then_it_prints_both_messages_and_c
     assert client.consume("orders", "billing").payloads == [b"one", b"two"]
 
 
-def test_given_the_example_in_a_shell_when_run_then_the_message_comes_out(broker: BrokerProcess) -> None:
+def test_given_the_example_in_a_shell_when_run_then_the_message_comes_out(broker: Broker) -> None:
     lines = re.findall(r"^    ((?:echo .*\| )?rocksmq .*)$", README, re.MULTILINE)
     assert len(lines) == 3
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

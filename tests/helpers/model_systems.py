@@ -11,10 +11,10 @@ import trio
 
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.clients import Client
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.messages import MessageBatch, OutgoingMessage, Start
 from rocksmq.protocol.operations import Commit, DescribeChannel, DescribeGroup, ListChannels, ListGroups, Outcome
 
-from .broker import BrokerProcess
 from .model import ChannelView, GroupView, Sought
 
 Result = TypeVar("Result")
@@ -137,7 +137,7 @@ class ClientSystem:
     """A broker process and one client of it, which outlives the broker's restarts; a crash is kill -9."""
 
     def __init__(self, directory: Path) -> None:
-        self._broker = BrokerProcess(directory)
+        self._broker = Broker(directory)
         self._broker.start()
         self._mq: Client = self._broker.client()
 

@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from rocksmq.clients import Client
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.errors import RocksMQError
 
-from .broker import BrokerProcess
 from .ledger import wait_until
 
 ROUNDS = 5
@@ -19,7 +19,7 @@ _TECHNICAL = re.compile(r"Traceback|\b[A-Za-z]+(?:Error|Exception|Interrupt)\b|o
 class Bystander:
     """A thread that produces and consumes on a channel of its own, and checks all it gets. A context manager."""
 
-    def __init__(self, broker: BrokerProcess, *, batch: int = 10) -> None:
+    def __init__(self, broker: Broker, *, batch: int = 10) -> None:
         self.rounds = 0
         self._batch = batch  # messages in each of its produces
         self._log: Path = broker.log

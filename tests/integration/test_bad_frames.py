@@ -6,9 +6,9 @@ from random import Random
 import cbor2
 import pytest
 
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.errors import ErrorCode, UnsupportedVersion
 from rocksmq.protocol.operations import NO_CORRELATION, CreateChannel, DescribeChannel, Empty, Fetch
-from tests.helpers.broker import BrokerProcess
 from tests.helpers.raw import Raw, frame, hello, request_items
 from tests.helpers.raw_bystander import check_text, resident_bytes
 
@@ -93,7 +93,7 @@ def refused(raw: Raw, data: bytes, fragments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("case", BEFORE_HELLO)
-def test_given_no_hello_when_something_else_comes_then_it_is_refused_and_closed(attacked: BrokerProcess, case: str) -> None:
+def test_given_no_hello_when_something_else_comes_then_it_is_refused_and_closed(attacked: Broker, case: str) -> None:
     data, *fragments = BEFORE_HELLO[case]
     with Raw(attacked.address, says_hello=False) as raw:
         refused(raw, data, tuple(fragments))
@@ -106,9 +106,7 @@ def test_given_a_connection_when_a_frame_is_wrong_then_it_is_refused_and_closed(
 
 
 @pytest.mark.parametrize("window", [(2, 9), (0, 0), (9, 1)])
-def test_given_another_version_when_saying_hello_then_both_windows_are_named(
-    attacked: BrokerProcess, window: tuple[int, int]
-) -> None:
+def test_given_another_version_when_saying_hello_then_both_windows_are_named(attacked: Broker, window: tuple[int, int]) -> None:
     with Raw(attacked.address, says_hello=False) as raw:
         error = raw.refused(hello()._replace(version_min=window[0], version_max=window[1]))
         assert isinstance(error, UnsupportedVersion)
@@ -127,7 +125,7 @@ def test_given_an_answered_request_when_its_correlation_id_is_used_again_then_it
         assert raw.receive() == [7, 0]
 
 
-def test_given_random_bytes_when_sent_before_or_after_hello_then_only_that_connection_ends(attacked: BrokerProcess) -> None:
+def test_given_random_bytes_when_sent_before_or_after_hello_then_only_that_connection_ends(attacked: Broker) -> None:
     random = Random(7660)
     for turn in range(300):
         with Raw(attacked.address, says_hello=turn % 2 == 1) as raw:
@@ -136,7 +134,7 @@ def test_given_random_bytes_when_sent_before_or_after_hello_then_only_that_conne
             raw.socket.sendall(garbage if turn % 4 < 2 else body(garbage))
 
 
-def test_given_valid_requests_when_single_bits_are_flipped_then_only_that_connection_may_end(attacked: BrokerProcess) -> None:
+def test_given_valid_requests_when_single_bits_are_flipped_then_only_that_connection_may_end(attacked: Broker) -> None:
     random = Random(7660)
     valid = frame(request_items(1, Fetch("orders", 1, 0, 10, 1_000, 0)))
     for _ in range(300):
@@ -148,9 +146,7 @@ def test_given_valid_requests_when_single_bits_are_flipped_then_only_that_connec
 
 
 @pytest.mark.parametrize("says_hello", [False, True])
-def test_given_a_frame_declared_as_4_gb_when_it_comes_then_memory_does_not_grow(
-    broker: BrokerProcess, says_hello: bool
-) -> None:
+def test_given_a_frame_declared_as_4_gb_when_it_comes_then_memory_does_not_grow(broker: Broker, says_hello: bool) -> None:
     with Raw(broker.address, says_hello=says_hello) as raw:
         before = resident_bytes(broker.pid)
         raw.socket.sendall(b"\xff\xff\xff\xff")
@@ -159,7 +155,7 @@ def test_given_a_frame_declared_as_4_gb_when_it_comes_then_memory_does_not_grow(
 
 
 def test_given_many_frames_declared_as_large_as_allowed_when_they_never_come_then_memory_does_not_grow(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     connections = [Raw(broker.address) for _ in range(100)]
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.batch import HEADER_BYTES_MAX, RecordBatch, pack_lengths
 from rocksmq.protocol.errors import ErrorCode, RocksMQError
 from rocksmq.protocol.identity import Identity
@@ -26,7 +27,6 @@ from rocksmq.protocol.operations import (
     Produce,
     Seek,
 )
-from tests.helpers.broker import BrokerProcess
 from tests.helpers.raw import Raw
 from tests.helpers.raw_bystander import Bystander, check_text
 
@@ -211,7 +211,7 @@ def test_given_an_unknown_durability_when_creating_a_channel_then_invalid_reques
 def small(tmp_path: Path) -> Iterator[Raw]:
     """A connection to a broker whose limits are small."""
     environment = {f"ROCKSMQ_LIMITS_{name}": value for name, value in SMALL.items()}
-    with BrokerProcess(tmp_path / "data", environment=environment) as broker, Bystander(broker, batch=4) as bystander:
+    with Broker(tmp_path / "data", environment=environment) as broker, Bystander(broker, batch=4) as bystander:
         with Raw(broker.address) as raw:
             raw.call(CreateChannel("orders", None, None, None, new_id()))
             raw.call(CreateGroup("orders", "billing", 1, 0, new_id()))

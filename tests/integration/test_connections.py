@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from rocksmq.clients import Client, LimitExceeded
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.errors import ErrorCode
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import pack_messages
@@ -23,7 +24,6 @@ from rocksmq.protocol.operations import (
     Position,
     Produce,
 )
-from tests.helpers.broker import BrokerProcess
 from tests.helpers.ledger import wait_until
 from tests.helpers.raw import Raw, frame, hello, request_items, response
 from tests.helpers.raw_bystander import Bystander, check_text, resident_bytes
@@ -53,7 +53,7 @@ def poll(raw: Raw, channel: str) -> Consume:
     return Consume(channel, "readers", Identity.new(raw.server.present_id).id, 0, 1, MIB, 30_000)
 
 
-def let_it_turn(broker: BrokerProcess, raw: Raw) -> None:
+def let_it_turn(broker: Broker, raw: Raw) -> None:
     """Several turns of the broker's loop."""
     for _ in range(20):
         raw.call(Empty())
@@ -62,7 +62,7 @@ def let_it_turn(broker: BrokerProcess, raw: Raw) -> None:
 
 
 def test_given_a_consumer_that_half_closed_when_a_message_comes_then_it_goes_to_the_next_one(
-    attacked: BrokerProcess, raw: Raw
+    attacked: Broker, raw: Raw
 ) -> None:
     # Given: a long poll, whose client then closes its side.
     channel = channel_of(raw)
@@ -78,7 +78,7 @@ def test_given_a_consumer_that_half_closed_when_a_message_comes_then_it_goes_to_
 
 
 def test_given_a_consumer_whose_connection_was_reset_when_a_message_comes_then_it_goes_to_the_next_one(
-    attacked: BrokerProcess, raw: Raw
+    attacked: Broker, raw: Raw
 ) -> None:
     channel = channel_of(raw)
     leaving = Raw(attacked.address)
@@ -94,7 +94,7 @@ def test_given_a_consumer_whose_connection_was_reset_when_a_message_comes_then_i
 
 @pytest.mark.parametrize("part", [1, 4, 5, -1])
 def test_given_a_frame_when_the_connection_is_reset_inside_of_it_then_nothing_of_it_is_stored(
-    attacked: BrokerProcess, raw: Raw, part: int
+    attacked: Broker, raw: Raw, part: int
 ) -> None:
     channel = channel_of(raw)
     request = Produce(channel, Identity.new(raw.server.present_id).id, 0, *pack_messages([b"x" * 10_000]))
@@ -106,7 +106,7 @@ def test_given_a_frame_when_the_connection_is_reset_inside_of_it_then_nothing_of
 
 
 def test_given_a_produce_when_its_connection_is_closed_at_once_then_it_is_stored_whole_or_not_at_all(
-    attacked: BrokerProcess, raw: Raw
+    attacked: Broker, raw: Raw
 ) -> None:
     channel = channel_of(raw)
     for turn in range(50):
@@ -117,7 +117,7 @@ def test_given_a_produce_when_its_connection_is_closed_at_once_then_it_is_stored
     assert (raw.call(DescribeChannel(channel)).message_count - 1) % 7 == 0
 
 
-def test_given_a_client_when_it_connects_again_with_the_same_id_then_the_older_connection_ends(attacked: BrokerProcess) -> None:
+def test_given_a_client_when_it_connects_again_with_the_same_id_then_the_older_connection_ends(attacked: Broker) -> None:
     client_id = secrets.token_bytes(16)
     with Raw(attacked.address, client_id=client_id) as older, Raw(attacked.address, client_id=client_id) as newer:
         assert older.is_closed()
@@ -127,9 +127,7 @@ def test_given_a_client_when_it_connects_again_with_the_same_id_then_the_older_c
             newest.call(Empty())
 
 
-def test_given_256_requests_in_flight_when_one_more_comes_then_it_waits_for_one_of_them(
-    attacked: BrokerProcess, raw: Raw
-) -> None:
+def test_given_256_requests_in_flight_when_one_more_comes_then_it_waits_for_one_of_them(attacked: Broker, raw: Raw) -> None:
     channel = channel_of(raw)
     with Raw(attacked.address) as crowded:
         polls = [Fetch(channel, Position.LATEST, 0, 1, MIB, 30_000)] * IN_FLIGHT_MAX
@@ -155,7 +153,7 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_given_1000_idle_connections_when_others_work_then_they_work(broker: BrokerProcess) -> None:
+def test_given_1000_idle_connections_when_others_work_then_they_work(broker: Broker) -> None:
     with Bystander(broker) as bystander:
         before = resident_bytes(broker.pid)
         idle: list[Raw] = []
@@ -171,7 +169,7 @@ def test_given_1000_idle_connections_when_others_work_then_they_work(broker: Bro
         bystander.check()
 
 
-def test_given_256_silent_connections_when_a_client_comes_then_it_is_told_which_limit_is_reached(broker: BrokerProcess) -> None:
+def test_given_256_silent_connections_when_a_client_comes_then_it_is_told_which_limit_is_reached(broker: Broker) -> None:
     with Bystander(broker) as bystander:
         silent = [Raw(broker.address, says_hello=False) for _ in range(HANDSHAKES_MAX)]
         try:
@@ -189,7 +187,7 @@ def test_given_256_silent_connections_when_a_client_comes_then_it_is_told_which_
         bystander.check()
 
 
-def can_connect(broker: BrokerProcess) -> bool:
+def can_connect(broker: Broker) -> bool:
     try:
         with Raw(broker.address):
             return True
@@ -197,7 +195,7 @@ def can_connect(broker: BrokerProcess) -> bool:
         return False
 
 
-def test_given_a_broker_of_three_connections_when_a_fourth_comes_then_it_is_told(broker: BrokerProcess) -> None:
+def test_given_a_broker_of_three_connections_when_a_fourth_comes_then_it_is_told(broker: Broker) -> None:
     broker.kill()
     broker.environment["ROCKSMQ_LIMITS_CONNECTIONS_MAX"] = "3"
     broker.start()
@@ -214,7 +212,7 @@ def test_given_a_broker_of_three_connections_when_a_fourth_comes_then_it_is_told
 
 
 def test_given_a_client_that_never_reads_when_it_sends_requests_then_the_broker_s_memory_stays_bounded(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     with Bystander(broker) as bystander, Raw(broker.address) as raw:
         channel = channel_of(raw)
@@ -232,7 +230,7 @@ def test_given_a_client_that_never_reads_when_it_sends_requests_then_the_broker_
 
 
 def test_given_a_client_that_never_reads_when_it_pings_without_end_then_the_broker_s_memory_stays_bounded(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     with Bystander(broker) as bystander, Raw(broker.address, receive_buffer_bytes=4_096) as deaf:
         before = resident_bytes(broker.pid)
@@ -248,7 +246,7 @@ def test_given_a_client_that_never_reads_when_it_pings_without_end_then_the_brok
         assert grown < 48 * MIB, f"{grown >> 20} MiB for a client that reads nothing"
 
 
-def test_given_100_large_consumes_at_once_when_they_are_answered_then_memory_stays_bounded(broker: BrokerProcess) -> None:
+def test_given_100_large_consumes_at_once_when_they_are_answered_then_memory_stays_bounded(broker: Broker) -> None:
     # Given: more data than the tail cache holds, and a group for each of many consumes of all that a reply may hold.
     with Raw(broker.address) as raw:
         channel = channel_of(raw)
@@ -270,7 +268,7 @@ def test_given_100_large_consumes_at_once_when_they_are_answered_then_memory_sta
         assert peak - before < 256 * MIB, f"{(peak - before) >> 20} MiB more for {len(groups)} consumes of one connection"
 
 
-def test_given_requests_right_behind_hello_when_sent_at_once_then_all_are_answered(attacked: BrokerProcess, raw: Raw) -> None:
+def test_given_requests_right_behind_hello_when_sent_at_once_then_all_are_answered(attacked: Broker, raw: Raw) -> None:
     channel = channel_of(raw)
     with Raw(attacked.address, says_hello=False) as hasty:
         large = Produce(channel, Identity.new(raw.server.present_id).id, 0, *pack_messages([secrets.token_bytes(100_000)]))

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from rocksmq.clients import Client
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 from tests.helpers.ledger import Ledger
 from tests.helpers.ledger_admin import AdminLedger
 from tests.helpers.ledger_group import GroupLedger
@@ -28,7 +28,7 @@ CHANNELS = ("orders", "clicks", "mixed")
 class Crashes:
     """A broker, its ledger, and everyone who works on it."""
 
-    def __init__(self, broker: BrokerProcess, mode: str) -> None:
+    def __init__(self, broker: Broker, mode: str) -> None:
         self.broker = broker
         self.random = Random(f"{SEED}/{mode}")
         self.ledger = Ledger()
@@ -104,7 +104,7 @@ class Crashes:
 
 
 def run_cycles(tmp_path: Path, mode: str, cycles: int) -> None:
-    with BrokerProcess(tmp_path / "data", "--durability", mode) as broker:
+    with Broker(tmp_path / "data", "--durability", mode) as broker:
         crashes = Crashes(broker, mode)
         with broker.client() as mq:
             crashes.create(mq)

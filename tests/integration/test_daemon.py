@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rocksmq.clients import ConnectionFailed, RocksMQError, ShuttingDown
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 from tests.helpers.ledger import wait_until
 from tests.helpers.raw_bystander import Bystander
 
@@ -41,16 +41,16 @@ def refused(code: int, result: subprocess.CompletedProcess[str], *fragments: str
 
 
 def test_given_a_running_broker_when_another_starts_on_its_directory_then_exit_4_names_the_holder(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     refused(IN_USE, ended("--data-dir", str(broker.directory)), str(broker.pid), str(broker.directory))
     with Bystander(broker) as bystander:
         bystander.check()
 
 
-def test_given_a_killed_broker_when_another_starts_on_its_directory_then_it_serves(broker: BrokerProcess) -> None:
+def test_given_a_killed_broker_when_another_starts_on_its_directory_then_it_serves(broker: Broker) -> None:
     broker.kill()
-    with BrokerProcess(broker.directory) as other, other.client() as mq:
+    with Broker(broker.directory) as other, other.client() as mq:
         mq.ping()
 
 
@@ -66,7 +66,7 @@ def test_given_a_killed_broker_when_another_starts_on_its_directory_then_it_serv
     ],
 )
 def test_given_another_format_when_started_then_exit_3_and_nothing_is_touched(
-    broker: BrokerProcess, content: str, fragments: tuple[str, ...]
+    broker: Broker, content: str, fragments: tuple[str, ...]
 ) -> None:
     broker.kill()
     file = broker.directory / "format"
@@ -76,7 +76,7 @@ def test_given_another_format_when_started_then_exit_3_and_nothing_is_touched(
     assert sorted((path.name, path.stat().st_size) for path in (broker.directory / "db").iterdir()) == before
 
 
-def test_given_a_data_directory_without_its_format_file_when_started_then_exit_3(broker: BrokerProcess) -> None:
+def test_given_a_data_directory_without_its_format_file_when_started_then_exit_3(broker: Broker) -> None:
     broker.kill()
     (broker.directory / "format").unlink()
     refused(DATA_REFUSED, ended("--data-dir", str(broker.directory)), "format")
@@ -84,7 +84,7 @@ def test_given_a_data_directory_without_its_format_file_when_started_then_exit_3
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_given_work_in_flight_when_a_signal_comes_then_all_accepted_is_answered_and_stored_and_exit_0(
-    broker: BrokerProcess, number: signal.Signals
+    broker: Broker, number: signal.Signals
 ) -> None:
     # Given: producers, and a long poll.
     acknowledged: list[range] = []
@@ -126,7 +126,7 @@ def test_given_work_in_flight_when_a_signal_comes_then_all_accepted_is_answered_
         assert all(message_id in found for ids in acknowledged for message_id in ids)
 
 
-def test_given_long_polls_when_sigterm_comes_then_they_are_answered_and_it_ends_at_once(broker: BrokerProcess) -> None:
+def test_given_long_polls_when_sigterm_comes_then_they_are_answered_and_it_ends_at_once(broker: Broker) -> None:
     with broker.client() as mq, broker.client(timeout=1) as other:
         mq.create_channel("orders")
         mq.create_consumer_group("orders", "billing")
@@ -146,7 +146,7 @@ def test_given_long_polls_when_sigterm_comes_then_they_are_answered_and_it_ends_
     assert len(results) == 1
 
 
-def test_given_a_clean_stop_when_started_again_then_everything_is_as_before(broker: BrokerProcess) -> None:
+def test_given_a_clean_stop_when_started_again_then_everything_is_as_before(broker: Broker) -> None:
     with broker.client() as mq:
         mq.create_channel("orders")
         mq.create_consumer_group("orders", "billing")
@@ -218,7 +218,7 @@ def test_given_an_unknown_variable_or_flag_when_started_then_exit_2_names_it(tmp
     assert not (tmp_path / "data").exists()
 
 
-def test_given_a_port_in_use_when_started_then_it_says_so(broker: BrokerProcess, tmp_path: Path) -> None:
+def test_given_a_port_in_use_when_started_then_it_says_so(broker: Broker, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "rocksmq.broker", "--listen", broker.address, "--data-dir", str(tmp_path / "other")],
         capture_output=True,

@@ -14,7 +14,7 @@ from rocksdict import Options, Rdict
 
 from rocksmq.broker.mark import SLOT_BYTES, MarkFile
 from rocksmq.clients import Client, StorageFailed
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 from tests.helpers.ledger import wait_until
 
 SEED = 7660
@@ -53,7 +53,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
         payload = random.randbytes(random.randrange(3_000))
         messages[mq.produce("orders", [payload])[0]] = payload
 
-    with BrokerProcess(directory) as broker, broker.client() as mq:
+    with Broker(directory) as broker, broker.client() as mq:
         mq.create_channel("orders")
         mq.create_consumer_group("orders", "billing")
         for _ in range(PRODUCES - 1):
@@ -85,7 +85,7 @@ def log_of(loaded: Loaded) -> Path:
 def starts(loaded: Loaded, *arguments: str, missing: int = 0) -> None:
     """It starts with all but the ``missing`` last messages, the position included, and takes more."""
     kept = dict(sorted(loaded.messages.items())[: len(loaded.messages) - missing])
-    with BrokerProcess(loaded.directory, *arguments) as broker, broker.client() as mq:
+    with Broker(loaded.directory, *arguments) as broker, broker.client() as mq:
         assert messages_of(mq) == kept
         assert mq.describe_consumer_group("orders", "billing").position == loaded.position
         first_id = mq.produce("orders", [b"more"])[0]
@@ -103,7 +103,7 @@ def messages_of(mq: Client) -> dict[int, bytes]:
 
 def refusal(loaded: Loaded) -> str | None:
     """What it says when it is refused; None when it serves."""
-    broker = BrokerProcess(loaded.directory)
+    broker = Broker(loaded.directory)
     try:
         with broker:
             return None
@@ -230,9 +230,9 @@ def test_given_a_refused_directory_when_the_loss_is_accepted_once_then_it_starts
 ) -> None:
     damage(loaded)
     is_refused(loaded)
-    with BrokerProcess(loaded.directory, "--accept-loss"):
+    with Broker(loaded.directory, "--accept-loss"):
         pass  # killed before it has written anything
-    with BrokerProcess(loaded.directory) as broker, broker.client() as mq:
+    with Broker(loaded.directory) as broker, broker.client() as mq:
         mq.create_channel("orders")
         kept = messages_of(mq)
         assert list(kept.items()) == sorted(loaded.messages.items())[: len(kept)], "what is left is not a prefix"
@@ -258,7 +258,7 @@ def test_given_a_refused_directory_when_the_log_is_put_back_then_everything_is_t
 
 def settled(loaded: Loaded) -> list[Path]:
     """Restart it once, so that everything is in tables; those."""
-    with BrokerProcess(loaded.directory):
+    with Broker(loaded.directory):
         pass
     return sorted((loaded.directory / "db").glob("*.sst"))
 
@@ -288,7 +288,7 @@ def test_given_a_bit_flipped_in_a_table_when_read_then_an_error_or_the_right_byt
     flip(largest, int(largest.stat().st_size * share))
     if refusal(loaded) is not None:
         return
-    with BrokerProcess(loaded.directory) as broker, broker.client() as mq:
+    with Broker(loaded.directory) as broker, broker.client() as mq:
         with suppress(StorageFailed):
             assert messages_of(mq) == loaded.messages
         mq.ping()
@@ -308,7 +308,7 @@ def test_given_a_first_start_that_was_killed_when_started_again_then_it_serves(t
     (tmp_path / "data").mkdir()
     for name, content in FIRST_START_CUT_SHORT[case].items():
         (tmp_path / "data" / name).write_text(content)
-    with BrokerProcess(tmp_path / "data") as broker, broker.client() as mq:
+    with Broker(tmp_path / "data") as broker, broker.client() as mq:
         assert mq.create_channel("orders")
 
 
@@ -317,7 +317,7 @@ def test_given_a_database_without_its_families_when_started_then_it_serves(tmp_p
     first = Rdict(str(tmp_path / "data" / "db"), Options(raw_mode=True))
     first.close()
     (tmp_path / "data" / "format").write_text('{"format": 1, "instance": "x"}')
-    with BrokerProcess(tmp_path / "data") as broker, broker.client() as mq:
+    with Broker(tmp_path / "data") as broker, broker.client() as mq:
         assert mq.create_channel("orders")
 
 
@@ -325,7 +325,7 @@ def test_given_a_first_start_when_killed_at_any_moment_then_the_next_one_serves(
     random = Random(SEED)
     for turn in range(12):
         directory = tmp_path / f"data-{turn}"
-        broker = BrokerProcess(directory)
+        broker = Broker(directory)
         process = subprocess.Popen(broker.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             if turn % 2:  # once the directory is there, so that its making is met more often
@@ -335,5 +335,5 @@ def test_given_a_first_start_when_killed_at_any_moment_then_the_next_one_serves(
             pass
         process.kill()
         process.wait()
-        with BrokerProcess(directory) as again, again.client() as mq:
+        with Broker(directory) as again, again.client() as mq:
             assert mq.create_channel("orders")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from rocksmq.clients import Client
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 from tests.helpers.ledger import wait_until
 from tests.helpers.raw_strace import Call, calls, needs_strace, strace
 
@@ -20,7 +20,7 @@ PRODUCES = 200
 WINDOW_MS = 3_000  # of ids: each begins with a sync in every mode
 
 
-class TracedBroker(BrokerProcess):
+class TracedBroker(Broker):
     """A broker under strace."""
 
     @property

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from rocksmq.clients import Client, SeekOutcome
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 from tests.helpers.ledger import Ledger
 from tests.helpers.ledger_group import GroupLedger
 from tests.helpers.ledger_load import Load, consume, pipeline
@@ -57,7 +57,7 @@ def lines_of(data: bytes) -> list[bytes]:
     return lines if lines[-1] else lines[:-1]
 
 
-def command(broker: BrokerProcess, *arguments: str, data: bytes | None = None) -> bytes:
+def command(broker: Broker, *arguments: str, data: bytes | None = None) -> bytes:
     """Run the client's command line; its stdout."""
     done = subprocess.run(
         [*CLI, "--url", broker.url, *arguments], input=data, capture_output=True, timeout=PATIENCE_SECONDS, check=False
@@ -66,7 +66,7 @@ def command(broker: BrokerProcess, *arguments: str, data: bytes | None = None) -
     return done.stdout
 
 
-def put_in(broker: BrokerProcess) -> Library:
+def put_in(broker: Broker) -> Library:
     """All files: as arguments of several calls, and the last ones through a pipe."""
     files = source_files()
     assert len(files) > FILES_A_CALL, "this Python has no whole standard library: install its complete package"
@@ -84,20 +84,20 @@ def put_in(broker: BrokerProcess) -> Library:
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    with BrokerProcess(tmp_path_factory.mktemp("library") / "data") as process:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with Broker(tmp_path_factory.mktemp("library") / "data") as process:
         yield process
 
 
 @pytest.fixture(scope="module")
-def library(broker: BrokerProcess) -> Library:
+def library(broker: Broker) -> Library:
     found = put_in(broker)
     print(f"{len(found.lines):,} lines, {sum(map(len, found.lines)):,} bytes")  # noqa: T201
     return found
 
 
 @pytest.fixture(scope="module")
-def ids(broker: BrokerProcess, library: Library) -> list[int]:
+def ids(broker: Broker, library: Library) -> list[int]:
     """The id of each line."""
     found: list[int] = []
     with broker.client() as mq:
@@ -121,7 +121,7 @@ def sizes(random: Random) -> Iterator[int]:
 
 @pytest.mark.slow
 def test_given_the_library_when_consumed_in_batches_of_all_sizes_then_every_line_comes_once_and_in_order(
-    broker: BrokerProcess, library: Library
+    broker: Broker, library: Library
 ) -> None:
     found: list[bytes] = []
     with broker.client() as mq:
@@ -139,7 +139,7 @@ def test_given_the_library_when_consumed_in_batches_of_all_sizes_then_every_line
 
 @pytest.mark.slow
 def test_given_the_library_when_consumed_by_the_command_line_then_its_output_is_what_went_in(
-    broker: BrokerProcess, library: Library
+    broker: Broker, library: Library
 ) -> None:
     output = command(broker, "consume", CHANNEL, "--group", "shell")
     assert output.count(b"\n") == len(library.lines)
@@ -148,7 +148,7 @@ def test_given_the_library_when_consumed_by_the_command_line_then_its_output_is_
 
 @pytest.mark.slow
 def test_given_the_library_when_sought_to_its_middle_by_id_then_exactly_that_line_comes_next(
-    broker: BrokerProcess, library: Library, ids: list[int]
+    broker: Broker, library: Library, ids: list[int]
 ) -> None:
     random = Random(SEED)
     with broker.client() as mq:
@@ -173,7 +173,7 @@ def comes(mq: Client, library: Library, ids: list[int], index: int) -> None:
 
 @pytest.mark.slow
 def test_given_the_library_when_sought_by_time_then_the_first_line_at_or_after_it_comes_next(
-    broker: BrokerProcess, library: Library, ids: list[int]
+    broker: Broker, library: Library, ids: list[int]
 ) -> None:
     random = Random(SEED)
     with broker.client() as mq:
@@ -200,7 +200,7 @@ def batches(lines: list[bytes]) -> Iterator[list[bytes]]:
 
 @pytest.mark.slow
 def test_given_a_second_load_when_killed_in_the_middle_then_nothing_acknowledged_is_missing(
-    broker: BrokerProcess, library: Library, ids: list[int]
+    broker: Broker, library: Library, ids: list[int]
 ) -> None:
     # Given: two pipelines with the library's lines, and a consumer.
     random = Random(SEED)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rocksmq.clients import Client, ConnectionFailed, DiskFull, StorageFailed
-from tests.helpers.broker import BrokerProcess
+from rocksmq.clients.testing import Broker
 from tests.helpers.ledger import wait_until
 from tests.helpers.raw_bystander import check_text
 
@@ -22,7 +22,7 @@ RESERVE_BYTES = 64 * MIB
 WRITES_MAX = 200_000
 
 
-class BrokerOfSmallFiles(BrokerProcess):
+class BrokerOfSmallFiles(Broker):
     """Its writes fail (EFBIG) once a file has so many bytes; an error that is not "no space left"."""
 
     is_limited = True
@@ -80,7 +80,7 @@ def _refusal() -> str | None:
 needs_mount = pytest.mark.skipif(_refusal() is not None, reason=_refusal() or "")
 
 
-class BrokerOnSmallDisk(BrokerProcess):
+class BrokerOnSmallDisk(Broker):
     """Its data directory is a file system of DISK_BYTES, which only it sees."""
 
     def command(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import secrets
 
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import pack_messages
 from rocksmq.protocol.operations import (
@@ -15,7 +16,6 @@ from rocksmq.protocol.operations import (
     Produce,
     Seek,
 )
-from tests.helpers.broker import BrokerProcess
 from tests.helpers.raw import Raw, frame, request_items, response
 
 CHANNEL, GROUP = "orders", "billing"
@@ -38,7 +38,7 @@ def order(raw: Raw, *requests: object) -> list[tuple[int, list[object]]]:
 
 
 def test_given_a_consume_when_the_group_is_described_beside_it_then_no_position_is_shown_before_it_is_durable(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     with Raw(broker.address) as raw:
         first_id = prepared(raw)
@@ -50,7 +50,7 @@ def test_given_a_consume_when_the_group_is_described_beside_it_then_no_position_
 
 
 def test_given_a_seek_when_the_group_is_described_beside_it_then_no_position_is_shown_before_it_is_durable(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     with Raw(broker.address) as raw:
         first_id = prepared(raw)
@@ -62,7 +62,7 @@ def test_given_a_seek_when_the_group_is_described_beside_it_then_no_position_is_
 
 
 def test_given_a_produce_when_the_channel_is_read_beside_it_then_nothing_is_shown_before_it_is_durable(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     with Raw(broker.address) as raw:
         prepared(raw)
@@ -77,7 +77,7 @@ def test_given_a_produce_when_the_channel_is_read_beside_it_then_nothing_is_show
 
 
 def test_given_a_channel_being_made_when_used_beside_it_then_nothing_is_answered_before_it_is_durable(
-    broker: BrokerProcess,
+    broker: Broker,
 ) -> None:
     with Raw(broker.address) as raw:
         create = CreateChannel(CHANNEL, None, None, None, secrets.token_bytes(16))
