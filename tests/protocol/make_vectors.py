@@ -38,12 +38,16 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """``value`` with byte strings as ``{"hex": ...}``."""
+    """``value`` with byte strings as ``{"hex": ...}``, also within an array."""
+    if isinstance(value, list):
+        return [to_json(entry) for entry in cast(list[object], value)]
     return {"hex": value.hex()} if isinstance(value, bytes) else value
 
 
 def from_json(value: Any) -> object:
     """What `to_json` was given."""
+    if isinstance(value, list):
+        return [from_json(entry) for entry in cast(list[object], value)]
     if not isinstance(value, dict):
         return value
     found = cast(dict[str, Any], value)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.errors import ERRORS, ErrorCode, RocksMQError
 from rocksmq.protocol.messages import Outgoing, OutgoingMessage, pack_messages
-from rocksmq.protocol.operations import (
+from rocksmq.protocol.operations import OPS, Operation
+from rocksmq.protocol.wire import (
     MS_MAX,
-    OPS,
+    SEQUENCE_BYTES_MAX,
     U32,
     U64,
     Bytes,
@@ -26,10 +27,12 @@ from rocksmq.protocol.operations import (
     Id,
     Limits,
     Milliseconds,
-    Operation,
     OutcomeKind,
     Owner,
     PositionKind,
+    SeekKind,
+    SequenceNumber,
+    SequenceRange,
     Text,
     Texts,
 )
@@ -44,6 +47,7 @@ correlations = st.integers(1, 2**32 - 1)
 texts = st.text(max_size=50)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", fullmatch=True)
 short_bytes = st.binary(max_size=64)
+sequences: st.SearchStrategy[int | bytes] = u64s | st.binary(max_size=SEQUENCE_BYTES_MAX)
 long_bytes = st.integers(1_000, 1_100).map(lambda size: bytes(range(256)) * 4 + bytes(size - 1_000))
 columns = short_bytes | long_bytes
 headers = st.dictionaries(texts, short_bytes, max_size=5)
@@ -111,6 +115,9 @@ _OF_WIRE_TYPE: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Owner, st.lists(texts, min_size=3, max_size=3)),
     (GapRange, st.tuples(u64s, u64s, st.none() | u64s).map(list)),
     (PositionKind, st.integers(0, 3)),
+    (SeekKind, st.integers(0, 4)),
+    (SequenceNumber, sequences),
+    (SequenceRange, st.lists(sequences, min_size=2, max_size=2)),
     (OutcomeKind, st.integers(0, 3)),
     (Milliseconds, st.integers(0, MS_MAX)),
 ]

@@ -3,7 +3,7 @@
 import pytest
 
 from rocksmq.protocol.identity import Identity, birth_of
-from rocksmq.protocol.operations import ID_BYTES
+from rocksmq.protocol.wire import ID_BYTES
 
 
 @pytest.mark.parametrize("present_id", [0, 1, 1_800_000_000_000 << 18, 2**64 - 1])

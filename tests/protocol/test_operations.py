@@ -7,10 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rocksmq.protocol.cbor import decode, encode_frame
-from rocksmq.protocol.errors import ErrorCode, InternalError, OutOfSequence, Overloaded, ProtocolError, RocksMQError
+from rocksmq.protocol.errors import (
+    ErrorCode,
+    InternalError,
+    InvalidRequest,
+    OutOfSequence,
+    Overloaded,
+    ProtocolError,
+    RocksMQError,
+)
 from rocksmq.protocol.operations import (
     HELLO,
-    ID_BYTES,
     NO_CORRELATION,
     OP_OF_REQUEST,
     OPS,
@@ -19,7 +26,9 @@ from rocksmq.protocol.operations import (
     Empty,
     Messages,
     Operation,
+    Position,
     Produce,
+    ProducerOpened,
     decode_error,
     decode_reply,
     decode_request,
@@ -27,6 +36,7 @@ from rocksmq.protocol.operations import (
     encode_reply,
     encode_request,
 )
+from rocksmq.protocol.wire import ID_BYTES
 from tests.protocol.feeding import fed_three_ways
 from tests.protocol.make_vectors import fields_of
 from tests.protocol.strategies import (
@@ -42,7 +52,7 @@ from tests.protocol.strategies import (
 
 U32_END, U64_END = 2**32, 2**64
 ZEROS = bytes(ID_BYTES)
-PRODUCED = ["orders", ZEROS, 0, 1, b"", b"", None, None]
+PRODUCED = ["orders", ZEROS, 0, 1, b"", b"", None, None, None]
 CONSUMED = ["orders", "billing", ZEROS, 0, 1, 1, 0]
 GOT = [0, 0, None, b"", 0, b"", b"", None, None]
 
@@ -69,6 +79,34 @@ def test_given_a_request_type_when_looked_up_then_it_names_its_operation() -> No
 def test_given_a_produce_when_asked_then_its_batch_holds_its_columns() -> None:
     request = Produce("orders", ZEROS, 0, 2, b"1", b"2", b"3", b"4")
     assert request.batch == (2, b"1", b"2", b"3", b"4")
+
+
+def test_given_a_produce_without_a_named_producer_when_made_then_it_has_no_sequences() -> None:
+    assert Produce("orders", ZEROS, 0, 1, b"", b"", None, None).sequences is None
+
+
+@pytest.mark.parametrize(("number", "is_taken"), [(7, False), (13, False), (15, True)])
+def test_given_kind_4_when_encoded_then_only_a_seek_takes_it(number: int, is_taken: bool) -> None:
+    fields: dict[int, list[Any]] = {
+        7: ["orders", "billing", Position.CURRENT, 0, ZEROS],
+        13: ["orders", Position.CURRENT, 0, 1, 1, 0],
+        15: ["orders", "billing", Position.CURRENT, 0, ZEROS],
+    }
+    request = OPS[number].request(*fields[number])
+    if is_taken:
+        items = fed_three_ways(b"".join(encode_request(OPS[number], 1, request)))
+        assert decode_request(items) == (OPS[number], 1, request)
+        return
+    with pytest.raises(InvalidRequest, match="start_kind must be 0 id, 1 earliest, 2 latest or 3 time"):
+        encode_request(OPS[number], 1, request)
+
+
+@pytest.mark.parametrize("last_sequence", [None, 0, U64_END - 1, b"", bytes(32)])
+def test_given_a_last_sequence_when_sent_three_ways_then_its_kind_is_kept(last_sequence: int | bytes | None) -> None:
+    items = fed_three_ways(b"".join(encode_reply(1, ProducerOpened(last_sequence))))
+    found = decode_reply(OPS[16], items)
+    assert found == ProducerOpened(last_sequence)
+    assert type(found.last_sequence) is type(last_sequence)
 
 
 # -- there and back --------------------------------------------------------------
@@ -153,12 +191,28 @@ def test_given_too_few_or_too_many_fields_when_decoded_then_both_counts_are_told
         (11, PRODUCED, 5, "text", "payloads must be a byte string"),
         (11, PRODUCED, 6, 0, "header_lengths must be a byte string, or null"),
         (11, PRODUCED, 7, False, "headers must be a byte string, or null"),
+        (11, PRODUCED, 8, 0, r"sequences must be an array \[first, last\] of sequences, or null"),
+        (11, PRODUCED, 8, [0], "sequences must be an array"),
+        (11, PRODUCED, 8, [0, 1, 2], "sequences must be an array"),
+        (11, PRODUCED, 8, [0, None], "sequences must be an array"),
+        (11, PRODUCED, 8, [0, U64_END], "sequences must be an array"),
+        (11, PRODUCED, 8, [-1, 0], "sequences must be an array"),
+        (11, PRODUCED, 8, [False, True], "sequences must be an array"),
+        (11, PRODUCED, 8, [b"", bytes(33)], "sequences must be an array"),
+        (11, PRODUCED, 8, ["a", "b"], "sequences must be an array"),
         (12, CONSUMED, 6, U32_END, "wait_ms must be an unsigned 32-bit integer"),
         (14, ["orders", "billing", 0, None, b""], 3, -1, "generation must be an unsigned 64-bit integer, or null"),
         (14, ["orders", "billing", 0, None, b""], 4, "", "metadata must be a byte string"),
-        (15, ["orders", "billing", 1, 0, ZEROS], 2, 4, "to_kind must be 0 id, 1 earliest, 2 latest or 3 time"),
+        (7, ["orders", "billing", 1, 0, ZEROS], 2, 4, "start_kind must be 0 id, 1 earliest, 2 latest or 3 time"),
+        (13, ["orders", 1, 0, 1, 1, 0], 1, 4, "start_kind must be 0 id, 1 earliest, 2 latest or 3 time"),
+        (15, ["orders", "billing", 4, 0, ZEROS], 2, 5, "to_kind must be 0 id, 1 earliest, 2 latest, 3 time or 4 current"),
         (15, ["orders", "billing", 1, 0, ZEROS], 2, -1, "to_kind must be 0 id"),
         (15, ["orders", "billing", 1, 0, ZEROS], 2, True, "to_kind must be 0 id"),
+        (16, ["orders", "importer", ZEROS], 1, b"importer", "name must be a text"),
+        (16, ["orders", "importer", ZEROS], 2, bytes(15), "producer must be a byte string of 16 bytes"),
+        (17, ["orders", "billing", ZEROS, 0, 0], 2, None, "consumer must be a byte string of 16 bytes"),
+        (17, ["orders", "billing", ZEROS, 0, 0], 3, None, "number must be an unsigned 64-bit integer"),
+        (17, ["orders", "billing", ZEROS, 0, 0], 4, U64_END, "position must be an unsigned 64-bit integer"),
         (3, ["orders", None, None, None, ZEROS], 1, 0, "durability must be a text of at most 4096 bytes in UTF-8, or null"),
         (3, ["orders", None, None, None, ZEROS], 2, [], "retention must be a map from text to integer, or null"),
         (3, ["orders", None, None, None, ZEROS], 2, {b"max": 1}, "retention must be a map from text to integer, or null"),
@@ -180,7 +234,9 @@ def test_given_a_field_outside_its_type_when_decoded_then_the_field_is_named(
 
 
 @deterministic
-@given(allowed_arrays | st.tuples(st.integers(0, 16), correlations, allowed_arrays).map(lambda t: [t[0], t[1], *t[2]]))
+@given(
+    allowed_arrays | st.tuples(st.integers(0, len(OPS) + 1), correlations, allowed_arrays).map(lambda t: [t[0], t[1], *t[2]])
+)
 def test_given_any_array_when_decoded_as_a_request_then_a_request_or_a_protocol_error(items: list[Any]) -> None:
     try:
         op, correlation, request = decode_request(items)
@@ -240,7 +296,19 @@ def test_given_a_field_of_a_reply_outside_its_type_when_decoded_then_the_field_i
 
 
 @pytest.mark.parametrize(
-    ("number", "fields"), [(3, [1]), (5, [["a", 1], False]), (5, [["a"], 0]), (1, [1, "", "", {"a": "b"}, 0])]
+    ("number", "fields"),
+    [
+        (1, [1, "", "", {"a": "b"}, 0]),
+        (3, [1]),
+        (5, [["a", 1], False]),
+        (5, [["a"], 0]),
+        (11, [b""]),
+        (16, [-1]),
+        (16, [True]),
+        (16, ["7"]),
+        (16, [bytes(33)]),
+        (16, [[7]]),
+    ],
 )
 def test_given_a_reply_of_other_types_when_decoded_then_it_is_refused(number: int, fields: list[Any]) -> None:
     with pytest.raises(ProtocolError, match="must be"):

@@ -15,16 +15,17 @@ from rocksmq.protocol.cbor import DEPTH_MAX, ITEMS_MAX, TEXT_BYTES_MAX
 from rocksmq.protocol.errors import ERRORS, ErrorCode, ProtocolError, RocksMQError
 from rocksmq.protocol.names import NAME_BYTES_MAX
 from rocksmq.protocol.operations import (
-    ID_BYTES,
     METADATA_BYTES_MAX,
     OPS,
     POLL_MS_MAX,
     SUCCESS,
     Operation,
+    Position,
     decode_error,
     decode_reply,
     decode_request,
 )
+from rocksmq.protocol.wire import ID_BYTES, SEQUENCE_BYTES_MAX
 from tests.protocol.feeding import fed_three_ways
 from tests.protocol.make_vectors import VECTORS, entry, fields_of, files, from_json
 from tests.protocol.vector_cases import CASES, Case
@@ -160,6 +161,14 @@ def test_given_a_vector_with_a_field_of_another_type_when_read_then_cddl_and_cod
         assert_refused(vector, [*items[:index], 0.5, *items[index + 1 :]])
 
 
+@pytest.mark.parametrize("op", [OPS[7], OPS[13]], ids=lambda op: op.name)
+def test_given_kind_4_when_sent_to_an_operation_other_than_seek_then_cddl_and_code_refuse_it(op: Operation) -> None:
+    vector = COMMITTED[op.name, "request", "from the latest"]
+    items = cbor2.loads(bytes.fromhex(vector["hex"])[4:])
+    index = 2 + op.request._fields.index("start_kind")
+    assert_refused(vector, [*items[:index], Position.CURRENT.value, *items[index + 1 :]])
+
+
 def assert_refused(vector: dict[str, Any], items: list[Any]) -> None:
     with pytest.raises(cddl.ValidationError):
         schema_of(rule_of(vector)).validate_cbor(cbor2.dumps(items))
@@ -256,6 +265,7 @@ def test_given_the_codes_listed_in_the_spec_when_compared_then_there_is_none_tha
         f"{HEADER_BYTES_MAX >> 10} KiB in all",
         f"| `poll_ms_max` | {POLL_MS_MAX:,} |",
         f"bytes({ID_BYTES})",
+        f"each a u64, or bytes, at most {SEQUENCE_BYTES_MAX}",
     ],
 )
 def test_given_a_limit_of_the_code_when_looked_for_in_the_spec_then_it_is_the_same(said: str) -> None:

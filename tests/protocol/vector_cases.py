@@ -27,6 +27,7 @@ from rocksmq.protocol.operations import (
     Outcome,
     Position,
     Produced,
+    ProducerOpened,
     Sought,
     encode_error,
     encode_reply,
@@ -164,11 +165,22 @@ _GROUPS = (
     _reply(10, "nothing to read", GroupDescribed(GENERATION, U64_MAX, 0, 0, GENERATION, b"")),
 )
 _PRODUCING = (
-    _request(11, "one message", "orders", PRODUCER, 0, *_ONE),
-    _request(11, "headers on some, and empty payloads", "orders", PRODUCER, 15, *_MIXED),
-    _request(11, "columns of 1,024 bytes and more", "orders", PRODUCER, U64_MAX, *_LARGE),
+    _request(11, "one message", "orders", PRODUCER, 0, *_ONE, None),
+    _request(11, "headers on some, and empty payloads", "orders", PRODUCER, 15, *_MIXED, None),
+    _request(11, "columns of 1,024 bytes and more", "orders", PRODUCER, U64_MAX, *_LARGE, None),
+    _request(11, "one message with its sequence", "orders", PRODUCER, 0, *_ONE, [0, 0]),
+    _request(11, "sequences with a hole, the largest", "orders", PRODUCER, 1, *_MIXED, [41, U64_MAX]),
+    _request(11, "sequences of bytes, the shortest and the longest", "orders", PRODUCER, 2, *_LARGE, [b"", b"\xff" * 32]),
     _reply(11, "the first id", Produced(FIRST_ID)),
     _reply(11, "the largest id", Produced(U64_MAX)),
+    _reply(11, "stored before under these sequences", Produced(None)),
+    _request(16, "a short name", "orders", "importer", PRODUCER),
+    _request(16, "the longest names", LONGEST_NAME, LONGEST_NAME, PRODUCER),
+    _reply(16, "nothing stored yet", ProducerOpened(None)),
+    _reply(16, "the first sequence", ProducerOpened(0)),
+    _reply(16, "the largest sequence", ProducerOpened(U64_MAX)),
+    _reply(16, "the shortest sequence of bytes", ProducerOpened(b"")),
+    _reply(16, "the longest sequence of bytes", ProducerOpened(bytes(range(32)))),
 )
 _READING = (
     _request(12, "poll for one message", "orders", "billing", CONSUMER, 0, 1, 1, 0),
@@ -200,7 +212,12 @@ _READING = (
     _request(15, "to the earliest", "orders", "billing", Position.EARLIEST, 0, REQUEST_ID),
     _request(15, "to the latest", "orders", "billing", Position.LATEST, 0, REQUEST_ID),
     _request(15, "to a time", "orders", "billing", Position.TIME_MS, 1_800_000_000_000, REQUEST_ID),
+    _request(15, "to where the group stands", "orders", "billing", Position.CURRENT, 0, REQUEST_ID),
     *(_reply(15, f"outcome {outcome.name.lower()}", Sought(FIRST_ID, outcome, GENERATION)) for outcome in Outcome),
+    _request(17, "nothing of the last consume reached the user", "orders", "billing", CONSUMER, 0, 0),
+    _request(17, "all but the messages from an id on", "orders", "billing", CONSUMER, 7, FIRST_ID),
+    _request(17, "everything, the largest numbers", "orders", "billing", CONSUMER, U64_MAX, U64_MAX),
+    _reply(17, "over", Empty()),
 )
 _ERRORS = (
     *(
