@@ -32,6 +32,7 @@ SEED = int(os.environ.get("TEST_SEED", "7660"))
 CUTS = int(os.environ.get("TEST_POWER_CUTS", "5"))
 CHANNELS = ("small", "large")
 MEMTABLE_BYTES = 1 << 20
+STARTING = ("before-open", "after-open", "in-recovery")
 
 
 def database(tmp_path: Path, **lengths: int) -> Path:
@@ -139,6 +140,12 @@ def test_given_fsync_when_the_power_is_cut_again_and_again_then_it_starts_with_a
             broker.kill()
             load.stop()
         lost = cut_power(broker.directory, broker.notes, random.choice((None, random)))
+        if random.random() < 0.4:
+            broker.faults = [f"{random.choice(STARTING)}=kill"]
+            assert not broker.start()
+            assert broker.wait() == -signal.SIGKILL
+            lost += cut_power(broker.directory, broker.notes, random.choice((None, random)))
+            broker.faults = ()
         assert broker.start(), broker.log.read_text()[-2_000:]
         with Client(broker.url) as mq:
             found = ledger.check(mq, CHANNELS)
