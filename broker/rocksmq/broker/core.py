@@ -54,7 +54,6 @@ from .store import DataRefused, Family, Put, Store
 from .waiters import Waiter, Waiters
 
 OVERLOADED_RETRY_SECONDS = 0.1
-REPEAT_WAIT_MS = 1_000  # for the commit of the claim to repeat
 CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
 DISK_FULL_RETRY_SECONDS = 1.0
 
@@ -211,46 +210,43 @@ class Core:
 
     def _consume(self, request: Consume, done: Done) -> Waiter | None:
         _check_bounds(request)
-        wait_ms = request.wait_ms
 
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
             group = self._groups.find(channel.groups, channel.name, request.group)
             is_repeat = group.repeats(request)
-            if is_repeat and self.committer.holding(lambda commit: group.came_with(commit, request.consumer)) is not None:
-                nonlocal wait_ms  # the claim to repeat is not durable yet: wait for it, whatever was asked
-                wait_ms = max(wait_ms, REPEAT_WAIT_MS)
-                self._held.add(channel.number)
-                return False
-            extent = channel.value if sealing else channel.visible
+            holding = self.committer.holding(lambda commit: is_repeat and group.came_with(commit, request.consumer))
+            extent = channel.value if sealing or holding is not None else channel.visible
             claim = self._groups.consume(commit, group, extent, request)
             if claim is None:
                 return False
-            reply = merged(claim.reading, claim.generation)
-            if is_repeat:
-                done(reply)
-            else:
-                commit.size += claim.reading.size  # the reply is held until the commit is durable
-                self._answer(done, reply, channel)
+            if not is_repeat:
+                holding = commit
+            if holding is not None:
+                holding.size += claim.reading.size  # the reply is held until that commit is durable
+            self._answer_in(holding, done, merged(claim.reading, claim.generation), channel)
             return True
 
         def expire() -> None:
-            state = self._groups.find(channel.groups, channel.name, request.group).state
-            done(nothing(state.position, state.generation))
+            group = self._groups.find(self.channels.find(request.channel).groups, request.channel, request.group)
+            if group.repeats(request):
+                attempt(self.committer.open, False)  # claimed for an earlier sending of it: an empty reply would deny that
+            else:
+                done(nothing(group.state.position, group.state.generation))
 
         if attempt(self.committer.open, False):
             return None
         channel = self.channels.find(request.channel)
         waiter = Waiter(channel.number, attempt, expire, done)
         waiter.consumer = (request.group, request.consumer)
-        return self._park(waiter, wait_ms)
+        return self._park(waiter, request.wait_ms)
 
     def _release_consumer(self, request: ReleaseConsumer, done: Done) -> None:
         channel = self.channels.find(request.channel)
         group = self._groups.find(channel.groups, channel.name, request.group)
         for waiter in self.waiters.of(channel.number):
             if waiter.consumer == (request.group, request.consumer) and self.waiters.cancel(waiter):
-                waiter.expire()
+                waiter.done(nothing(group.state.position, group.state.generation))
         self._groups.release(self.committer.open, group, channel.visible, request)
         self._answer(done, Empty(), channel)
         self._attempt_all(channel.number)

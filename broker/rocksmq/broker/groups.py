@@ -198,9 +198,16 @@ class Groups:
         return Claim(reading, state.generation)
 
     def release(self, commit: Commit, group: Group, extent: Extent, request: ReleaseConsumer) -> None:
-        """End the use of a consumer id; what it was handed and did not hand on is served first to who comes next."""
+        """End the use of a consumer id; what it was handed and did not hand on is served first to who comes next.
+
+        Raises OutOfSequence for an id that may be forgotten: what it was handed last can not be given back.
+        """
         state = group.state
         entry = state.consumers.get(request.consumer)
+        if entry is None and birth_of(request.consumer) <= state.forgotten:
+            raise OutOfSequence(
+                "the consumer id is unknown, maybe long forgotten: nothing was given back", present_id=self._ids.present_id
+            )
         if entry is None or entry.is_released:
             return
         left: ConsumerEntry | None = None

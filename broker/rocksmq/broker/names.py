@@ -170,6 +170,8 @@ def _is_below(one: Sequence, other: Sequence) -> bool:
 
 
 def _rises(first: Sequence, last: Sequence, message_count: int) -> bool:
+    if isinstance(first, int) and isinstance(last, int):
+        return first == last if message_count == 1 else last - first >= message_count - 1
     return first == last if message_count == 1 else _is_below(first, last)
 
 

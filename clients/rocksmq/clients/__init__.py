@@ -27,10 +27,12 @@ from rocksmq.protocol.errors import (
     Unauthenticated,
     UnsupportedVersion,
 )
-from rocksmq.protocol.messages import Gap, Message, MessageBatch, OutgoingMessage
+from rocksmq.protocol.messages import Gap, GapFound, Message, MessageBatch, OutgoingMessage
 
 from .client import Client
+from .consumer import Consumer
 from .models import ChannelInfo, GroupInfo, OwnerDescription, SeekOutcome, SeekResult, ServerInfo
+from .producer import Producer
 
 __all__ = [
     "ChannelInfo",
@@ -38,9 +40,11 @@ __all__ = [
     "Client",
     "Conflict",
     "ConnectionFailed",
+    "Consumer",
     "DiskFull",
     "ErrorCode",
     "Gap",
+    "GapFound",
     "GroupInfo",
     "GroupNotFound",
     "InternalError",
@@ -55,6 +59,7 @@ __all__ = [
     "Overloaded",
     "OwnerDescription",
     "PermissionDenied",
+    "Producer",
     "ProtocolError",
     "ReadOnly",
     "RocksMQError",

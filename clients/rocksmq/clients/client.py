@@ -1,71 +1,46 @@
-"""The blocking client: one method a call of the contract, over one shared connection.
+"""The blocking client: one method a call of the contract, over one shared connection that heals.
 
-Owns the connection and its renewal, identities, and turning wire replies into what users see.
-Admin calls and fetch are resent until the call's deadline; they carry what makes a repeat
-harmless. A produce or consume whose connection is lost raises ConnectionFailed.
+Owns the identities, and turning wire replies into what users see. Every call is sent again until
+its deadline; what makes that harmless is in `recovery` and `claims`.
 """
 
 import os
 import secrets
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+import warnings
+import weakref
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Literal, Self, cast
 
 from rocksmq.protocol.batch import RecordBatch
-from rocksmq.protocol.errors import (
-    OUTCOME_UNKNOWN,
-    ChannelNotFound,
-    ConnectionFailed,
-    GroupNotFound,
-    InvalidRequest,
-    OutOfSequence,
-    RocksMQError,
-    Timeout,
-)
+from rocksmq.protocol.errors import InvalidRequest, RocksMQError
 from rocksmq.protocol.messages import MessageBatch, Outgoing, OutgoingMessage, Start, pack_messages, start_of
 from rocksmq.protocol.names import checked_name
-from rocksmq.protocol.operations import (
-    METADATA_BYTES_MAX,
-    POLL_MS_MAX,
-    Commit,
-    Consume,
-    CreateChannel,
-    CreateGroup,
-    DescribeChannel,
-    DescribeGroup,
-    DestroyChannel,
-    DestroyGroup,
-    Empty,
-    Fetch,
-    ListChannels,
-    ListGroups,
-    Outcome,
-    Produce,
-    Seek,
-)
+from rocksmq.protocol.operations import METADATA_BYTES_MAX, Commit, Empty, Outcome, Produce, Seek
 
+from . import producer as producers
 from .address import Address
-from .connection import Connection
+from .admin import Admin
+from .claims import Claims, release_of
+from .consumer import BATCH_MESSAGES, Consumer, OnGap
 from .deadline import Deadline, checked_timeout
 from .forks import call_in_child
-from .identities import IdentityPool
-from .models import ChannelInfo, GroupInfo, OwnerDescription, SeekOutcome, SeekResult, ServerInfo
-from .pipeline import Pipeline
+from .identities import Borrowed, IdentityPool
+from .link import RETRY_SECONDS, Link
+from .models import SeekOutcome, SeekResult, ServerInfo
+from .outbox import WINDOW
+from .producer import Producer
+from .reading import MAX_BYTES, fetch, poll
+from .recovery import Next, in_doubt, verdict
+from .sources import AutoSource, ManualSource
 
-MAX_BYTES = 4 << 20  # of a consume or fetch, when the caller names none
-RETRY_SECONDS = 0.05
-RETRY_SECONDS_MAX = 1.0
-NEW_IDS_MAX = 3  # a broker that refuses so many new ids in a row is not going to take one
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-Result = TypeVar("Result")
+RELEASE_SECONDS = 1.0  # that `close` may take to give consumer ids up, on a connection that works
 
 
-class Client:
+class Client(Admin):
     """A client of one broker; a context manager; may be shared by threads.
 
         with Client("rocksmq://127.0.0.1:7660") as mq:
@@ -73,9 +48,9 @@ class Client:
             ids = mq.produce("orders", [b"one", b"two"])
 
     Durations are seconds; None waits for ever, 0 polls. ``timeout`` is every call's deadline, to which consume
-    and fetch add their own. Connecting is retried until the deadline, at first and whenever
-    the connection was lost. Every method may raise ConnectionFailed and Timeout, and each of RocksMQError that
-    its docstring names.
+    and fetch add their own. Until then a call connects, and is sent again after whatever may pass: a lost connection,
+    a full disk, an overloaded or restarting broker. Every method may raise ConnectionFailed and Timeout, and each of
+    RocksMQError that its docstring names.
     """
 
     def __init__(
@@ -87,34 +62,26 @@ class Client:
         ssl_context: ssl.SSLContext | None = None,
         client_name: str | None = None,
     ) -> None:
-        self._address = Address.parse(url)
+        address = Address.parse(url)
         if ssl_context is not None:
             raise InvalidRequest("TLS is not supported by this version: leave ssl_context out")
         self._timeout = checked_timeout(timeout)
-        self._token = token if token is not None else self._address.token
-        self._name = client_name or f"{socket.gethostname()}:{os.getpid()}"
-        self._closed = threading.Event()
-        self._present_id = 0
-        self._connection: Connection | None = None
-        self._connecting: Connection | None = None
+        name = client_name or f"{socket.gethostname()}:{os.getpid()}"
+        self._link = Link(address, token if token is not None else address.token, name)
         self._begin_anew()
-        call_in_child(self._begin_anew)
-        self._connected(self._deadline())
+        call_in_child(self._begin_anew_in_child)
+        self._link.connected(self._deadline())
 
     def _begin_anew(self) -> None:
-        """New ids, and a new connection when one is needed; in a forked child the old ones are the parent's."""
-        inherited = self._connection, self._connecting
-        self._connection = self._connecting = None
-        was_closed, self._closed = self._closed.is_set(), threading.Event()
-        if was_closed:
-            self._closed.set()
-        self._id = secrets.token_bytes(16)
-        self._lock = threading.Lock()
-        self._producers = IdentityPool(lambda: self._present_id)
-        self._consumers = IdentityPool(lambda: self._present_id)
-        for connection in inherited:
-            if connection is not None:
-                connection.abandon()
+        """New ids."""
+        self._producers = IdentityPool(lambda: self._link.present_id)
+        self._consumers = IdentityPool(lambda: self._link.present_id)
+        self._open: weakref.WeakSet[Producer | Consumer] = weakref.WeakSet()
+
+    def _begin_anew_in_child(self) -> None:
+        """In a forked child the ids and the connection are the parent's."""
+        self._begin_anew()
+        self._link.begin_anew()
 
     def __enter__(self) -> Self:
         return self
@@ -123,117 +90,38 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Client of {self._address}{', closed' if self._closed.is_set() else ''}>"
+        return f"<Client of {self._link.address}{', closed' if self._link.is_closed else ''}>"
 
     def close(self) -> None:
-        """End the connection; calls that wait in other threads raise ConnectionFailed. Never blocks; may be repeated."""
-        self._closed.set()
-        for connection in (self._connection, self._connecting):
-            if connection is not None:
-                connection.close()
+        """End the connection; calls that wait in other threads raise ConnectionFailed. May be repeated.
 
-    # -- channels ------------------------------------------------------------------
-
-    def create_channel(
-        self,
-        channel: str,
-        *,
-        durability: str | None = None,
-        retention: Mapping[str, Any] | None = None,
-        owner: OwnerDescription | None = None,
-    ) -> bool:
-        """Create a channel; True if it was created, False if it existed: then its data and settings stay.
-
-        ``durability``: ``"fsync"``, ``"interval:<ms>"`` or ``"os"``; None is the broker's. Durable when it returns.
-        Raises InvalidRequest, LimitExceeded.
+        While there is a connection, Producers that are still open are flushed, for 5 s at most, and Consumers
+        give back what they hold. It waits for no broker that is away, and never raises.
         """
-        checked_name("channel", channel)
-        if retention:
-            raise InvalidRequest("retention is not supported by this version: leave it out")
-        parts = None if owner is None else [owner.role, owner.address, owner.description_text]
-        request = CreateChannel(channel, durability, None, parts, secrets.token_bytes(16))
-        created: bool = self._call(request).created
-        return created
+        if self._link.is_closed:
+            return
+        for opened in tuple(self._open):
+            _close_quietly(opened, Deadline(producers.EXIT_SECONDS if self._link.is_up else 0))
+        if self._link.is_up:
+            self._release_consumers(Deadline(RELEASE_SECONDS))
+        self._link.close()
 
-    def destroy_channel(self, channel: str, *, missing_ok: bool = False) -> None:
-        """Delete a channel with its messages, groups and positions; the disk gets the space back.
-
-        Waiting readers get ChannelNotFound. Raises ChannelNotFound unless ``missing_ok``.
-        """
-        checked_name("channel", channel)
-        deadline = self._deadline()
+    def _release_consumers(self, deadline: Deadline) -> None:
+        """Tell the broker which consumer ids are over, so that it need not remember them."""
         try:
-            number = self._call(DescribeChannel(channel), deadline).number
-        except ChannelNotFound:
-            if missing_ok:
-                return
-            raise
-        self._call(DestroyChannel(channel, number), deadline)
+            requests = [release_of(*cast(tuple[str, str], place), identity) for place, identity in self._consumers.drain()]
+            sent = [self._link.begin(request, deadline) for request in requests if request is not None]
+            for waiting in sent:
+                if not waiting.connection.is_answered(waiting.call, deadline):
+                    return
+        except RocksMQError:
+            pass  # then it forgets them in time
+
+    def _forget_channel(self, channel: str) -> None:
         self._producers.clear(channel)
 
-    def list_channels(self, prefix: str = "") -> list[str]:
-        """Names of all channels that start with ``prefix``, sorted."""
-        return self._pages(lambda after: ListChannels(prefix, after))
-
-    def describe_channel(self, channel: str) -> ChannelInfo:
-        """What the channel holds, as readers see it. Raises ChannelNotFound."""
-        checked_name("channel", channel)
-        deadline = self._deadline()
-        found = self._call(DescribeChannel(channel), deadline)
-        owner = None if found.owner is None else OwnerDescription(*found.owner)
-        return ChannelInfo(
-            name=channel,
-            owner=owner,
-            created_at=_EPOCH + timedelta(milliseconds=found.created_ms),
-            begin_id=found.begin_id if found.message_count else None,
-            end_id=found.end_id if found.message_count else None,
-            message_count=found.message_count,
-            byte_count=found.byte_count,
-            durability=found.durability,
-            retention=found.retention,
-            groups=self._pages(lambda after: ListGroups(channel, after), deadline),
-        )
-
-    # -- consumer groups -------------------------------------------------------------
-
-    def create_consumer_group(self, channel: str, group: str, *, start: Start = "earliest") -> bool:
-        """Create a group; True if it was created, False if it existed: then its position stays.
-
-        ``start``: ``"earliest"``, ``"latest"``, an id, or an aware datetime. Raises ChannelNotFound, InvalidRequest,
-        LimitExceeded.
-        """
-        checked_name("channel", channel)
-        checked_name("group", group)
-        created: bool = self._call(CreateGroup(channel, group, *start_of(start), secrets.token_bytes(16))).created
-        return created
-
-    def destroy_consumer_group(self, channel: str, group: str, *, missing_ok: bool = False) -> None:
-        """Delete a group and its position. Raises ChannelNotFound, and GroupNotFound unless ``missing_ok``."""
-        checked_name("channel", channel)
-        checked_name("group", group)
-        deadline = self._deadline()
-        try:
-            creation_id = self._call(DescribeGroup(channel, group), deadline).creation_id
-        except GroupNotFound:
-            if missing_ok:
-                return
-            raise
-        self._call(DestroyGroup(channel, group, creation_id), deadline)
+    def _forget_group(self, channel: str, group: str) -> None:
         self._consumers.clear((channel, group))
-
-    def list_consumer_groups(self, channel: str) -> list[str]:
-        """Names of the channel's groups, sorted. Raises ChannelNotFound."""
-        checked_name("channel", channel)
-        return self._pages(lambda after: ListGroups(channel, after))
-
-    def describe_consumer_group(self, channel: str, group: str) -> GroupInfo:
-        """The group's position and its exact lag. Raises ChannelNotFound, GroupNotFound."""
-        checked_name("channel", channel)
-        checked_name("group", group)
-        found = self._call(DescribeGroup(channel, group))
-        return GroupInfo(
-            channel, group, found.position, found.lag_messages, found.lag_ms / 1000, found.generation, bytes(found.metadata)
-        )
 
     # -- messages --------------------------------------------------------------------
 
@@ -241,9 +129,9 @@ class Client:
         """Append messages as one atomic batch; their ids, in order. Durable when it returns.
 
         ``messages``: bytes-like or `OutgoingMessage`; ``headers`` go on each that has none of its own. Nothing
-        given: ``range(0)``. Raises TypeError for text, ChannelNotFound, MessageTooLarge, LimitExceeded, Overloaded, DiskFull:
-        nothing was stored.
-        After Timeout, ConnectionFailed, StorageFailed, OutOfSequence or InternalError it is unknown whether the batch was.
+        given: ``range(0)``. Stored once, however often it is sent. Raises TypeError for text, ChannelNotFound, MessageTooLarge,
+        LimitExceeded, and at the deadline Overloaded or DiskFull: nothing was stored. After Timeout, ConnectionFailed,
+        StorageFailed, OutOfSequence, InternalError or an interrupt it is unknown whether the batch was.
         """
         checked_name("channel", channel)
         if isinstance(messages, (bytes, bytearray, memoryview, str, OutgoingMessage)):
@@ -254,38 +142,65 @@ class Client:
         limits = self.server.limits
         batch.check(messages_max=limits["batch_messages_max"], payload_bytes_max=limits["payload_bytes_max"])
         batch.check_frame(limits["frame_bytes_max"])
-        deadline = self._deadline()
-        return self._under_new_ids(lambda: self._produce_once(channel, batch, deadline), deadline)
+        return self._store(channel, batch, self._deadline())
+
+    def _store(self, channel: str, batch: RecordBatch, deadline: Deadline) -> range:
+        """One batch under a free producer id, sent until its outcome is known or the deadline has come."""
+        producer = self._producers.take(channel)
+        is_unanswered = False  # a transmission of it was
+        delay = RETRY_SECONDS
+        while True:
+            try:
+                sent = self._link.begin(Produce(channel, producer.id, producer.number, *batch), deadline)
+            except RocksMQError as error:
+                if is_unanswered:
+                    raise in_doubt(error) from None
+                if not error.retryable or deadline.is_over or self._link.is_closed:
+                    raise
+                continue
+            try:
+                first_id: int = sent.reply(deadline).first_id
+            except RocksMQError as error:
+                found = verdict(error, producer.number, is_unanswered)
+            else:
+                producer.number += 1
+                self._producers.give_back(channel, producer)
+                return range(first_id, first_id + batch.message_count)
+            is_unanswered = found.is_unanswered
+            self._link.told(found.error.present_id)
+            if found.expected_number is not None:
+                producer.number = found.expected_number
+            if found.next is Next.NEW_ID:
+                producer.renew(self._link.present_id)
+            elif found.next is Next.REFUSED:
+                self._producers.give_back(channel, producer)
+            if found.next in (Next.REFUSED, Next.UNKNOWN) or deadline.is_over or self._link.is_closed:
+                raise in_doubt(found.error) if is_unanswered else found.error
+            delay = self._link.pause(delay, deadline, found.error.retry_after)
 
     def consume(
         self, channel: str, group: str, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0
     ) -> MessageBatch:
         """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout``.
 
-        A batch that is not empty holds one message at least, whatever ``max_bytes`` says. Raises ChannelNotFound,
-        GroupNotFound, InvalidRequest. After any other error the messages may be handed out again.
+        A batch that is not empty holds one message at least, whatever ``max_bytes`` says. Each message is handed out
+        once: after any exception, an interrupt too, the next consume hands the same ones out again. Raises ChannelNotFound,
+        GroupNotFound, InvalidRequest, and OutOfSequence in the rare case that messages may have been lost to this client:
+        an answer was, and its repeat came too late.
         """
         checked_name("channel", channel)
         checked_name("group", group)
         count, size = _checked_bounds(max_messages, max_bytes)
-
-        def once(poll: Deadline, deadline: Deadline) -> MessageBatch:
-            consumer = self._consumers.take((channel, group))
-            request = Consume(channel, group, consumer.id, consumer.number, count, size, _milliseconds(poll))
-            try:
-                batch = MessageBatch(self._call_once(request, deadline))
-            except (ChannelNotFound, GroupNotFound, OutOfSequence):
-                raise  # the broker does not know the id, or will not
-            except BaseException:
-                # Its claim, if there is one, is repeated by the next consume.
-                self._consumers.give_back_unresolved((channel, group), consumer)
-                raise
-            consumer.is_unresolved = False
-            consumer.number += len(batch) > 0
-            self._consumers.give_back((channel, group), consumer)
-            return batch
-
-        return self._poll(lambda poll, deadline: self._under_new_ids(lambda: once(poll, deadline), deadline), timeout)
+        until = Deadline(checked_timeout(timeout))
+        borrowed = Borrowed(self._consumers, (channel, group))
+        try:
+            claims = Claims(self._link, channel, group, borrowed.take())
+            batch = poll(lambda wait, deadline: claims.next(count, size, wait, deadline), until, self._timeout)
+            if batch:
+                claims.returned()
+        finally:
+            borrowed.give_back()
+        return batch
 
     def fetch(
         self, channel: str, start: Start, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0
@@ -298,20 +213,17 @@ class Client:
         checked_name("channel", channel)
         count, size = _checked_bounds(max_messages, max_bytes)
         position = start_of(start)
+        until = Deadline(checked_timeout(timeout))
 
-        def once(poll: Deadline, deadline: Deadline) -> MessageBatch:
+        def once(wait: Deadline, deadline: Deadline) -> MessageBatch:
             nonlocal position
-
-            def send() -> Any:
-                return self._call_once(Fetch(channel, *position, count, size, _milliseconds(poll)), deadline)
-
-            batch = MessageBatch(self._retried(send, deadline))
+            batch = fetch(self._link, channel, position, count, size, wait, deadline)
             position = start_of(batch.next_position)
             return batch
 
         if start == "latest":
             once(Deadline(0), self._deadline())  # so that what "now" means is known before a connection can be lost
-        return self._poll(once, timeout)
+        return poll(once, until, self._timeout)
 
     def commit(self, channel: str, group: str, position: int, *, generation: int | None = None, metadata: bytes = b"") -> None:
         """Move the group's position forward to ``position``, the next id to read; durable when it returns.
@@ -336,6 +248,81 @@ class Client:
         sought = self._call(Seek(channel, group, *start_of(to), secrets.token_bytes(16)))
         return SeekResult(sought.position, SeekOutcome(Outcome(sought.outcome).name.lower()), sought.generation)
 
+    # -- streams ---------------------------------------------------------------------
+
+    def producer(
+        self,
+        channel: str,
+        *,
+        linger: float = producers.LINGER_SECONDS,
+        batch_bytes: int = producers.BATCH_BYTES,
+        batch_messages: int = producers.BATCH_MESSAGES,
+        max_in_flight: int = WINDOW,
+        name: str | None = None,
+    ) -> Producer:
+        """A `Producer` for many messages of one channel.
+
+        A batch leaves when it has ``batch_messages`` or ``batch_bytes``, or ``linger`` seconds after its first message. Up to
+        ``max_in_flight`` batches, 16 at most, are unanswered at a time; beyond that `Producer.send` blocks.
+
+        With a ``name`` each message carries the caller's own sequence, and `Producer.last_sequence` tells how far they are
+        stored, also after the caller was restarted. Opening a name fences whoever had it before: Conflict.
+        """
+        opened = Producer(
+            self._link,
+            channel,
+            self.server.limits,
+            timeout=self._timeout,
+            linger=linger,
+            batch_bytes=batch_bytes,
+            batch_messages=batch_messages,
+            max_in_flight=max_in_flight,
+            name=name,
+        )
+        self._open.add(opened)
+        return opened
+
+    def consumer(
+        self,
+        channel: str,
+        group: str,
+        *,
+        ack: Literal["auto", "manual"] = "auto",
+        batch_messages: int = BATCH_MESSAGES,
+        idle_timeout: float | None = None,
+        on_gap: OnGap = "log",
+    ) -> Consumer:
+        """A `Consumer` of a group that exists.
+
+        ``ack="auto"``: each message is handed out once; several consumers may share the group. ``ack="manual"``: the position
+        moves with `Consumer.commit` only, so what was not committed is handed out again after a crash; one consumer a group at
+        a time: opening takes the group over, and the former gets Conflict.
+
+        ``batch_messages`` are read at a time. Iteration ends after ``idle_timeout`` seconds without a message (None: never).
+        ``on_gap``: what to do when retention removed messages unread: ``"log"``, ``"raise"`` GapFound, or a callable that
+        gets the `Gap`. Raises ChannelNotFound, GroupNotFound.
+        """
+        checked_name("channel", channel)
+        checked_name("group", group)
+        if ack == "manual":
+            source: AutoSource | ManualSource = ManualSource(self._link, channel, group, self._timeout)
+        elif ack == "auto":
+            self.describe_consumer_group(channel, group)  # so that a wrong name is told now
+            identity = self._consumers.take((channel, group))
+            claims = Claims(self._link, channel, group, identity)
+            source = AutoSource(self._link, claims, lambda to: self.seek(channel, group, to), self._timeout)
+        else:
+            raise InvalidRequest(f'ack {ack!r} is not "auto" or "manual"')
+        opened = Consumer(
+            f"of group {group!r} of {channel!r}",
+            source,
+            batch_messages=batch_messages,
+            idle_timeout=idle_timeout,
+            on_gap=on_gap,
+        )
+        self._open.add(opened)
+        return opened
+
     # -- the broker ------------------------------------------------------------------
 
     def ping(self) -> float:
@@ -347,141 +334,18 @@ class Client:
     @property
     def server(self) -> ServerInfo:
         """The broker at the other end, as of the last connection."""
-        hello = self._connected(self._deadline()).server
+        hello = self._link.connected(self._deadline()).server
         return ServerInfo(hello.server.removeprefix("rocksmqd/"), hello.version, hello.durability, hello.limits)
 
-    # -- how calls are made ------------------------------------------------------------
 
-    def _deadline(self) -> Deadline:
-        return Deadline(self._timeout)
-
-    def _connected(self, deadline: Deadline) -> Connection:
-        """The connection, made anew if it was lost. Retries until the deadline, then raises the last failure."""
-        connection = self._connection
-        if connection is not None and connection.is_alive():
-            return connection
-        held = False
-        try:
-            held = self._lock.acquire(timeout=min(deadline.remaining, threading.TIMEOUT_MAX))
-            if not held:
-                raise Timeout(f"no connection to {self._address} in time")
-            return self._reconnected(deadline)
-        finally:
-            if held:
-                self._lock.release()
-
-    def _reconnected(self, deadline: Deadline) -> Connection:
-        delay = RETRY_SECONDS
-        failure: RocksMQError | None = None
-        while not self._closed.is_set():
-            if self._connection is not None and self._connection.is_alive():
-                return self._connection
-            try:
-                self._connecting = connection = Connection(self._address)
-                if self._closed.is_set():
-                    connection.close()  # it was made too late for `close` to see it
-                connection.open(self._name, self._id, self._token, deadline)
-            except RocksMQError as error:
-                if not error.retryable and not isinstance(error, Timeout):
-                    raise
-                failure = error if failure is None or error.retryable else failure
-                if deadline.is_over:
-                    raise failure from None
-                delay = self._pause(max(delay, error.retry_after or 0), deadline)
-            else:
-                self._connection, self._connecting = connection, None
-                self._present_id = max(self._present_id, connection.server.present_id)
-                if not self._closed.is_set():
-                    return connection
-        self.close()
-        raise ConnectionFailed("the client was closed")
-
-    def _call_once(self, request: Any, deadline: Deadline) -> Any:
-        """One request, sent once."""
-        connection = self._connected(deadline)
-        return connection.wait(connection.begin(request, deadline), deadline)
-
-    def _call(self, request: Any, deadline: Deadline | None = None) -> Any:
-        """One request that may be repeated."""
-        until = deadline or self._deadline()
-        return self._retried(lambda: self._call_once(request, until), until)
-
-    def _retried(self, send: Callable[[], Any], deadline: Deadline) -> Any:
-        """``send`` until the deadline while the error is retryable; then the last refusal is raised."""
-        delay = RETRY_SECONDS
-        failure: RocksMQError | None = None
-        while True:
-            try:
-                return send()
-            except RocksMQError as error:
-                if failure is not None and isinstance(error, Timeout):
-                    raise failure from None
-                if not error.retryable or self._closed.is_set() or deadline.is_over:
-                    raise
-                failure = error
-            delay = self._pause(max(delay, failure.retry_after or 0), deadline)
-
-    def _pause(self, delay: float, deadline: Deadline) -> float:
-        """Wait about ``delay`` seconds, but not past the deadline or `close`; the next delay."""
-        self._closed.wait(min(deadline.remaining, delay * (0.5 + secrets.randbelow(1_000) / 2_000)))
-        return min(delay * 2, RETRY_SECONDS_MAX)
-
-    def _poll(self, once: Callable[[Deadline, Deadline], MessageBatch], timeout: float | None) -> MessageBatch:
-        """Long polls of at most POLL_MS_MAX until something comes or ``timeout`` has passed.
-
-        ``once`` gets the moment until which it waits for messages, and its deadline.
-        """
-        until = Deadline(checked_timeout(timeout))
-        while True:
-            wait_s = min(until.remaining, POLL_MS_MAX / 1000)
-            batch = once(Deadline(wait_s), self._deadline().extended(wait_s))
-            if batch or until.is_over:
-                return batch
-
-    def pipeline(self, channel: str) -> Pipeline:
-        """Batches in flight on the present connection; internal, for one thread."""
-        deadline = self._deadline()
-        connection = self._connected(deadline)
-        return Pipeline(connection, channel, self._producers.take((channel, "pipeline")))
-
-    def _produce_once(self, channel: str, batch: RecordBatch, deadline: Deadline) -> range:
-        producer = self._producers.take(channel)
-        request = Produce(channel, producer.id, producer.number, *batch)
-        try:
-            first_id: int = self._call_once(request, deadline).first_id
-        except OUTCOME_UNKNOWN:
-            raise  # and the id is not used again
-        except RocksMQError:
-            self._producers.give_back(channel, producer)
-            raise
-        producer.number += 1
-        self._producers.give_back(channel, producer)
-        return range(first_id, first_id + batch.message_count)
-
-    def _under_new_ids(self, use: Callable[[], Result], deadline: Deadline) -> Result:
-        """Run ``use`` again while the broker does not know its id: that refusal is an answer, so nothing was done."""
-        delay = RETRY_SECONDS
-        for _ in range(NEW_IDS_MAX):
-            try:
-                return use()
-            except OutOfSequence as error:
-                self._present_id = max(self._present_id, error.present_id or 0)
-                delay = self._pause(delay, deadline)
-        return use()
-
-    def _pages(self, request: Callable[[str], Any], deadline: Deadline | None = None) -> list[str]:
-        deadline = deadline or self._deadline()
-        names: list[str] = []
-        more = True
-        while more:
-            page = self._call(request(names[-1] if names else ""), deadline)
-            names += page.names
-            more = page.more
-        return names
-
-
-def _milliseconds(poll: Deadline) -> int:
-    return round(poll.remaining * 1000)
+def _close_quietly(opened: Producer | Consumer, deadline: Deadline) -> None:
+    try:
+        if isinstance(opened, Producer):
+            opened.close_within(deadline)
+        else:
+            opened.close()
+    except RocksMQError as error:
+        warnings.warn(f"{opened!r} was not closed before its client: {error}", ResourceWarning, stacklevel=3)
 
 
 def _checked_bounds(max_messages: int, max_bytes: int) -> tuple[int, int]:

@@ -134,6 +134,12 @@ class Connection:
 
     def wait(self, call: Call, deadline: Deadline) -> Any:
         """The reply to ``call``. Raises what the broker answered, ConnectionFailed, or Timeout."""
+        if not self.is_answered(call, deadline):
+            raise Timeout(f"the broker did not answer {call.op.name} in time")
+        return call.result()
+
+    def is_answered(self, call: Call, deadline: Deadline) -> bool:
+        """Whether ``call`` has its reply or error by the deadline; one thread at a time waits for a call."""
         while not call.done:
             leads = False
             wakeup = threading.Event()
@@ -147,15 +153,18 @@ class Connection:
                         self._is_read = leads = True
                 if leads:
                     self._read_until(call, deadline)
-                elif not wakeup.wait(min(deadline.remaining, threading.TIMEOUT_MAX)) and not call.done:
-                    raise _timeout(call)
+                else:
+                    wakeup.wait(min(deadline.remaining, threading.TIMEOUT_MAX))
+                if deadline.is_over and not call.done:
+                    self._wait_no_more(call, wakeup)
+                    return False
             except BaseException:
                 self._wait_no_more(call, wakeup)
                 raise
             finally:
                 if leads:
                     self._hand_over()
-        return call.result()
+        return True
 
     def _wait_no_more(self, call: Call, wakeup: threading.Event) -> None:
         """Nobody waits for ``call`` any longer; if it was asked to read, another is."""
@@ -190,6 +199,7 @@ class Connection:
     # -- reading -----------------------------------------------------------------
 
     def _read_until(self, call: Call, deadline: Deadline) -> None:
+        """Read for all until ``call`` is answered or the deadline is over."""
         while not call.done:
             silent = time.monotonic() - self._last_received
             patience = PING_SECONDS - silent if silent < PING_SECONDS else 1.0
@@ -197,8 +207,8 @@ class Connection:
                 self._receive()
             else:
                 self._check_silence()
-            if deadline.is_over and not call.done:
-                raise _timeout(call)
+            if deadline.is_over:
+                return
 
     def _check_silence(self) -> None:
         silent = time.monotonic() - self._last_received
@@ -331,7 +341,3 @@ def _connect(address: Address, deadline: Deadline) -> socket.socket:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
-
-
-def _timeout(call: Call) -> Timeout:
-    return Timeout(f"the broker did not answer {call.op.name} in time")

@@ -20,8 +20,22 @@ class Deadline:
         return max(0.0, self._at - time.monotonic())
 
     @property
+    def milliseconds(self) -> int:
+        """As `remaining`, for the wire."""
+        return round(self.remaining * 1000)
+
+    @property
+    def is_never(self) -> bool:
+        return self._at == math.inf
+
+    @property
     def is_over(self) -> bool:
         return time.monotonic() >= self._at
+
+    def at_most(self, seconds: float) -> "Deadline":
+        """This one, or that many seconds from now if that is sooner."""
+        sooner = Deadline(seconds)
+        return sooner if sooner._at < self._at else self
 
     def extended(self, seconds: float | None) -> "Deadline":
         """One that much later."""

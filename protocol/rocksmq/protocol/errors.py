@@ -6,7 +6,7 @@ same class again on its side. Knows nothing of sockets or storage.
 """
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ErrorCode(IntEnum):
@@ -32,6 +32,7 @@ class ErrorCode(IntEnum):
     INTERNAL_ERROR = 18
     CONNECTION_FAILED = 100
     TIMEOUT = 101
+    GAP_FOUND = 102
 
 
 class RocksMQError(Exception):
@@ -40,7 +41,8 @@ class RocksMQError(Exception):
     ``code`` is the number on the wire, ``retryable`` says whether the same call
     may succeed later without a change, ``retry_after`` (seconds) is the broker's
     wish for when. ``expected_number`` and ``present_id`` are set on
-    `OutOfSequence` only.
+    `OutOfSequence` only, ``not_stored`` by a `Producer`: the `OutgoingMessage`s that it
+    gave up.
     """
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
@@ -59,6 +61,7 @@ class RocksMQError(Exception):
         self.retry_after = retry_after
         self.expected_number = expected_number
         self.present_id = present_id
+        self.not_stored: tuple[Any, ...] = ()
 
 
 class ConnectionFailed(RocksMQError):

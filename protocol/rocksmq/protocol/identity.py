@@ -11,7 +11,7 @@ BIRTH_BYTES = 8
 RANDOM_BYTES = 8
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Identity:
     """One id and the number that its next batch or consume carries; ``is_unresolved``: it was sent, with unknown outcome."""
 
@@ -22,7 +22,15 @@ class Identity:
     @classmethod
     def new(cls, present_id: int) -> "Identity":
         """One that was born now."""
-        return cls(present_id.to_bytes(BIRTH_BYTES, "big") + secrets.token_bytes(RANDOM_BYTES))
+        return cls(_new_id(present_id))
+
+    def renew(self, present_id: int) -> None:
+        """Go on under a new id, from number 0."""
+        self.id, self.number, self.is_unresolved = _new_id(present_id), 0, False
+
+
+def _new_id(present_id: int) -> bytes:
+    return present_id.to_bytes(BIRTH_BYTES, "big") + secrets.token_bytes(RANDOM_BYTES)
 
 
 def birth_of(identity: bytes) -> int:

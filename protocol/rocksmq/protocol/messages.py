@@ -5,14 +5,15 @@ reply; messages, ids and headers are made when they are asked for.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, chain, pairwise
 from struct import Struct
-from typing import NamedTuple, TypeAlias, overload
+from typing import NamedTuple, TypeAlias, cast, overload
 
 from .batch import RecordBatch, decode_headers, encode_headers, pack_lengths, unpack_lengths
 from .cbor import Buffer, Gathered
-from .errors import InvalidRequest, ProtocolError
+from .errors import ErrorCode, InvalidRequest, ProtocolError, RocksMQError
 from .operations import Messages, Position
 
 _RUN = Struct("<QI")
@@ -54,6 +55,16 @@ class Gap(NamedTuple):
     message_count: int | None
 
 
+class GapFound(RocksMQError):
+    """Retention removed messages that a consumer with ``on_gap="raise"`` had not read; it goes on behind the ``gap``."""
+
+    code = ErrorCode.GAP_FOUND
+
+    def __init__(self, message: str, gap: Gap) -> None:
+        super().__init__(message)
+        self.gap = gap
+
+
 def timestamp_of(message_id: int) -> datetime:
     """When the id was given out, UTC, to the millisecond."""
     return _EPOCH + timedelta(milliseconds=message_id >> ID_TIME_BITS)
@@ -82,6 +93,10 @@ def start_of(start: Start) -> tuple[Position, int]:
     raise InvalidRequest(f"{start!r} is no position: give 'earliest', 'latest', an id, or a datetime with a time zone")
 
 
+# A message ready to be packed: its payload alone, or with its headers as encode_headers gives them.
+Encoded: TypeAlias = bytes | tuple[bytes, bytes]
+
+
 def pack_messages(messages: Iterable[Outgoing], headers: Mapping[str, bytes] | None = None) -> RecordBatch:
     """The columns of ``messages``; ``headers`` go on each that has none of its own.
 
@@ -89,22 +104,41 @@ def pack_messages(messages: Iterable[Outgoing], headers: Mapping[str, bytes] | N
     """
     sent: Sequence[Outgoing] = messages if isinstance(messages, (list, tuple)) else list(messages)
     if set(map(type, sent)) <= {bytes} and not headers:
-        payloads: Sequence[Buffer] = sent  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-        return RecordBatch(len(sent), pack_lengths(list(map(len, payloads))), b"".join(payloads), None, None)
-    plain = [_payload_of(message) for message in sent]
+        return columns_of(cast(Sequence[bytes], sent))
     common = encode_headers(headers) if headers else b""
-    encoded = [
-        encode_headers(message.headers) if isinstance(message, OutgoingMessage) and message.headers is not None else common
-        for message in sent
-    ]
-    lengths = pack_lengths([len(payload) for payload in plain])
-    if not any(encoded):
-        return RecordBatch(len(plain), lengths, b"".join(plain), None, None)
-    return RecordBatch(len(plain), lengths, b"".join(plain), pack_lengths([len(e) for e in encoded]), b"".join(encoded))
+    return columns_of([_encoded(message, common) for message in sent])
 
 
-def _payload_of(message: Outgoing) -> bytes:
-    payload = message.payload if isinstance(message, OutgoingMessage) else message
+def columns_of(messages: Sequence[Encoded]) -> RecordBatch:
+    """The columns of messages that were checked and encoded before."""
+    if set(map(type, messages)) <= {bytes}:
+        payloads = cast(Sequence[bytes], messages)
+        return RecordBatch(len(payloads), pack_lengths(list(map(len, payloads))), b"".join(payloads), None, None)
+    pairs = [(message, b"") if isinstance(message, bytes) else message for message in messages]
+    plain = RecordBatch(
+        len(pairs), pack_lengths([len(payload) for payload, _ in pairs]), b"".join([p for p, _ in pairs]), None, None
+    )
+    if not any(encoded for _, encoded in pairs):
+        return plain
+    lengths = pack_lengths([len(encoded) for _, encoded in pairs])
+    return plain._replace(header_lengths=lengths, headers=b"".join([encoded for _, encoded in pairs]))
+
+
+def outgoing_of(message: Encoded) -> OutgoingMessage:
+    """The message that was encoded."""
+    if isinstance(message, bytes):
+        return OutgoingMessage(message)
+    return OutgoingMessage(message[0], decode_headers(message[1]))
+
+
+def _encoded(message: Outgoing, common: bytes) -> Encoded:
+    if not isinstance(message, OutgoingMessage):
+        return payload_of(message), common
+    return payload_of(message.payload), common if message.headers is None else encode_headers(message.headers)
+
+
+def payload_of(payload: Buffer) -> bytes:
+    """A payload as bytes of its own. Raises TypeError when it is not bytes-like."""
     if isinstance(payload, bytes):
         return payload
     if not isinstance(payload, (bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -136,6 +170,11 @@ class MessageBatch(Sequence[Message]):
         if sum(count for _, count in self._runs) != reply.message_count:
             raise ProtocolError("a reply's ids do not add up to its messages")
 
+    @classmethod
+    def empty(cls, next_position: int = 0, generation: int = 0) -> "MessageBatch":
+        """One without messages."""
+        return cls(Messages(next_position, generation, None, b"", 0, b"", b"", None, None))
+
     @property
     def payloads(self) -> list[bytes]:
         """All payloads, in order."""
@@ -149,13 +188,28 @@ class MessageBatch(Sequence[Message]):
             self._ids = runs[0] if len(runs) == 1 else list(chain.from_iterable(runs))
         return self._ids
 
+    def part(self, start: int, stop: int) -> "MessageBatch":
+        """Messages ``start`` up to, not including, ``stop``, as a batch; its ``next_position`` is that of what follows."""
+        part = copy(self)
+        part._payloads = self._payloads[start:stop]
+        part._ids = self.ids[start:stop]
+        headers = self._split_headers()
+        part._headers = None if headers is None else headers[start:stop]
+        part.gap = self.gap if start == 0 else None
+        if stop < len(self):
+            part.next_position = self.ids[stop]
+        return part
+
     def headers_of(self, index: int) -> dict[str, bytes]:
         """Headers of message ``index``. Raises ProtocolError when the sender's headers cannot be decoded."""
-        if self._headers is None or self._header_lengths is None:
-            return {}
-        if isinstance(self._headers, bytes):
+        headers = self._split_headers()
+        return {} if headers is None else decode_headers(headers[index])
+
+    def _split_headers(self) -> list[bytes] | None:
+        if isinstance(self._headers, bytes) and self._header_lengths is not None:
             self._headers = _split(self._header_lengths, self._headers, len(self))
-        return decode_headers(self._headers[index])
+        assert not isinstance(self._headers, bytes), "headers come with their lengths"
+        return self._headers
 
     def __len__(self) -> int:
         return len(self._payloads)

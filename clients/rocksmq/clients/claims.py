@@ -1,0 +1,96 @@
+"""Consuming under one consumer id, exactly once (contract §4): the client's half of SPEC §7.4.
+
+The number is raised only once the messages were returned to the caller. Until then every consume
+repeats it, and the broker hands out the same messages again.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from rocksmq.protocol.errors import ChannelNotFound, GroupNotFound, OutOfSequence, RocksMQError, Timeout
+from rocksmq.protocol.identity import Identity
+from rocksmq.protocol.messages import MessageBatch
+from rocksmq.protocol.operations import Consume, ReleaseConsumer
+
+from .deadline import Deadline
+from .link import RETRY_SECONDS, Link
+from .recovery import Next, verdict
+
+
+class Claims:
+    """A consumer id and its group. Not thread-safe: one consume at a time."""
+
+    def __init__(self, link: Link, channel: str, group: str, consumer: Identity) -> None:
+        self._link = link
+        self._channel = channel
+        self._group = group
+        self._consumer = consumer
+
+    def next(
+        self, count: int, size: int, poll: Deadline, deadline: Deadline, is_stopped: Callable[[], bool] | None = None
+    ) -> MessageBatch:
+        """The next messages, or again those that `returned` was not called for; empty when none came until ``poll``.
+
+        Resent until the deadline. Raises OutOfSequence when a claim whose answer was lost is forgotten: its messages
+        may be lost to this reader.
+        """
+        consumer = self._consumer
+        delay = RETRY_SECONDS
+        refusal: RocksMQError | None = None
+        while True:
+            was_unresolved = consumer.is_unresolved
+            request = Consume(self._channel, self._group, consumer.id, consumer.number, count, size, poll.milliseconds)
+            try:
+                sent = self._link.begin(request, deadline, is_stopped)
+                consumer.is_unresolved = True
+                batch = MessageBatch(sent.reply(deadline, is_stopped))
+            except OutOfSequence as error:
+                self._link.told(error.present_id)
+                consumer.renew(self._link.present_id)
+                refusal = error
+                if verdict(error, request.number, was_unresolved).next is Next.UNKNOWN:
+                    raise
+            except RocksMQError as error:
+                if refusal is not None and isinstance(error, Timeout):
+                    raise refusal from None
+                if not error.retryable or self._link.is_closed or (is_stopped is not None and is_stopped()):
+                    raise
+                refusal = error
+            else:
+                consumer.is_unresolved = len(batch) > 0
+                return batch
+            if deadline.is_over:
+                raise refusal
+            delay = self._link.pause(delay, deadline, refusal.retry_after)
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Whether messages may have been claimed that were not returned."""
+        return self._consumer.is_unresolved
+
+    def returned(self) -> None:
+        """What `next` gave has reached the caller."""
+        self._consumer.number += 1
+        self._consumer.is_unresolved = False
+
+    def release(self, unread: int | None, deadline: Deadline) -> None:
+        """End the use of the id; what was claimed and not handed out is given back, and served first to who reads next.
+
+        ``unread``: the first message of those returned that was not handed out; None: all of them were. What was
+        never returned is given back whole. Resent until the deadline.
+        """
+        consumer = self._consumer
+        if unread is None:
+            request = release_of(self._channel, self._group, consumer)
+        else:
+            request = ReleaseConsumer(self._channel, self._group, consumer.id, consumer.number - 1, unread)
+        if request is not None:
+            with suppress(ChannelNotFound, GroupNotFound):  # and its messages with it
+                self._link.call(request, deadline)
+
+
+def release_of(channel: str, group: str, consumer: Identity) -> ReleaseConsumer | None:
+    """What ends the use of a consumer id of which all was handed out that was returned; None: the broker never met it."""
+    if consumer.number == 0 and not consumer.is_unresolved:
+        return None
+    return ReleaseConsumer(channel, group, consumer.id, consumer.number, 0)

@@ -1,0 +1,241 @@
+"""`Consumer`: a group's messages one after the other, each once (contract §4).
+
+Two ways to read. ``ack="auto"`` claims: the group's position moves with each batch that is claimed, and what is not
+handed out is given back at the end. ``ack="manual"`` fetches, and the position moves when the caller commits.
+"""
+
+import logging
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from rocksmq.protocol.errors import ConnectionFailed, InvalidRequest, RocksMQError, Timeout
+from rocksmq.protocol.messages import Gap, GapFound, Message, MessageBatch, Start
+
+from .deadline import Deadline, checked_timeout
+from .forks import call_in_child
+from .sources import Source
+
+logger = logging.getLogger("rocksmq.client")
+
+BATCH_MESSAGES = 1_000
+GAPS_MAX = 1_000  # that a consumer remembers
+OnGap = str | Callable[[Gap], object]
+
+
+class Consumer:
+    """An iterator over a group's messages; made by `Client.consumer`; a context manager; may be shared by threads.
+
+        with mq.consumer("orders", "billing", idle_timeout=5.0) as consumer:
+            for message in consumer:
+                print(message.id, message.payload)
+
+    It goes on after any failure that it raises, and behind the last message that it handed out.
+    """
+
+    def __init__(self, name: str, source: Source, *, batch_messages: int, idle_timeout: float | None, on_gap: OnGap) -> None:
+        """Use `Client.consumer`."""
+        self._is_closed = True  # until all of it is there
+        if type(batch_messages) is not int or batch_messages < 1:
+            raise InvalidRequest(f"batch_messages {batch_messages!r} is not allowed: 1 at least")
+        if not callable(on_gap) and on_gap not in ("log", "raise"):
+            raise InvalidRequest(f"on_gap {on_gap!r} is not 'log', 'raise' or a callable")
+        self._name = name
+        self._source = source
+        self._batch_messages = batch_messages
+        self._idle_timeout = checked_timeout(idle_timeout)
+        self._on_gap = on_gap
+        self._gaps: deque[Gap] = deque(maxlen=GAPS_MAX)
+        self._lock = threading.RLock()  # what follows
+        self._turn = threading.Lock()  # held by who reads
+        self._batch: MessageBatch | None = None
+        self._messages: Iterator[Message] = iter(())
+        self._handed_out = 0  # of the batch
+        self._position: int | None = None  # behind what was handed out; see `_note_position`
+        self._committed: int | None = None
+        self._drops = 0  # how often what was read was dropped
+        self._is_closed = False
+        call_in_child(self._close_in_child)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.close()
+        except RocksMQError as failure:
+            if error is None:
+                raise
+            logger.warning("%r was left by an error, and could not give back what it held: %s", self, failure)
+
+    def __del__(self) -> None:
+        if not self._is_closed:
+            warnings.warn(
+                f"{self!r} was not closed: use it in a `with`, or call close()", ResourceWarning, stacklevel=2, source=self
+            )
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self._name}{', closed' if self._is_closed else ''}>"
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """What retention removed before it could be read here, the last GAPS_MAX of them."""
+        return list(self._gaps)
+
+    # -- reading -----------------------------------------------------------------
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        """The next message; ends after ``idle_timeout`` seconds without one. Raises what `Client.consume` raises."""
+        with self._lock:
+            for message in self._messages:  # written out here: this is the path of every message
+                self._handed_out += 1
+                return message
+        found = self._read_next(Deadline(self._idle_timeout))
+        if found is None:
+            raise StopIteration
+        return found
+
+    def receive(self, timeout: float | None = None) -> Message:
+        """The next message. Raises Timeout when none came within ``timeout`` seconds (None: never)."""
+        checked_timeout(timeout)
+        message = self._next_in_hand() or self._read_next(Deadline(timeout))
+        if message is None:
+            raise Timeout(f"no message came within {timeout} s")
+        return message
+
+    def receive_batch(self, max_messages: int | None = None, timeout: float | None = 0.0) -> MessageBatch:
+        """What is at hand, or the next batch of at most ``max_messages`` (None: batch_messages); empty after ``timeout``."""
+        wanted = self._batch_messages if max_messages is None else max_messages
+        if type(wanted) is not int or wanted < 1:
+            raise InvalidRequest(f"max_messages {max_messages!r} is not allowed: 1 at least")
+        until = Deadline(checked_timeout(timeout))
+        while True:
+            with self._lock:
+                batch = self._batch
+                if batch is not None and self._handed_out < len(batch):
+                    return self._take(batch, wanted)
+            if not self._fill(wanted, until):
+                return MessageBatch.empty()
+
+    def commit(self, *, metadata: bytes = b"") -> None:
+        """With ``ack="manual"``: all that was handed out is done; the group goes on behind it. Durable when it returns.
+
+        ``metadata``, at most 256 bytes, is kept with the position. Raises Conflict when the group was sought by somebody
+        else, or taken over by another consumer: then this one is over.
+        """
+        self._check_open()
+        with self._lock:
+            self._note_position()
+            position, drops = self._position, self._drops
+        self._source.commit(None if position == self._committed else position, metadata)
+        with self._lock:
+            if self._drops == drops:
+                self._committed = position
+
+    def seek(self, to: Start) -> None:
+        """Go on from ``to``, as `Client.seek`; what is in hand is dropped, and nothing read before appears after it."""
+        self._check_open()
+        self._source.seek(to, self._drop)
+
+    def close(self) -> None:
+        """End it; calls that wait in other threads raise ConnectionFailed. May be repeated.
+
+        With ``ack="auto"`` what was claimed and not handed out is given back, within the client's timeout: it is served
+        first to the group's next reader. Raises what the broker answers when that fails.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        with self._turn, self._lock:
+            batch = self._batch
+            unread = batch.ids[self._handed_out] if batch is not None and self._handed_out < len(batch) else None
+            self._source.returned(batch)
+            self._drop()
+        self._source.close(unread)
+
+    def _close_in_child(self) -> None:
+        """In a forked child: what was claimed is the parent's."""
+        self._lock, self._turn = threading.RLock(), threading.Lock()
+        self._is_closed = True
+        self._drop()
+
+    # -- batches -----------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ConnectionFailed("the consumer is closed")
+
+    def _drop(self) -> None:
+        """What is in hand, or being read, is not to be handed out."""
+        with self._lock:
+            self._batch, self._messages, self._handed_out = None, iter(()), 0
+            self._position = self._committed = None
+            self._drops += 1
+
+    def _next_in_hand(self) -> Message | None:
+        with self._lock:
+            for message in self._messages:
+                self._handed_out += 1
+                return message
+        return None
+
+    def _read_next(self, until: Deadline) -> Message | None:
+        while self._fill(self._batch_messages, until):
+            if (message := self._next_in_hand()) is not None:
+                return message
+        return None
+
+    def _fill(self, max_messages: int, until: Deadline) -> bool:
+        """Read the next batch, unless somebody else did; False when none came until then."""
+        self._check_open()
+        if not self._turn.acquire(timeout=min(until.remaining, threading.TIMEOUT_MAX)):
+            return False
+        try:
+            with self._lock:
+                self._check_open()
+                if self._batch is not None and self._handed_out < len(self._batch):
+                    return True
+                # Only now: an interrupt before the last batch was kept here would have lost it.
+                self._source.returned(self._batch)
+                drops = self._drops
+            batch = self._source.read(max_messages, until, lambda: self._is_closed)
+            with self._lock:
+                if self._drops != drops:
+                    return True
+                self._note_position()
+                self._messages, self._handed_out = iter(batch), 0
+                self._batch = batch
+        finally:
+            self._turn.release()
+        if batch.gap is not None:
+            self._report(batch.gap)
+        return len(batch) > 0
+
+    def _take(self, batch: MessageBatch, wanted: int) -> MessageBatch:
+        stop = min(len(batch), self._handed_out + wanted)
+        part = batch.part(self._handed_out, stop)
+        self._messages = iter(batch.part(stop, len(batch)))
+        self._handed_out = stop
+        return part
+
+    def _note_position(self) -> None:
+        """How far the batch in hand was handed out, before that is forgotten or committed."""
+        if self._batch is not None and self._handed_out:
+            self._position = self._batch.ids[self._handed_out - 1] + 1
+
+    def _report(self, gap: Gap) -> None:
+        self._gaps.append(gap)
+        if callable(self._on_gap):
+            self._on_gap(gap)
+            return
+        text = f"{self._name}: retention removed {gap.message_count} messages from {gap.from_id} to before {gap.to_id} unread"
+        if self._on_gap == "raise":
+            raise GapFound(text, gap)
+        logger.warning("%s", text)

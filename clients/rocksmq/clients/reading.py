@@ -1,0 +1,42 @@
+"""Long polls: how consume and fetch wait, in pieces that the broker and the link allow."""
+
+from collections.abc import Callable
+
+from rocksmq.protocol.messages import MessageBatch
+from rocksmq.protocol.operations import POLL_MS_MAX, Fetch, Position
+
+from .deadline import Deadline
+from .link import Link
+
+MAX_BYTES = 4 << 20  # of a consume or fetch, when the caller names none
+
+
+def poll(once: Callable[[Deadline, Deadline], MessageBatch], until: Deadline, timeout: float | None) -> MessageBatch:
+    """Long polls of at most POLL_MS_MAX until something comes or ``until``; the last one's result.
+
+    ``once`` gets the moment until which it waits for messages, and its deadline, ``timeout`` seconds later.
+    """
+    while True:
+        wait_s = min(until.remaining, POLL_MS_MAX / 1000)
+        batch = once(Deadline(wait_s), Deadline(timeout).extended(wait_s))
+        if batch or until.is_over:
+            return batch
+
+
+def fetch(
+    link: Link,
+    channel: str,
+    position: tuple[Position, int],
+    count: int,
+    size: int,
+    wait: Deadline,
+    deadline: Deadline,
+    is_stopped: Callable[[], bool] | None = None,
+) -> MessageBatch:
+    """Messages from ``position`` on; resent until the deadline. Raises ChannelNotFound, InvalidRequest."""
+
+    def send() -> MessageBatch:
+        request = Fetch(channel, *position, count, size, wait.milliseconds)
+        return MessageBatch(link.begin(request, deadline, is_stopped).reply(deadline, is_stopped))
+
+    return link.retried(send, deadline, is_stopped)

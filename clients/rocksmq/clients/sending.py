@@ -1,0 +1,185 @@
+"""The thread of a `Producer`: takes batches from the window, sends them, and settles them by the outbox's rules.
+
+Owns the outbox, the connection in use and what is on its way there. There is a thread while anything is unsettled,
+and for a moment longer; then it ends, and the next batch starts another.
+"""
+
+import logging
+import secrets
+import threading
+import time
+
+from rocksmq.protocol.errors import InternalError, LimitExceeded, RocksMQError, Timeout
+from rocksmq.protocol.identity import Identity
+from rocksmq.protocol.messages import columns_of
+from rocksmq.protocol.operations import OpenProducer, Produce
+
+from .connection import Call, Connection
+from .deadline import Deadline
+from .link import RETRY_SECONDS, RETRY_SECONDS_MAX, SLICE_SECONDS, Link
+from .outbox import Outbox, Parcel
+from .window import Batch, Window
+
+logger = logging.getLogger("rocksmq.client")
+
+SLICE_SECONDS_MIN = 0.001
+IDLE_SECONDS = 1.0  # without work, until the thread ends
+CONNECT_SECONDS = 5.0  # at a time; then it looks whether the producer was closed
+
+
+class Sending:
+    """One producer's sending half. ``linger``: how long a batch stays open, in seconds."""
+
+    def __init__(
+        self, link: Link, channel: str, name: str | None, window: Window, *, linger: float, max_in_flight: int
+    ) -> None:
+        self._link = link
+        self._channel = channel
+        self._name = name
+        self._window = window
+        self._max_in_flight = max_in_flight
+        self._slice = min(max(linger, SLICE_SECONDS_MIN), SLICE_SECONDS)
+        self._outbox = Outbox(lambda: Identity.new(link.present_id), has_name=name is not None)
+        self._batches: dict[Parcel, Batch] = {}
+        self._on_their_way: list[tuple[Parcel, Call]] = []
+        self._connection: Connection | None = None  # on which all of them were sent
+        self._is_held = True  # nothing is sent before `_mend` was called
+        self._delay = RETRY_SECONDS
+        self._retry_after = 0.0
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """See that a thread runs. Under the window's lock."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"rocksmq producer of {self._channel}", daemon=True)
+            self._thread.start()
+
+    def open_name(self, deadline: Deadline) -> None:
+        """Tie the name to a new id. Raises what the broker answers, ConnectionFailed, Timeout."""
+        assert self._name is not None, "the producer has a name"
+        identity = Identity.new(self._link.present_id)
+        opened = self._link.call(OpenProducer(self._channel, self._name, identity.id), deadline)
+        with self._window.lock:
+            self._window.last_sequence = opened.last_sequence
+            for parcel in self._outbox.reopened(identity, opened.last_sequence):
+                self._stored(parcel, None)
+
+    # -- the thread ----------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._has_work():
+                self._take()
+                self._send()
+                if self._on_their_way:
+                    self._await()
+                elif len(self._outbox):
+                    self._mend()
+        except BaseException:
+            logger.exception("a bug: the producer of %s cannot go on", self._channel)
+            self._end()
+
+    def _has_work(self) -> bool:
+        """Wait for something to do; whether there was. Otherwise the thread is over."""
+        window = self._window
+        with window.lock:
+            if len(window.batches) == 1 and not window.is_closed:
+                batch = window.open
+                window.work.wait(max(0.0, batch.due - time.monotonic()) if batch.items else IDLE_SECONDS)
+            if window.is_closed or not window.batches[0].items:
+                self._thread = None
+                return False
+        return True
+
+    def _take(self) -> None:
+        """Bring what is sealed, or due, into the outbox."""
+        window = self._window
+        with window.lock:
+            if window.open.items and window.open.due <= time.monotonic() and len(window.batches) <= self._max_in_flight:
+                window.seal()
+            taken = [batch for batch in window.batches if not batch.is_taken and batch is not window.open]
+        for batch in taken:
+            batch.is_taken = True
+            parcel = Parcel(columns_of(batch.items), None if batch.sequences is None else list(batch.sequences))
+            self._batches[parcel] = batch
+            self._outbox.add(parcel)
+
+    def _send(self) -> None:
+        connection = self._connection
+        if self._is_held or connection is None:
+            return
+        while (parcel := self._outbox.to_send()) is not None:
+            request = Produce(self._channel, self._outbox.identity.id, parcel.number, *parcel.batch, parcel.sequences)
+            try:
+                call = connection.begin(request, Deadline(CONNECT_SECONDS))
+            except RocksMQError:
+                self._outbox.unsent(parcel)
+                self._is_held = True
+                return
+            self._on_their_way.append((parcel, call))
+
+    def _await(self) -> None:
+        """Wait for the oldest answer, but not beyond what a batch may linger; then settle all that came."""
+        assert self._connection is not None, "something is on its way"
+        self._connection.is_answered(self._on_their_way[0][1], Deadline(self._slice))
+        answered = [sent for sent in self._on_their_way if sent[1].done]
+        if not answered:
+            return
+        self._on_their_way = [sent for sent in self._on_their_way if not sent[1].done]
+        with self._window.lock:
+            for parcel, call in answered:
+                if call.error is None:
+                    self._outbox.stored(parcel)
+                    self._stored(parcel, call.reply.first_id)
+                    self._delay, self._retry_after = RETRY_SECONDS, 0.0
+                else:
+                    self._failed(parcel, call.error)
+
+    def _stored(self, parcel: Parcel, first_id: int | None) -> None:
+        window = self._window
+        window.acked += parcel.batch.message_count
+        if first_id is not None:
+            window.last_id = first_id + parcel.batch.message_count - 1
+        if parcel.sequences is not None:
+            window.last_sequence = parcel.sequences[1]
+        window.settle(self._batches.pop(parcel))
+
+    def _failed(self, parcel: Parcel, error: RocksMQError) -> None:
+        self._link.told(error.present_id)
+        self._outbox.failed(parcel, error)
+        self._is_held = True
+        self._retry_after = max(self._retry_after, error.retry_after or 0.0)
+        self._tell_failures()
+
+    def _tell_failures(self) -> None:
+        failures, self._outbox.failures = self._outbox.failures, []
+        with self._window.lock:
+            for failure in failures:
+                self._window.give_up(self._batches.pop(failure.parcel), failure.error)
+
+    def _mend(self) -> None:
+        """Nothing is on its way, and something is to be sent: pause if something failed, connect, and go on."""
+        window = self._window
+        try:
+            if self._is_held and self._connection is not None:
+                with window.lock:
+                    window.work.wait(self._retry_after + self._delay * secrets.randbelow(1_000) / 1_000)
+                self._delay, self._retry_after = min(2 * self._delay, RETRY_SECONDS_MAX), 0.0
+            self._connection = self._link.connected(Deadline(CONNECT_SECONDS))
+            if self._outbox.must_reopen:
+                self.open_name(Deadline(CONNECT_SECONDS))
+            self._is_held = False
+        except (Timeout, LimitExceeded):
+            pass
+        except RocksMQError as error:
+            if self._link.is_closed or not error.retryable:
+                self._outbox.give_up_all(error)
+                self._tell_failures()
+
+    def _end(self) -> None:
+        """After a bug: give up everything. What is on its way may be stored."""
+        window = self._window
+        with window.lock:
+            for batch in [batch for batch in window.batches if batch.items]:
+                window.give_up(batch, InternalError("the producer met a bug; the log has the details"))
+            window.close()

@@ -1,0 +1,138 @@
+"""Where a `Consumer` gets its batches: by claims that move the group's position, or by fetches and commits (contract §4)."""
+
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+from rocksmq.protocol.errors import Conflict, InvalidRequest
+from rocksmq.protocol.messages import MessageBatch, Start, start_of
+from rocksmq.protocol.operations import Commit, Position, Seek
+
+from .claims import Claims
+from .deadline import Deadline
+from .link import Link
+from .reading import MAX_BYTES, fetch, poll
+
+CLOSE_SECONDS_MAX = 10.0
+
+
+class Source(Protocol):
+    """What a consumer reads from. `read`, `returned` and `close` are called by one thread at a time."""
+
+    def read(self, max_messages: int, until: Deadline, is_stopped: Callable[[], bool]) -> MessageBatch:
+        """The next messages, or the last ones again when they were not returned; empty when none came until then."""
+        ...
+
+    def returned(self, batch: MessageBatch | None) -> None:
+        """``batch`` is in the consumer's hands; when it is what `read` gave last, `read` goes on behind it."""
+        ...
+
+    def commit(self, position: int | None, metadata: bytes) -> None:
+        """What lies before ``position`` is done; None: nothing new is."""
+        ...
+
+    def seek(self, to: Start, drop: Callable[[], None]) -> None:
+        """Read from there; ``drop`` is called before and after it, so that nothing read before is handed out after it."""
+        ...
+
+    def close(self, unread: int | None) -> None:
+        """The end; ``unread`` is the first message of the last batch that was not handed out, None if all were."""
+        ...
+
+
+class AutoSource:
+    """Claims under one consumer id of its own."""
+
+    def __init__(self, link: Link, claims: Claims, seek: Callable[[Start], object], timeout: float | None) -> None:
+        self._link = link
+        self._claims = claims
+        self._seek = seek
+        self._timeout = timeout
+        self._last: MessageBatch | None = None  # claimed, and not known to be returned
+
+    def read(self, max_messages: int, until: Deadline, is_stopped: Callable[[], bool]) -> MessageBatch:
+        self._last = poll(
+            lambda wait, deadline: self._claims.next(max_messages, MAX_BYTES, wait, deadline, is_stopped), until, self._timeout
+        )
+        return self._last
+
+    def returned(self, batch: MessageBatch | None) -> None:
+        if batch is not None and batch is self._last and len(batch):
+            self._claims.returned()
+            self._last = None
+
+    def commit(self, position: int | None, metadata: bytes) -> None:
+        raise InvalidRequest('the consumer acknowledges by itself: open it with ack="manual" to commit')
+
+    def seek(self, to: Start, drop: Callable[[], None]) -> None:
+        drop()
+        self._seek(to)
+        drop()
+
+    def close(self, unread: int | None) -> None:
+        if unread is not None or self._claims.is_unresolved or self._link.is_up:
+            self._claims.release(unread, Deadline(_bounded(self._timeout)))
+
+
+class ManualSource:
+    """Fetches from a position of its own; one at a time a group, by the generation that opening raised."""
+
+    def __init__(self, link: Link, channel: str, group: str, timeout: float | None) -> None:
+        """Take the group over from whoever had it. Raises ChannelNotFound, GroupNotFound."""
+        self._link = link
+        self._channel = channel
+        self._group = group
+        self._timeout = timeout
+        self._last: MessageBatch | None = None
+        self._conflict: Conflict | None = None
+        self._go_to(Position.CURRENT, 0)
+
+    def read(self, max_messages: int, until: Deadline, is_stopped: Callable[[], bool]) -> MessageBatch:
+        self._check_held()
+        position = start_of(self._position)
+        self._last = poll(
+            lambda wait, deadline: fetch(
+                self._link, self._channel, position, max_messages, MAX_BYTES, wait, deadline, is_stopped
+            ),
+            until,
+            self._timeout,
+        )
+        return self._last
+
+    def returned(self, batch: MessageBatch | None) -> None:
+        if batch is not None and batch is self._last:
+            self._position = batch.next_position
+            self._last = None
+
+    def commit(self, position: int | None, metadata: bytes) -> None:
+        self._check_held()
+        if position is None:
+            return
+        try:
+            request = Commit(self._channel, self._group, position, self._generation, metadata)
+            self._link.call(request, Deadline(self._timeout))
+        except Conflict as error:
+            self._conflict = error
+            raise
+
+    def seek(self, to: Start, drop: Callable[[], None]) -> None:
+        self._check_held()
+        drop()
+        self._go_to(*start_of(to))
+        drop()
+
+    def close(self, unread: int | None) -> None:
+        """Nothing to do: what was not committed is the next reader's."""
+
+    def _go_to(self, kind: Position, value: int) -> None:
+        request = Seek(self._channel, self._group, kind, value, secrets.token_bytes(16))
+        sought = self._link.call(request, Deadline(self._timeout))
+        self._position, self._generation, self._last = sought.position, sought.generation, None
+
+    def _check_held(self) -> None:
+        if self._conflict is not None:
+            raise Conflict(self._conflict.message)
+
+
+def _bounded(timeout: float | None) -> float:
+    return CLOSE_SECONDS_MAX if timeout is None else min(timeout, CLOSE_SECONDS_MAX)
