@@ -71,6 +71,11 @@ class Outbox:
         return iter(self._parcels)
 
     @property
+    def is_refusing(self) -> bool:
+        """Whether more failures are about to follow the ones that are there."""
+        return self._refusal is not None
+
+    @property
     def must_reopen(self) -> bool:
         """Whether nothing goes on before the producer's name was opened again: then call `reopened`."""
         return self._has_name and self._needs_new_id and not self._sent_count
@@ -108,6 +113,7 @@ class Outbox:
         self._answered(parcel)
         self._parcels.remove(parcel)
         self._expected = max(self._expected, parcel.number + 1)
+        self._maybe_give_up_behind()
 
     def failed(self, parcel: Parcel, error: RocksMQError) -> None:
         """Its latest transmission ended with ``error``, ConnectionFailed when no answer came."""
@@ -126,6 +132,7 @@ class Outbox:
             self._give_up(parcel, found.error)
             self._refusal = found.error if self._has_name else None
         self._stop()
+        self._maybe_give_up_behind()
 
     def give_up_all(self, error: RocksMQError) -> None:
         """Nothing will be sent any more; nothing is on its way."""
@@ -159,14 +166,17 @@ class Outbox:
         self._parcels.remove(parcel)
         self.failures.append(Failure(parcel, error))
 
+    def _maybe_give_up_behind(self) -> None:
+        """Once all are answered: what is behind a refused batch of a producer with a name goes with it."""
+        if self._refusal is not None and not self._sent_count:
+            for parcel in tuple(self._parcels):
+                self._give_up(parcel, type(self._refusal)(f"a batch before it was refused: {self._refusal.message}"))
+            self._refusal = None
+
     def _maybe_resume(self) -> None:
         if self._sent_count or self.must_reopen or not (self._is_troubled or (self._is_settling and not self._sendable)):
             return
         self._is_troubled = False
-        if self._refusal is not None:
-            for parcel in tuple(self._parcels):
-                self._give_up(parcel, type(self._refusal)(f"a batch before it was refused: {self._refusal.message}"))
-            self._refusal = None
         unanswered = [parcel for parcel in self._parcels if parcel.is_unanswered]
         self._is_settling = bool(unanswered)
         if unanswered:

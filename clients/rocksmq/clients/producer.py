@@ -182,7 +182,7 @@ class Producer:
         with window.lock:
             awaited = [batch for batch in window.batches if batch.items]
             while True:
-                window.raise_failure()
+                self._raise_failure()
                 if all(batch.is_settled for batch in awaited):
                     return
                 if window.is_closed:
@@ -190,7 +190,7 @@ class Producer:
                 if window.open in awaited and window.open.items:
                     self._seal_if_room()
                 if deadline.is_over:
-                    raise Timeout(f"{window.unflushed} messages are not durable yet; they are still being sent")
+                    raise Timeout(f"{window.unflushed} messages are not durable yet and go on being sent{window.trouble}")
                 self._sending.start()
                 window.settled.wait(min(deadline.remaining, threading.TIMEOUT_MAX))
 
@@ -230,7 +230,7 @@ class Producer:
                     break
                 except Timeout:
                     with window.lock:
-                        given_up = Timeout("no answer came in time, and they were given up")
+                        given_up = Timeout(f"no answer came in time, and they were given up{window.trouble}")
                         failures.append(not_stored(given_up, [batch for batch in window.batches if batch.items]))
                     break
                 except RocksMQError as error:
@@ -287,7 +287,7 @@ class Producer:
         while True:
             if window.is_closing:
                 raise _closed()
-            window.raise_failure()
+            self._raise_failure()
             batch = window.open
             is_full = batch.size + size > self._batch_bytes or len(batch.items) >= self._batch_messages
             if not batch.items or not is_full or self._seal_if_room():
@@ -296,34 +296,42 @@ class Producer:
             if deadline.is_over:
                 raise Timeout(
                     f"{window.unflushed} messages wait to be stored, and the window stayed full: this one was not queued"
+                    f"{window.trouble}"
                 )
             window.settled.wait(min(deadline.remaining, threading.TIMEOUT_MAX))
 
+    def _raise_failure(self) -> None:
+        if self._window.failures:
+            # All that was queued went with it: the caller may begin again behind what is stored.
+            self._opened_at, self._queued = self._window.last_sequence, None
+        self._window.raise_failure()
+
     def _is_stored(self, sequence: Sequence | None) -> bool:
-        """Whether a message with that sequence was stored before the name was opened. Raises InvalidRequest, TypeError."""
+        """Whether a message with that sequence was stored before this producer sent any. Raises InvalidRequest."""
         if self.name is None:
             if sequence is not None:
                 raise InvalidRequest("a sequence needs a producer with a name: producer(channel, name=...)")
             return False
         if sequence is None:
             raise InvalidRequest(f"producer {self.name!r} has a name: give each message its sequence")
-        if self._opened_at is not None and not _is_below(self._opened_at, sequence):
+        self._raise_failure()
+        _check_sequence(sequence, self._opened_at if self._queued is None else self._queued)
+        if self._opened_at is not None and sequence <= self._opened_at:  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
             return True
-        if self._queued is not None and not _is_below(self._queued, sequence):
+        if self._queued is not None and sequence <= self._queued:  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
             raise InvalidRequest(f"sequence {sequence!r} does not rise: {self._queued!r} was sent before it")
         return False
 
 
-def _is_below(one: Sequence, other: Any) -> bool:
-    is_one_kind = type(other) is type(one) and (
-        len(other) <= SEQUENCE_BYTES_MAX if isinstance(other, bytes) else other >> 64 == 0
+def _check_sequence(sequence: object, former: Sequence | None) -> None:
+    is_allowed = (type(sequence) is int and sequence >> 64 == 0) or (
+        type(sequence) is bytes and len(sequence) <= SEQUENCE_BYTES_MAX
     )
-    if not is_one_kind:
+    if not is_allowed or (former is not None and type(sequence) is not type(former)):
         raise InvalidRequest(
-            f"sequence {other!r} is not allowed: all of a name are unsigned 64-bit integers, or all bytes, at most"
+            f"sequence {sequence!r} is not allowed: all of a name are unsigned 64-bit integers, or all are bytes, at most"
             f" {SEQUENCE_BYTES_MAX}"
         )
-    return bool(one < other)
 
 
 def _closed() -> ConnectionFailed:

@@ -132,8 +132,10 @@ class Sending:
                     self._outbox.stored(parcel)
                     self._stored(parcel, call.reply.first_id)
                     self._delay, self._retry_after = RETRY_SECONDS, 0.0
+                    self._window.trouble = ""
                 else:
                     self._failed(parcel, call.error)
+            self._tell_failures()
 
     def _stored(self, parcel: Parcel, first_id: int | None) -> None:
         window = self._window
@@ -144,18 +146,28 @@ class Sending:
             window.last_sequence = parcel.sequences[1]
         window.settle(self._batches.pop(parcel))
 
+    def _note_trouble(self, error: RocksMQError) -> None:
+        with self._window.lock:
+            self._window.trouble = f": {error.message}"
+
     def _failed(self, parcel: Parcel, error: RocksMQError) -> None:
+        self._note_trouble(error)
         self._link.told(error.present_id)
         self._outbox.failed(parcel, error)
         self._is_held = True
         self._retry_after = max(self._retry_after, error.retry_after or 0.0)
-        self._tell_failures()
 
     def _tell_failures(self) -> None:
+        if self._outbox.is_refusing:
+            return
         failures, self._outbox.failures = self._outbox.failures, []
         with self._window.lock:
             for failure in failures:
                 self._window.give_up(self._batches.pop(failure.parcel), failure.error)
+            if failures and self._name is not None:
+                # Sequences behind a hole would make the hole look stored.
+                for batch in [batch for batch in self._window.batches if batch.items and not batch.is_taken]:
+                    self._window.give_up(batch, failures[-1].error)
 
     def _mend(self) -> None:
         """Nothing is on its way, and something is to be sent: pause if something failed, connect, and go on."""
@@ -163,16 +175,16 @@ class Sending:
         try:
             if self._is_held and self._connection is not None:
                 with window.lock:
-                    window.work.wait(self._retry_after + self._delay * secrets.randbelow(1_000) / 1_000)
+                    pause_s = self._retry_after + self._delay * secrets.randbelow(1_000) / 1_000
+                    window.work.wait_for(lambda: window.is_closed, pause_s)
                 self._delay, self._retry_after = min(2 * self._delay, RETRY_SECONDS_MAX), 0.0
             self._connection = self._link.connected(Deadline(CONNECT_SECONDS))
             if self._outbox.must_reopen:
                 self.open_name(Deadline(CONNECT_SECONDS))
             self._is_held = False
-        except (Timeout, LimitExceeded):
-            pass
         except RocksMQError as error:
-            if self._link.is_closed or not error.retryable:
+            self._note_trouble(error)
+            if self._link.is_closed or not (error.retryable or isinstance(error, (Timeout, LimitExceeded))):
                 self._outbox.give_up_all(error)
                 self._tell_failures()
 

@@ -43,6 +43,7 @@ class Window:
         self.failures: list[Failure] = []  # not told yet
         self.acked = 0
         self.last_id: int | None = None
+        self.trouble = ""  # why nothing is stored at the moment, for errors to tell
         self.last_sequence: Sequence | None = None
         self.is_closing = False  # nothing more is taken
         self.is_closed = False  # nothing more is sent
