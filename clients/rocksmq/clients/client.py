@@ -316,6 +316,7 @@ class Client(Admin):
         opened = Consumer(
             f"of group {group!r} of {channel!r}",
             source,
+            timeout=self._timeout,
             batch_messages=batch_messages,
             idle_timeout=idle_timeout,
             on_gap=on_gap,
@@ -340,10 +341,7 @@ class Client(Admin):
 
 def _close_quietly(opened: Producer | Consumer, deadline: Deadline) -> None:
     try:
-        if isinstance(opened, Producer):
-            opened.close_within(deadline)
-        else:
-            opened.close()
+        opened.close_within(deadline)
     except RocksMQError as error:
         warnings.warn(f"{opened!r} was not closed before its client: {error}", ResourceWarning, stacklevel=3)
 

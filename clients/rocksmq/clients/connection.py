@@ -80,7 +80,7 @@ class Connection:
         self._calls: dict[int, Call] = {}
         self._correlation = 0
         self._is_read = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, for a signal handler that closes the client
         self._send_lock = threading.Lock()
         self._decoder = FrameDecoder(HELLO_BYTES_MAX)
         self._sock = socket.socket()
@@ -116,8 +116,12 @@ class Connection:
         return self._begin(PING if isinstance(request, Empty) else OP_OF_REQUEST[type(request)], request, deadline)
 
     def _begin(self, op: Operation, request: Any, deadline: Deadline) -> Call:
-        with self._send_lock:
+        if not self._send_lock.acquire(timeout=min(deadline.remaining, threading.TIMEOUT_MAX)):
+            raise Timeout("the broker does not take the requests before this one in time")
+        try:
             return self._begin_locked(op, request, deadline)
+        finally:
+            self._send_lock.release()
 
     def _begin_locked(self, op: Operation, request: Any, deadline: Deadline) -> Call:
         call = Call(op)

@@ -22,6 +22,7 @@ from .sources import Source
 logger = logging.getLogger("rocksmq.client")
 
 BATCH_MESSAGES = 1_000
+CLOSE_SECONDS_MAX = 10.0  # also of a client that waits for ever
 GAPS_MAX = 1_000  # that a consumer remembers
 OnGap = str | Callable[[Gap], object]
 
@@ -36,7 +37,16 @@ class Consumer:
     It goes on after any failure that it raises, and behind the last message that it handed out.
     """
 
-    def __init__(self, name: str, source: Source, *, batch_messages: int, idle_timeout: float | None, on_gap: OnGap) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        *,
+        timeout: float | None,
+        batch_messages: int,
+        idle_timeout: float | None,
+        on_gap: OnGap,
+    ) -> None:
         """Use `Client.consumer`."""
         self._is_closed = True  # until all of it is there
         if type(batch_messages) is not int or batch_messages < 1:
@@ -45,12 +55,16 @@ class Consumer:
             raise InvalidRequest(f"on_gap {on_gap!r} is not 'log', 'raise' or a callable")
         self._name = name
         self._source = source
+        self._close_timeout = CLOSE_SECONDS_MAX if timeout is None else timeout
         self._batch_messages = batch_messages
         self._idle_timeout = checked_timeout(idle_timeout)
         self._on_gap = on_gap
         self._gaps: deque[Gap] = deque(maxlen=GAPS_MAX)
         self._lock = threading.RLock()  # what follows
         self._turn = threading.Lock()  # held by who reads
+        self._reader: int | None = None  # the thread that does
+        self._close_deadline: Deadline | None = None  # of a close that was not finished
+        self._must_finish = False  # the reader does that
         self._batch: MessageBatch | None = None
         self._messages: Iterator[Message] = iter(())
         self._handed_out = 0  # of the batch
@@ -141,7 +155,8 @@ class Consumer:
     def seek(self, to: Start) -> None:
         """Go on from ``to``, as `Client.seek`; what is in hand is dropped, and nothing read before appears after it."""
         self._check_open()
-        self._source.seek(to, self._drop)
+        self._source.seek(to)
+        self._drop()
 
     def close(self) -> None:
         """End it; calls that wait in other threads raise ConnectionFailed. May be repeated.
@@ -149,16 +164,31 @@ class Consumer:
         With ``ack="auto"`` what was claimed and not handed out is given back, within the client's timeout: it is served
         first to the group's next reader. Raises what the broker answers when that fails.
         """
+        self.close_within(Deadline(self._close_timeout))
+
+    def close_within(self, deadline: Deadline) -> None:
+        """As `close`, by that deadline."""
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
-        with self._turn, self._lock:
+            self._close_deadline = deadline
+        if self._reader == threading.get_ident():
+            self._must_finish = True  # called by a signal handler in the midst of a read
+            return
+        with self._turn:  # whoever reads finds out soon
+            self._finish()
+
+    def _finish(self) -> None:
+        """Give back what is in hand; by the holder of the turn, once."""
+        with self._lock:
+            deadline, self._close_deadline = self._close_deadline, None
             batch = self._batch
             unread = batch.ids[self._handed_out] if batch is not None and self._handed_out < len(batch) else None
             self._source.returned(batch)
             self._drop()
-        self._source.close(unread)
+        if deadline is not None:
+            self._source.close(unread, deadline)
 
     def _close_in_child(self) -> None:
         """In a forked child: what was claimed is the parent's."""
@@ -198,6 +228,7 @@ class Consumer:
         if not self._turn.acquire(timeout=min(until.remaining, threading.TIMEOUT_MAX)):
             return False
         try:
+            self._reader = threading.get_ident()
             with self._lock:
                 self._check_open()
                 if self._batch is not None and self._handed_out < len(self._batch):
@@ -213,7 +244,12 @@ class Consumer:
                 self._messages, self._handed_out = iter(batch), 0
                 self._batch = batch
         finally:
-            self._turn.release()
+            self._reader = None
+            try:
+                if self._must_finish:
+                    self._finish()
+            finally:
+                self._turn.release()
         if batch.gap is not None:
             self._report(batch.gap)
         return len(batch) > 0

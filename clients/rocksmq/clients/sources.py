@@ -13,8 +13,6 @@ from .deadline import Deadline
 from .link import Link
 from .reading import MAX_BYTES, fetch, poll
 
-CLOSE_SECONDS_MAX = 10.0
-
 
 class Source(Protocol):
     """What a consumer reads from. `read`, `returned` and `close` are called by one thread at a time."""
@@ -31,11 +29,11 @@ class Source(Protocol):
         """What lies before ``position`` is done; None: nothing new is."""
         ...
 
-    def seek(self, to: Start, drop: Callable[[], None]) -> None:
-        """Read from there; ``drop`` is called before and after it, so that nothing read before is handed out after it."""
+    def seek(self, to: Start) -> None:
+        """Read from there; what is in the consumer's hands, or being read, it drops then."""
         ...
 
-    def close(self, unread: int | None) -> None:
+    def close(self, unread: int | None, deadline: Deadline) -> None:
         """The end; ``unread`` is the first message of the last batch that was not handed out, None if all were."""
         ...
 
@@ -64,14 +62,12 @@ class AutoSource:
     def commit(self, position: int | None, metadata: bytes) -> None:
         raise InvalidRequest('the consumer acknowledges by itself: open it with ack="manual" to commit')
 
-    def seek(self, to: Start, drop: Callable[[], None]) -> None:
-        drop()
+    def seek(self, to: Start) -> None:
         self._seek(to)
-        drop()
 
-    def close(self, unread: int | None) -> None:
+    def close(self, unread: int | None, deadline: Deadline) -> None:
         if unread is not None or self._claims.is_unresolved or self._link.is_up:
-            self._claims.release(unread, Deadline(_bounded(self._timeout)))
+            self._claims.release(unread, deadline)
 
 
 class ManualSource:
@@ -115,13 +111,11 @@ class ManualSource:
             self._conflict = error
             raise
 
-    def seek(self, to: Start, drop: Callable[[], None]) -> None:
+    def seek(self, to: Start) -> None:
         self._check_held()
-        drop()
         self._go_to(*start_of(to))
-        drop()
 
-    def close(self, unread: int | None) -> None:
+    def close(self, unread: int | None, deadline: Deadline) -> None:
         """Nothing to do: what was not committed is the next reader's."""
 
     def _go_to(self, kind: Position, value: int) -> None:
@@ -132,7 +126,3 @@ class ManualSource:
     def _check_held(self) -> None:
         if self._conflict is not None:
             raise Conflict(self._conflict.message)
-
-
-def _bounded(timeout: float | None) -> float:
-    return CLOSE_SECONDS_MAX if timeout is None else min(timeout, CLOSE_SECONDS_MAX)
