@@ -18,13 +18,22 @@ URL = "rocksmq://127.0.0.1:7660"
 def test_given_the_example_in_python_when_run_then_it_prints_both_messages_and_can_read_them_again(
     broker: Broker, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in example.splitlines() if line]) <= 10
     assert URL in example
     exec(compile(example.replace(URL, broker.url), "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert [line.rsplit(" ", 1)[1] for line in printed] == ["b'one'", "b'two'"]
     assert client.consume("orders", "billing").payloads == [b"one", b"two"]
+
+
+def test_given_the_example_of_streams_when_run_then_each_message_is_handled_once(broker: Broker, client: Client) -> None:
+    _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    client.create_channel("orders")
+    client.create_consumer_group("orders", "billing")
+    handled: list[bytes] = []
+    exec(compile(example, "README.md", "exec"), {"mq": client, "handle": handled.append})
+    assert handled == [b"order %d" % n for n in range(100_000)]
 
 
 def test_given_the_example_in_a_shell_when_run_then_the_message_comes_out(broker: Broker) -> None:
