@@ -8,13 +8,13 @@ from typing import Any
 
 from rocksmq.clients import Client, ConnectionFailed, ShuttingDown, Timeout
 from rocksmq.clients.deadline import Deadline
-from rocksmq.clients.pipeline import WINDOW, Pending
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import MessageBatch, pack_messages
 from rocksmq.protocol.operations import Consume, Produce
 
 from .ledger import Attempt, Ledger
 from .ledger_group import GroupLedger
+from .pipeline import WINDOW, Pending, Pipeline
 from .raw import Raw, response
 
 ENDED = (ConnectionFailed, Timeout, ShuttingDown, ConnectionError, EOFError)  # what a killed broker looks like
@@ -102,7 +102,7 @@ def pipeline(
                 attempt, pending = in_flight.popleft()
                 ledger.acknowledged(attempt, pending.ids(deadline))
 
-        line = mq.pipeline(channel)
+        line = Pipeline.of(mq, channel)
         try:
             for number, content in enumerate(contents(random)):
                 settle(WINDOW - 1)

@@ -1,4 +1,4 @@
-"""Batches of one producer id in flight, in order: the queue and futures that fast producing stands on.
+"""Batches of one producer id in flight, in order, whose answers are seen one by one.
 
 Owns one identity on one channel and at most WINDOW unanswered batches. Runs in its caller's
 thread; a batch's bytes are sent when `submit` returns. After a failure the pipeline is over: the
@@ -7,12 +7,12 @@ batches behind the failed one were refused by the broker, since their numbers no
 
 from collections import deque
 
+from rocksmq.clients.client import Client
+from rocksmq.clients.connection import Call, Connection
+from rocksmq.clients.deadline import Deadline
 from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.operations import Produce
-
-from .connection import Call, Connection
-from .deadline import Deadline
 
 WINDOW = 16  # what the broker remembers of a producer
 
@@ -41,6 +41,12 @@ class Pipeline:
         self._channel = channel
         self._identity = identity
         self._in_flight: deque[Pending] = deque()
+
+    @classmethod
+    def of(cls, mq: Client, channel: str) -> "Pipeline":
+        """On the connection of a client, so that closing it ends this too."""
+        link = mq._link  # pyright: ignore[reportPrivateUsage]
+        return cls(link.connected(Deadline(None)), channel, Identity.new(link.present_id))
 
     def submit(self, batch: RecordBatch, deadline: Deadline) -> Pending:
         """Send ``batch``; waits for the oldest one's answer while the window is full. Raises what that was answered."""

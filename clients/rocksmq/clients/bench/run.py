@@ -67,23 +67,23 @@ class Bench:
     # -- scenarios -----------------------------------------------------------------
 
     def produce(self, name: str, payload_bytes: int, count: int) -> None:
-        """`throughput.produce` to a new channel."""
+        """`throughput.send_many` to a new channel."""
         channel = self._new_channel()
         with measured(self._options.broker_pid) as usage:
-            throughput.produce(self._mq, channel, self._payloads_of(payload_bytes), count)
+            throughput.send_many(self._mq, channel, self._payloads_of(payload_bytes), count)
         self._filled[payload_bytes, count] = channel
         self._add_rate(name, payload_bytes, count, usage)
 
     def consume(self, name: str, payload_bytes: int, count: int) -> None:
-        """`throughput.consume` by a new group."""
+        """`throughput.receive_batches` by a new group."""
         channel = self._filled.get((payload_bytes, count))
         if channel is None:
             channel = self._filled[payload_bytes, count] = self._new_channel()
-            throughput.produce(self._mq, channel, self._payloads_of(payload_bytes), count)
+            throughput.send_many(self._mq, channel, self._payloads_of(payload_bytes), count)
         group = secrets.token_hex(8)
         self._mq.create_consumer_group(channel, group)
         with measured(self._options.broker_pid) as usage:
-            throughput.consume(self._mq, channel, group, count)
+            throughput.receive_batches(self._mq, channel, group, count)
         self._add_rate(name, payload_bytes, count, usage)
 
     def one_at_a_time(self, name: str, payload_bytes: int, count: int) -> None:

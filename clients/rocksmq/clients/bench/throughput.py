@@ -1,34 +1,61 @@
-"""Producing and catching up as fast as one client can."""
+"""Producing and catching up as fast as one client can, in each way that a program may."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rocksmq.clients.deadline import Deadline
 from rocksmq.protocol.errors import RocksMQError
-from rocksmq.protocol.messages import pack_messages
 
 if TYPE_CHECKING:
     from rocksmq.clients.client import Client
 
 BATCH_MESSAGES = 1_000
 CONSUME_MESSAGES = 10_000
-SECONDS_MAX = 60.0  # of waiting for one batch
+SECONDS_MAX = 60.0  # of waiting for the end
 
 
-def produce(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -> None:
-    """``count`` messages in batches of BATCH_MESSAGES, as many in flight as a pipeline has; durable when it returns."""
-    pipeline = mq.pipeline(channel)
+def send_many(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -> None:
+    """``count`` messages by `Producer.send_many`, a list of BATCH_MESSAGES at a time; durable when it returns."""
+    with mq.producer(channel) as producer:
+        for begin in range(0, count, BATCH_MESSAGES):
+            producer.send_many(payloads[: min(BATCH_MESSAGES, count - begin)])
+        producer.flush(SECONDS_MAX)
+
+
+def send(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -> None:
+    """``count`` messages by `Producer.send`, one after the other; durable when it returns."""
+    with mq.producer(channel) as producer:
+        for begin in range(0, count, BATCH_MESSAGES):
+            for payload in payloads[: min(BATCH_MESSAGES, count - begin)]:
+                producer.send(payload)
+        producer.flush(SECONDS_MAX)
+
+
+def produce_calls(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -> None:
+    """``count`` messages by `Client.produce` of BATCH_MESSAGES, one call after the other; durable when it returns."""
     for begin in range(0, count, BATCH_MESSAGES):
-        batch = pack_messages(payloads[: min(BATCH_MESSAGES, count - begin)])
-        pipeline.submit(batch, Deadline(SECONDS_MAX))
-    pipeline.flush(Deadline(SECONDS_MAX))
+        mq.produce(channel, payloads[: min(BATCH_MESSAGES, count - begin)])
 
 
-def consume(mq: "Client", channel: str, group: str, count: int) -> None:
+def receive_batches(mq: "Client", channel: str, group: str, count: int) -> None:
     """All ``count`` messages of the channel, as lists of payloads. Raises RocksMQError when there are fewer."""
     left = count
-    while left > 0:
-        payloads = mq.consume(channel, group, CONSUME_MESSAGES).payloads
-        if not payloads:
-            raise RocksMQError(f"{left} of {count} messages did not come back")
-        left -= len(payloads)
+    with mq.consumer(channel, group, batch_messages=CONSUME_MESSAGES) as consumer:
+        while left > 0:
+            payloads = consumer.receive_batch().payloads
+            if not payloads:
+                raise _missing(left, count)
+            left -= len(payloads)
+
+
+def iterate(mq: "Client", channel: str, group: str, count: int) -> None:
+    """All ``count`` messages of the channel, by ``for message in consumer``. Raises RocksMQError when there are fewer."""
+    left = count
+    with mq.consumer(channel, group, batch_messages=CONSUME_MESSAGES, idle_timeout=0.0) as consumer:
+        for message in consumer:
+            left -= message.id > 0
+    if left:
+        raise _missing(left, count)
+
+
+def _missing(left: int, count: int) -> RocksMQError:
+    return RocksMQError(f"{left} of {count} messages did not come back")

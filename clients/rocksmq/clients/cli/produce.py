@@ -154,9 +154,8 @@ def _show(session: Session, channel: str, sender: "Sender") -> None:
         "channel": channel,
         "messages": sender.messages,
         "bytes": sender.payload_bytes,
-        "first_id": sender.first_id,
         "last_id": sender.last_id,
     }
-    ids = f", ids from {sender.first_id} to {sender.last_id}" if sender.messages else ""
+    ids = f", the last with id {sender.last_id}" if sender.messages else ""
     messages = "1 message" if sender.messages == 1 else f"{sender.messages:,} messages"
     show_record(record, f"{messages}, {sender.payload_bytes:,} bytes{ids}", as_json=session.as_json)
