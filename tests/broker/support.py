@@ -97,8 +97,6 @@ class World:
                 cell.visible = value
             if isinstance(cell, Channel):
                 self.channels.publish(cell)
-            if isinstance(cell, Channel):
-                self.channels.publish(cell)
 
     def roll_back(self) -> None:
         """As after a full disk."""

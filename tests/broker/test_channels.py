@@ -14,7 +14,7 @@ from rocksmq.protocol.errors import (
     LimitExceeded,
     OutOfSequence,
 )
-from rocksmq.protocol.operations import CreateChannel, DestroyChannel, ListChannels, Produce
+from rocksmq.protocol.operations import CreateChannel, DestroyChannel, ListChannels, OpenProducer, Produce
 
 from .support import World, batch_of, identity
 
@@ -100,6 +100,9 @@ def test_given_a_channel_with_everything_when_destroyed_then_nothing_of_it_is_le
     world.produce([b"a", b"b"])
     world.group()
     world.consume(world.unique(), 0)
+    world.names.open(world.open, number, OpenProducer("orders", "importer", SECOND))
+    world.commit()
+    assert keys.name_key(number, "importer") in meta(world)
     assert world.channels.destroy(world.open, DestroyChannel("orders", number)) is not None
     world.commit()
     assert meta(world) == before
@@ -127,6 +130,7 @@ def test_given_a_channel_recreated_in_the_same_commit_when_written_then_it_is_em
     world.produce([b"old"])
     world.consume(world.unique(), 0)
     world.append(Produce("orders", SECOND, 0, *batch_of(b"unwritten")))
+    world.names.open(world.open, old.number, OpenProducer("orders", "unwritten", SECOND))
     world.channels.destroy(world.open, DestroyChannel("orders", old.number))
     assert create(world, "orders", SECOND)
     world.produce([b"new"])
@@ -247,6 +251,27 @@ def test_given_a_number_out_of_turn_when_produced_then_nothing_is_stored(world: 
     assert refused.value.expected_number == 1
     assert channel.value == before
     assert world.open.is_empty
+
+
+def test_given_a_batch_refused_for_its_size_or_for_room_when_its_producer_has_a_name_then_nothing_is_changed(
+    world: World,
+) -> None:
+    number = world.channel().number
+    world.names.open(world.open, number, OpenProducer("orders", "importer", FIRST))
+    world.commit()
+
+    def refuse(size: int) -> None:
+        raise LimitExceeded("no room")
+
+    request = Produce("orders", FIRST, 0, *batch_of(b"a"), sequences=[1, 1])
+    with pytest.raises(LimitExceeded, match="no room"):
+        world.channels.produce(world.open, request, refuse)
+    with pytest.raises(InvalidRequest, match="at least one"):
+        world.channels.produce(world.open, request._replace(message_count=0), refuse)
+    assert world.open.is_empty
+    assert world.append(request)
+    stored_before = request._replace(number=1)
+    assert world.channels.produce(world.open, stored_before, refuse)[1] is None, "it needs no room"
 
 
 def test_given_no_such_channel_when_produced_then_it_is_not_found(world: World) -> None:

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from rocksmq.broker.disk import DiskGuard
+from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.limits import Limits
 from rocksmq.protocol.batch import RecordBatch
@@ -18,6 +19,7 @@ from rocksmq.protocol.errors import (
     MessageTooLarge,
     OutOfSequence,
 )
+from rocksmq.protocol.messages import MessageBatch
 from rocksmq.protocol.operations import (
     Consume,
     CreateChannel,
@@ -27,11 +29,14 @@ from rocksmq.protocol.operations import (
     DestroyChannel,
     DestroyGroup,
     Fetch,
+    OpenProducer,
     Position,
     Produce,
+    ReleaseConsumer,
     Seek,
 )
 
+from .disk_support import Disk, hold
 from .support import batch_of, identity, in_trio
 
 ME, YOU = identity(1 << 62, 1), identity(1 << 62, 2)
@@ -167,6 +172,10 @@ async def test_given_bad_names_when_requested_then_each_is_refused(tmp_path: Pat
             Consume("orders", "a/b", ME, 0, 1, 1, 0),
             Fetch("a/b", 1, 0, 1, 1, 0),
             Seek("orders", "a/b", 1, 0, ME),
+            OpenProducer("orders", "a/b", ME),
+            OpenProducer("a/b", "importer", ME),
+            ReleaseConsumer("orders", "a/b", ME, 0, 0),
+            ReleaseConsumer("a/b", "billing", ME, 0, 0),
         ]
         for request in requests:
             with pytest.raises(InvalidRequest, match="name"):
@@ -251,3 +260,155 @@ async def test_given_a_reader_that_was_passed_over_when_another_polls_without_wa
         answers: list[Any] = []
         mq.core.submit(consume(1), answers.append)
         assert [answer.message_count for answer in answers] == [0]
+
+
+# -- a consumer id that is over ------------------------------------------------------------
+
+
+def release(number: int, position: int = 0, consumer: bytes = ME) -> ReleaseConsumer:
+    return ReleaseConsumer("orders", "billing", consumer, number, position)
+
+
+def parked(mq: RocksMQ, request: Consume) -> list[Any]:
+    """Where the answer to a long poll will be."""
+    answers: list[Any] = []
+    assert mq.core.submit(request._replace(wait_ms=30_000), answers.append) is not None
+    return answers
+
+
+@in_trio
+async def test_given_a_waiting_consumer_when_another_gives_messages_back_then_it_is_served_them(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        first = (await mq.call(produce(0, b"a", b"b", b"c"))).first_id
+        assert (await mq.call(consume(0))).message_count == 3
+        answers = parked(mq, consume(0, consumer=YOU))
+        await mq.call(release(0, first + 1))
+        assert [MessageBatch(answer).payloads for answer in answers] == [[b"b", b"c"]]
+        assert (await mq.call(DescribeGroup("orders", "billing"))).lag_messages == 0
+
+
+@in_trio
+async def test_given_a_parked_consume_when_its_id_is_released_then_it_is_answered_empty_and_others_still_wait(
+    tmp_path: Path,
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        await mq.create_consumer_group("orders", "other")
+        mine, yours = parked(mq, consume(0)), parked(mq, consume(0, consumer=YOU))
+        elsewhere = parked(mq, consume(0)._replace(group="other"))
+        await mq.call(release(0))
+        assert [answer.message_count for answer in mine] == [0]
+        assert (yours, elsewhere) == ([], [])
+        await mq.call(produce(0, b"a"))
+        assert [answer.message_count for answer in (*yours, *elsewhere)] == [1, 1]
+        assert len(mine) == 1
+
+
+@in_trio
+async def test_given_a_parked_consume_when_it_and_its_release_come_in_one_turn_with_messages_then_none_is_lost(
+    tmp_path: Path,
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        mine, released = parked(mq, consume(0)), list[Any]()
+        mq.core.submit(produce(0, b"a"), lambda reply: None)
+        mq.core.submit(release(0), released.append)
+        assert (await mq.call(consume(0, consumer=YOU)._replace(wait_ms=30_000))).message_count == 1
+        assert [answer.message_count for answer in mine] == [0]
+        assert len(released) == 1
+
+
+@pytest.mark.parametrize("durability", ["fsync", "interval:1000", "os"])
+def test_given_a_durability_when_an_id_is_released_or_a_name_opened_then_only_what_must_be_is_synced(
+    tmp_path: Path, disk: Disk, durability: str
+) -> None:
+    @in_trio
+    async def scenario() -> None:
+        async with RocksMQ(tmp_path, durability=Durability.parse(durability)) as mq:
+            await ready(mq)
+            first = (await mq.call(produce(0, b"a", b"b"))).first_id
+            await mq.call(consume(0))
+            before = disk.syncs
+            await mq.call(release(0, first + 1))
+            assert disk.syncs - before == (durability == "fsync")
+            assert (await mq.call(DescribeGroup("orders", "billing"))).lag_messages == 1
+            before = disk.syncs
+            assert (await mq.call(OpenProducer("orders", "importer", YOU))).last_sequence is None
+            assert disk.syncs - before == 1, "whose a name is is synced in every mode"
+            before = disk.syncs
+            assert (await mq.call(produce(0, b"a", producer=YOU)._replace(sequences=[1, 1]))).first_id > first
+            assert disk.syncs - before == (durability == "fsync")
+            assert (await mq.call(produce(1, b"a", producer=YOU)._replace(sequences=[1, 1]))).first_id is None
+
+    scenario()
+
+
+@in_trio
+async def test_given_a_refused_batch_when_its_producer_has_a_name_then_its_sequences_are_still_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        await mq.call(OpenProducer("orders", "importer", ME))
+        with monkeypatch.context() as patched:
+            patched.setattr(DiskGuard, "admits", no_room)
+            with pytest.raises(DiskFull):
+                await mq.call(produce(0, b"a")._replace(sequences=[1, 1]))
+        assert (await mq.call(OpenProducer("orders", "importer", ME))).last_sequence is None
+        assert (await mq.call(produce(0, b"a")._replace(sequences=[1, 1]))).first_id is not None
+        monkeypatch.setattr(DiskGuard, "admits", no_room)
+        assert (await mq.call(produce(1, b"a")._replace(sequences=[1, 1]))).first_id is None, "what is stored needs no room"
+
+
+# -- a claim that is not durable yet ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait_ms", [0, 30_000])
+@in_trio
+async def test_given_a_claim_that_is_being_synced_when_repeated_then_the_repeat_is_answered_with_it_and_never_empty(
+    tmp_path: Path, disk: Disk, wait_ms: int
+) -> None:
+    let_go, begun, held = hold()
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        await mq.call(produce(0, b"a", b"b"))
+        disk.on_sync = held
+        mq.core.committer.sync_seconds = 1.0
+        first, again = list[Any](), list[Any]()
+        mq.core.submit(consume(0), first.append)
+        await begun.wait()
+        mq.core.submit(consume(0)._replace(wait_ms=wait_ms), again.append)
+        assert (first, again) == ([], [])
+        disk.on_sync = lambda: None
+        let_go.set()
+        await mq.core.committer.sync_beyond(mq.core.committer.synced_number)
+        await mq.call(produce(1, b"c"))
+        assert [answer.message_count for answer in (*first, *again)] == [2, 2]
+
+
+@in_trio
+async def test_given_two_polls_of_one_number_when_the_first_is_handed_messages_then_the_second_never_expires_empty(
+    tmp_path: Path, disk: Disk
+) -> None:
+    let_go, begun, held = hold()
+    async with RocksMQ(tmp_path) as mq:
+        await ready(mq)
+        mq.core.committer.sync_seconds = 1.0
+        await mq.call(produce(0, b"a", b"b", b"c"))
+        await mq.call(consume(0))
+        timed_out, second = parked(mq, consume(0, consumer=YOU)), list[Any]()
+        waiter = mq.core.submit(consume(0, consumer=YOU)._replace(wait_ms=30_000), second.append)
+        assert waiter is not None
+        waiter.must_wait = lambda: True
+        disk.on_sync = held
+        mq.core.submit(produce(1, b"d"), lambda reply: None)
+        await begun.wait()
+        assert mq.core.waiters.cancel(waiter)
+        waiter.expire()
+        assert second == []
+        disk.on_sync = lambda: None
+        let_go.set()
+        await mq.core.committer.sync_beyond(mq.core.committer.synced_number)
+        await mq.call(produce(2, b"e"))
+        assert [answer.message_count for answer in (*timed_out, *second)] == [1, 1]

@@ -12,8 +12,8 @@ from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.ids import IDAllocator
 from rocksmq.broker.store import DataRefused, DirectoryInUse, Family, Put, Store
-from rocksmq.protocol.errors import OutOfSequence
-from rocksmq.protocol.operations import Consume, DescribeGroup, Produce, Seek
+from rocksmq.protocol.errors import Conflict, OutOfSequence
+from rocksmq.protocol.operations import Consume, DescribeGroup, OpenProducer, Produce, ReleaseConsumer, Seek
 
 from .disk_support import crashed
 from .support import NOON_MS, batch_of, identity, in_trio
@@ -68,6 +68,84 @@ def test_given_everything_when_restarted_then_everything_is_as_it_was(tmp_path: 
             assert (await mq.call(produce._replace(number=1))).first_id > found[4].id
             assert (await mq.consume("orders", "billing")).payloads == [b"d", b"numbered", b"numbered"]
             assert not await mq.create_channel("orders")
+
+    before()
+    after()
+
+
+@pytest.mark.parametrize("durability", ["fsync", "os"])
+@pytest.mark.parametrize("clean", [True, False], ids=["clean", "crash"])
+def test_given_messages_given_back_when_restarted_then_they_are_still_counted_and_served_first(
+    tmp_path: Path, durability: str, clean: bool
+) -> None:
+    path, mode = tmp_path / "data", Durability.parse(durability)
+    claim = Consume("orders", "billing", identity(1 << 62, 1), 0, 3, 1000, 0)
+    release = ReleaseConsumer("orders", "billing", claim.consumer, 0, 0)
+
+    @in_trio
+    async def before() -> None:
+        nonlocal path, release
+        async with RocksMQ(path, durability=mode) as mq:
+            await mq.create_channel("orders")
+            await mq.create_consumer_group("orders", "billing")
+            ids = await mq.produce("orders", [b"a", b"b", b"c", b"d"])
+            await mq.call(claim)
+            release = release._replace(position=ids[1])
+            await mq.call(release)
+            if not clean:
+                path = crashed(path)
+
+    @in_trio
+    async def after() -> None:
+        async with RocksMQ(path, durability=mode) as mq:
+            await mq.call(release)
+            with pytest.raises(OutOfSequence, match="released"):
+                await mq.call(claim)
+            assert (await mq.call(DescribeGroup("orders", "billing"))).lag_messages == 3
+            assert (await mq.consume("orders", "billing", 1)).payloads == [b"b"]
+            assert (await mq.consume("orders", "billing")).payloads == [b"c"]
+            await mq.call(release)
+            assert (await mq.consume("orders", "billing")).payloads == [b"d"]
+
+    before()
+    after()
+
+
+@pytest.mark.parametrize("durability", ["fsync", "os"])
+@pytest.mark.parametrize("clean", [True, False], ids=["clean", "crash"])
+def test_given_named_producers_when_restarted_then_holders_and_last_sequences_are_as_before(
+    tmp_path: Path, durability: str, clean: bool
+) -> None:
+    path, mode = tmp_path / "data", Durability.parse(durability)
+    former, holder = identity(1 << 62, 1), identity(1 << 62, 2)
+    produce = Produce("orders", former, 0, *batch_of(b"a", b"b"), sequences=[1, 5])
+    first_ids: list[int | None] = []
+
+    @in_trio
+    async def before() -> None:
+        nonlocal path
+        async with RocksMQ(path, durability=mode) as mq:
+            await mq.create_channel("orders")
+            for name, producer in (("importer", former), ("other", identity(1 << 62, 3))):
+                await mq.call(OpenProducer("orders", name, producer))
+            first_ids.append((await mq.call(produce)).first_id)
+            await mq.call(OpenProducer("orders", "importer", holder))
+            stored_before = produce._replace(producer=holder)
+            assert (await mq.call(stored_before)).first_id is None
+            if not clean:
+                path = crashed(path)
+
+    @in_trio
+    async def after() -> None:
+        async with RocksMQ(path, durability=mode) as mq:
+            assert (await mq.call(produce)).first_id == first_ids[0]
+            with pytest.raises(Conflict):
+                await mq.call(produce._replace(number=1, sequences=[6, 7]))
+            assert (await mq.call(produce._replace(producer=holder))).first_id is None
+            assert (await mq.call(produce._replace(producer=holder, number=1, sequences=[6, 7]))).first_id is not None
+            assert (await mq.call(OpenProducer("orders", "importer", former))).last_sequence == 7
+            assert (await mq.call(OpenProducer("orders", "other", holder))).last_sequence is None
+            assert (await mq.fetch("orders", "earliest")).payloads == [b"a", b"b"] * 2
 
     before()
     after()

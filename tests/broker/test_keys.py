@@ -45,6 +45,18 @@ def test_given_a_producers_key_when_read_then_it_names_channel_and_producer_and_
     assert not begin <= keys.producer_key(number + 1, producer, slot) < end
 
 
+@SETTINGS
+@given(numbers, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", fullmatch=True))
+def test_given_the_key_of_a_producers_name_when_read_then_it_names_channel_and_name_and_lies_in_their_span(
+    number: int, name: str
+) -> None:
+    key = keys.name_key(number, name)
+    assert keys.name_of(key) == (number, name)
+    begin, end = keys.name_span(number)
+    assert begin <= key < end
+    assert not begin <= keys.name_key(number + 1, name) < end
+
+
 def test_given_a_groups_key_when_read_then_it_names_group_channel_and_leaf() -> None:
     key = keys.group_key("billing", "orders", "current_id")
     assert key == b"g/billing/orders/current_id"
@@ -56,6 +68,7 @@ def test_given_the_kinds_of_keys_when_compared_then_no_prefix_holds_another_kind
         keys.SETTINGS: keys.settings_key(keys.ID_MAX - 1),
         keys.EXTENT: keys.extent_key(keys.ID_MAX - 1),
         keys.PRODUCER: keys.producer_key(keys.ID_MAX - 1, b"\xff" * 16, 15),
+        keys.NAME: keys.name_key(keys.ID_MAX - 1, "z" * 200),
         keys.GROUP: keys.group_key("z", "z", "state"),
         b"!": keys.COMMIT_NUMBER,
     }

@@ -13,6 +13,7 @@ from rocksmq.broker.records import (
     GroupState,
     LastSeek,
     ProducedEntry,
+    ProducerName,
     StoredBatch,
 )
 from rocksmq.protocol.batch import RecordBatch
@@ -136,7 +137,8 @@ def test_given_settings_when_stored_then_they_read_back(settings_of: ChannelSett
 
 @pytest.mark.parametrize("last_seek", [None, LastSeek(b"s" * 16, 5, 1, 6)])
 @pytest.mark.parametrize(
-    "consumers", [{}, {b"c" * 16: ConsumerEntry(1, 2, 3, 1, 4, 5), b"d" * 16: ConsumerEntry(0, 9, 9, 1, 4, 5)}]
+    "consumers",
+    [{}, {b"c" * 16: ConsumerEntry(1, 2, 3, 1, 4, 5), b"d" * 16: ConsumerEntry(0, 9, 9, 1, 4, 5, is_released=True)}],
 )
 def test_given_a_groups_state_when_stored_then_it_reads_back(
     last_seek: LastSeek | None, consumers: dict[bytes, ConsumerEntry]
@@ -154,10 +156,27 @@ def test_given_a_produced_entry_when_stored_then_it_reads_back(fields: tuple[int
     assert ProducedEntry.decode(ProducedEntry(*fields).encode()) == ProducedEntry(*fields)
 
 
+@settings(derandomize=True, deadline=None)
+@given(st.binary(min_size=16, max_size=16), st.none() | U64 | st.binary(max_size=32), U64)
+def test_given_a_producers_name_when_stored_then_it_reads_back(
+    producer: bytes, last: int | bytes | None, last_use: int
+) -> None:
+    name = ProducerName(producer, last, last_use)
+    found = ProducerName.decode(name.encode())
+    assert found == name
+    assert type(found.last_sequence) is type(last)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff", b"\x80", b"\x81\x01", b"\x83\x01\x41x\xf6", b"\x82\x02\x01"])
+def test_given_a_producers_name_when_damaged_then_it_is_refused(damaged: bytes) -> None:
+    with pytest.raises(StorageFailed, match="producer name"):
+        ProducerName.decode(damaged)
+
+
 def test_given_small_records_of_a_newer_version_when_read_then_they_are_refused() -> None:
     channel = ChannelSettings("orders", b"r" * 16, 0, None, None, None)
     group = GroupState(1, 2, b"r" * 16, 1, 3, 4, b"", None, {}, 7)
-    for record in (channel, group):
+    for record in (channel, group, ProducerName(b"p" * 16, 5, 6)):
         newer = encode_value([2, *decode_value(record.encode())[1:]])
         with pytest.raises(StorageFailed, match="version 2"):
             type(record).decode(newer)
