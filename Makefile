@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := broker clients metrics protocol tests
 
-.PHONY: run test check fmt bench requirements clean
+.PHONY: run test check fmt bench crash requirements clean
 
 run: $(VENV)/run.installed
 	@exec $(BIN)/rocksmqd
@@ -27,6 +27,9 @@ fmt: $(VENV)/dev.installed
 
 bench: $(VENV)/dev.installed
 	$(BIN)/python -m tests.bench
+
+crash: $(VENV)/dev.installed
+	$(BIN)/python -m tests.crash
 
 # Pins anew what the .in files allow; no index is named, so that any mirror will do.
 requirements: $(VENV)/dev.installed

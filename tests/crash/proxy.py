@@ -7,7 +7,9 @@ import socket
 import struct
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import count
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -18,6 +20,17 @@ from .course import Course, Ending, Intensity, Plan, Way, course_of
 CHUNK_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0  # for the peers to close, before a connection that was ended by FIN is given up
 _RESET = struct.pack("ii", 1, 0)
+
+
+class _Link(NamedTuple):
+    listener: socket.socket
+    address: str
+    seed: object
+
+    @classmethod
+    def open(cls, seed: object) -> "_Link":
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
+        return cls(listener, f"127.0.0.1:{listener.getsockname()[1]}", seed)
 
 
 class _Direction(NamedTuple):
@@ -31,22 +44,28 @@ class Proxy:
     """A context manager. ``upstream`` (``HOST:PORT``) and ``intensity`` may be changed at any time, for connections to come.
 
     ``stats`` counts what was done: connections, refused (nobody upstream), each `Ending`, delays, pieces, and the bytes
-    forwarded ``up`` and ``down``.
+    forwarded ``up`` and ``down``. Each of ``links`` has an address of its own and counts its connections by itself: with one
+    for each client process, what a connection meets does not depend on who else connects when.
     """
 
-    def __init__(self, upstream: str, seed: object, intensity: Intensity | None = None) -> None:
+    def __init__(self, upstream: str, seed: object, intensity: Intensity | None = None, links: Iterable[str] = ()) -> None:
         self.upstream = upstream
         self.intensity = intensity or Intensity()
         self.stats: Counter[str] = Counter()
-        self._seed = seed
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
         self._failure: BaseException | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        link = _Link.open(seed)
+        self._links = {name: _Link.open(f"{seed}/{name}") for name in links}
+        self._all = (link, *self._links.values())
+        self.address = link.address
         self.url = f"rocksmq://{self.address}"
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy")
+
+    def url_of(self, link: str) -> str:
+        """The address of one of the links."""
+        return f"rocksmq://{self._links[link].address}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -73,16 +92,18 @@ class Proxy:
         self._token = trio.lowlevel.current_trio_token()
         self._ready.set()
         with self._scope:
-            async with (
-                trio.SocketListener(trio.socket.from_stdlib_socket(self._listener)) as listener,
-                trio.open_nursery() as nursery,
-            ):
-                while True:
-                    client = await listener.accept()
-                    nursery.start_soon(self._connection, client, self.stats["connections"])
-                    self.stats["connections"] += 1
+            async with trio.open_nursery() as nursery:
+                for link in self._all:
+                    nursery.start_soon(self._accept, link, nursery)
 
-    async def _connection(self, client: trio.SocketStream, index: int) -> None:
+    async def _accept(self, link: "_Link", nursery: trio.Nursery) -> None:
+        async with trio.SocketListener(trio.socket.from_stdlib_socket(link.listener)) as listener:
+            for index in count():
+                client = await listener.accept()
+                nursery.start_soon(self._connection, client, link.seed, index)
+                self.stats["connections"] += 1
+
+    async def _connection(self, client: trio.SocketStream, seed: object, index: int) -> None:
         async with client:
             try:
                 host, port = self.upstream.rsplit(":", 1)
@@ -92,9 +113,9 @@ class Proxy:
                 return
             async with broker:
                 intensity = self.intensity
-                plan = Plan.of(self._seed, index, intensity)
-                up = _Direction(Way.UP, client, broker, course_of(self._seed, index, Way.UP, intensity))
-                down = _Direction(Way.DOWN, broker, client, course_of(self._seed, index, Way.DOWN, intensity))
+                plan = Plan.of(seed, index, intensity)
+                up = _Direction(Way.UP, client, broker, course_of(seed, index, Way.UP, intensity))
+                down = _Direction(Way.DOWN, broker, client, course_of(seed, index, Way.DOWN, intensity))
                 ending = await self._forward(up, down, plan)
                 if ending is Ending.RST:
                     _reset(client, broker)
