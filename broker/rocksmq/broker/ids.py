@@ -51,8 +51,9 @@ class IDAllocator:
 
     @property
     def present_id(self) -> int:
-        """The id that would be given out now: at or above every id given out, without taking one."""
-        return max(self._next, self._clock() << COUNTER_BITS)
+        """The id that would be given out now, without taking it. It never falls, even when the clock does."""
+        self._next = max(self._next, self._clock() << COUNTER_BITS)
+        return self._next
 
     @property
     def unsaved_end(self) -> int | None:

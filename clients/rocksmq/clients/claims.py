@@ -5,7 +5,6 @@ repeats it, and the broker hands out the same messages again.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from rocksmq.protocol.errors import ChannelNotFound, GroupNotFound, OutOfSequence, RocksMQError, Timeout
 from rocksmq.protocol.identity import Identity
@@ -14,7 +13,7 @@ from rocksmq.protocol.operations import Consume, ReleaseConsumer
 
 from .deadline import Deadline
 from .link import RETRY_SECONDS, Link
-from .recovery import Next, verdict
+from .recovery import verdict
 
 
 class Claims:
@@ -38,17 +37,15 @@ class Claims:
         delay = RETRY_SECONDS
         refusal: RocksMQError | None = None
         while True:
-            was_unresolved = consumer.is_unresolved
             request = Consume(self._channel, self._group, consumer.id, consumer.number, count, size, poll.milliseconds)
             try:
-                sent = self._link.begin(request, deadline, is_stopped)
-                consumer.is_unresolved = True
-                batch = MessageBatch(sent.reply(deadline, is_stopped))
+                return self._claim(request, deadline, is_stopped)
             except OutOfSequence as error:
+                is_lost = consumer.is_unresolved
                 self._link.told(error.present_id)
                 consumer.renew(self._link.present_id)
                 refusal = error
-                if verdict(error, request.number, was_unresolved).next is Next.UNKNOWN:
+                if is_lost:
                     raise
             except RocksMQError as error:
                 if refusal is not None and isinstance(error, Timeout):
@@ -56,12 +53,29 @@ class Claims:
                 if not error.retryable or self._link.is_closed or (is_stopped is not None and is_stopped()):
                     raise
                 refusal = error
-            else:
-                consumer.is_unresolved = len(batch) > 0
-                return batch
+            delay = self._link.pause(delay, deadline, refusal.retry_after)
             if deadline.is_over:
                 raise refusal
-            delay = self._link.pause(delay, deadline, refusal.retry_after)
+
+    def _claim(self, request: Consume, deadline: Deadline, is_stopped: Callable[[], bool] | None) -> MessageBatch:
+        """One transmission. However it ends, the consumer id tells whether messages may have been claimed."""
+        consumer = self._consumer
+        was_unresolved = consumer.is_unresolved
+        consumer.is_unresolved = consumer.is_used = True  # already now, for whatever interrupts the sending
+        try:
+            sent = self._link.begin(request, deadline, is_stopped)
+        except RocksMQError:
+            consumer.is_unresolved = was_unresolved
+            raise
+        try:
+            batch = MessageBatch(sent.reply(deadline, is_stopped))
+        except RocksMQError as error:
+            found = verdict(error, request.number, was_unresolved)
+            # A refusal does not settle what was sent before: a seek may hide an earlier claim, and be undone by a full disk.
+            consumer.is_unresolved = found.is_unanswered or (was_unresolved and not isinstance(error, OutOfSequence))
+            raise
+        consumer.is_unresolved = len(batch) > 0
+        return batch
 
     @property
     def is_unresolved(self) -> bool:
@@ -84,13 +98,19 @@ class Claims:
             request = release_of(self._channel, self._group, consumer)
         else:
             request = ReleaseConsumer(self._channel, self._group, consumer.id, consumer.number - 1, unread)
-        if request is not None:
-            with suppress(ChannelNotFound, GroupNotFound):  # and its messages with it
-                self._link.call(request, deadline)
+        if request is None:
+            return
+        try:
+            self._link.call(request, deadline)
+        except (ChannelNotFound, GroupNotFound):
+            pass  # and its messages with it
+        except OutOfSequence:
+            if unread is not None or consumer.is_unresolved:
+                raise  # forgotten, and what it held is lost to the group
 
 
 def release_of(channel: str, group: str, consumer: Identity) -> ReleaseConsumer | None:
     """What ends the use of a consumer id of which all was handed out that was returned; None: the broker never met it."""
-    if consumer.number == 0 and not consumer.is_unresolved:
+    if not consumer.is_used:
         return None
     return ReleaseConsumer(channel, group, consumer.id, consumer.number, 0)

@@ -95,13 +95,16 @@ class Client(Admin):
     def close(self) -> None:
         """End the connection; calls that wait in other threads raise ConnectionFailed. May be repeated.
 
-        While there is a connection, Producers that are still open are flushed, for 5 s at most, and Consumers
-        give back what they hold. It waits for no broker that is away, and never raises.
+        While there is a connection, Producers that are still open are flushed, and Consumers give back what they hold, for 5 s
+        at most. It waits for no broker that is away, and never raises.
         """
         if self._link.is_closed:
             return
+        if not self._link.is_up:
+            self._link.close()  # first, so that whoever tries to connect does not hold it up
+        deadline = Deadline(producers.EXIT_SECONDS)
         for opened in tuple(self._open):
-            _close_quietly(opened, Deadline(producers.EXIT_SECONDS if self._link.is_up else 0))
+            _close_quietly(opened, deadline)
         if self._link.is_up:
             self._release_consumers(Deadline(RELEASE_SECONDS))
         self._link.close()
@@ -174,9 +177,11 @@ class Client(Admin):
                 producer.renew(self._link.present_id)
             elif found.next is Next.REFUSED:
                 self._producers.give_back(channel, producer)
-            if found.next in (Next.REFUSED, Next.UNKNOWN) or deadline.is_over or self._link.is_closed:
+            is_final = found.next in (Next.REFUSED, Next.UNKNOWN)
+            if not is_final:
+                delay = self._link.pause(delay, deadline, found.error.retry_after)
+            if is_final or deadline.is_over or self._link.is_closed:
                 raise in_doubt(found.error) if is_unanswered else found.error
-            delay = self._link.pause(delay, deadline, found.error.retry_after)
 
     def consume(
         self, channel: str, group: str, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0

@@ -8,7 +8,7 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -62,6 +62,7 @@ class Consumer:
         self._gaps: deque[Gap] = deque(maxlen=GAPS_MAX)
         self._lock = threading.RLock()  # what follows
         self._turn = threading.Lock()  # held by who reads
+        self._moving = threading.RLock()  # held by who seeks or commits: meanwhile nothing that was read is kept
         self._reader: int | None = None  # the thread that does
         self._close_deadline: Deadline | None = None  # of a close that was not finished
         self._must_finish = False  # the reader does that
@@ -106,14 +107,10 @@ class Consumer:
 
     def __next__(self) -> Message:
         """The next message; ends after ``idle_timeout`` seconds without one. Raises what `Client.consume` raises."""
-        with self._lock:
-            for message in self._messages:  # written out here: this is the path of every message
-                self._handed_out += 1
-                return message
-        found = self._read_next(Deadline(self._idle_timeout))
-        if found is None:
+        message = self._next_in_hand() or self._read_next(Deadline(self._idle_timeout))
+        if message is None:
             raise StopIteration
-        return found
+        return message
 
     def receive(self, timeout: float | None = None) -> Message:
         """The next message. Raises Timeout when none came within ``timeout`` seconds (None: never)."""
@@ -130,10 +127,8 @@ class Consumer:
             raise InvalidRequest(f"max_messages {max_messages!r} is not allowed: 1 at least")
         until = Deadline(checked_timeout(timeout))
         while True:
-            with self._lock:
-                batch = self._batch
-                if batch is not None and self._handed_out < len(batch):
-                    return self._take(batch, wanted)
+            if (part := self._part_in_hand(wanted)) is not None:
+                return part
             if not self._fill(wanted, until):
                 return MessageBatch.empty()
 
@@ -144,19 +139,19 @@ class Consumer:
         else, or taken over by another consumer: then this one is over.
         """
         self._check_open()
-        with self._lock:
-            self._note_position()
-            position, drops = self._position, self._drops
-        self._source.commit(None if position == self._committed else position, metadata)
-        with self._lock:
-            if self._drops == drops:
-                self._committed = position
+        with self._moving:
+            with self._lock:
+                self._note_position()
+                position = self._position
+            self._source.commit(None if position == self._committed else position, metadata)
+            self._committed = position
 
     def seek(self, to: Start) -> None:
         """Go on from ``to``, as `Client.seek`; what is in hand is dropped, and nothing read before appears after it."""
         self._check_open()
-        self._source.seek(to)
-        self._drop()
+        with self._moving:
+            self._source.seek(to)
+            self._drop()
 
     def close(self) -> None:
         """End it; calls that wait in other threads raise ConnectionFailed. May be repeated.
@@ -192,7 +187,7 @@ class Consumer:
 
     def _close_in_child(self) -> None:
         """In a forked child: what was claimed is the parent's."""
-        self._lock, self._turn = threading.RLock(), threading.Lock()
+        self._lock, self._moving, self._turn = threading.RLock(), threading.RLock(), threading.Lock()
         self._is_closed = True
         self._drop()
 
@@ -210,11 +205,40 @@ class Consumer:
             self._drops += 1
 
     def _next_in_hand(self) -> Message | None:
-        with self._lock:
-            for message in self._messages:
-                self._handed_out += 1
-                return message
+        message: Message | None = None
+        try:
+            with self._lock:
+                for message in self._messages:
+                    self._handed_out += 1
+                    return message
+        except BaseException:
+            self._take_back([] if message is None else [message.id])
+            raise
         return None
+
+    def _part_in_hand(self, wanted: int) -> MessageBatch | None:
+        part: MessageBatch | None = None
+        try:
+            with self._lock:
+                batch, begin = self._batch, self._handed_out
+                if batch is None or begin >= len(batch):
+                    return None
+                part = batch.part(begin, min(len(batch), begin + wanted))
+                end = begin + len(part)
+                rest = iter(batch.part(end, len(batch)))
+                self._messages, self._handed_out = rest, end
+                return part
+        except BaseException:
+            self._take_back([] if part is None else part.ids)
+            raise
+
+    def _take_back(self, ids: Sequence[int]) -> None:
+        """An interrupt came before the caller got the messages with ``ids``: they are the next again."""
+        with self._lock:
+            self._messages = iter(())  # which the interrupt may have torn: `_fill` makes it anew
+            begin = self._handed_out - len(ids)
+            if ids and self._batch is not None and begin >= 0 and self._batch.ids[begin] == ids[0]:
+                self._handed_out = begin
 
     def _read_next(self, until: Deadline) -> Message | None:
         while self._fill(self._batch_messages, until):
@@ -229,15 +253,16 @@ class Consumer:
             return False
         try:
             self._reader = threading.get_ident()
-            with self._lock:
+            with self._moving, self._lock:
                 self._check_open()
                 if self._batch is not None and self._handed_out < len(self._batch):
+                    self._messages = iter(self._batch.part(self._handed_out, len(self._batch)))
                     return True
                 # Only now: an interrupt before the last batch was kept here would have lost it.
                 self._source.returned(self._batch)
                 drops = self._drops
             batch = self._source.read(max_messages, until, lambda: self._is_closed)
-            with self._lock:
+            with self._moving, self._lock:
                 if self._drops != drops:
                     return True
                 self._note_position()
@@ -253,13 +278,6 @@ class Consumer:
         if batch.gap is not None:
             self._report(batch.gap)
         return len(batch) > 0
-
-    def _take(self, batch: MessageBatch, wanted: int) -> MessageBatch:
-        stop = min(len(batch), self._handed_out + wanted)
-        part = batch.part(self._handed_out, stop)
-        self._messages = iter(batch.part(stop, len(batch)))
-        self._handed_out = stop
-        return part
 
     def _note_position(self) -> None:
         """How far the batch in hand was handed out, before that is forgotten or committed."""

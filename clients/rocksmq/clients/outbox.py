@@ -170,7 +170,8 @@ class Outbox:
         """Once all are answered: what is behind a refused batch of a producer with a name goes with it."""
         if self._refusal is not None and not self._sent_count:
             for parcel in tuple(self._parcels):
-                self._give_up(parcel, type(self._refusal)(f"a batch before it was refused: {self._refusal.message}"))
+                error = type(self._refusal)(f"a batch before it was refused: {self._refusal.message}")
+                self._give_up(parcel, in_doubt(error) if parcel.is_unanswered else error)
             self._refusal = None
 
     def _maybe_resume(self) -> None:
@@ -196,8 +197,7 @@ class Outbox:
         self._sendable = deque(self._parcels)
 
     def _following(self) -> int:
-        on_their_way = [parcel.number for parcel in self._parcels if parcel.is_sent]
-        return max(on_their_way) + 1 if on_their_way else self._expected
+        return max([self._expected, *(parcel.number + 1 for parcel in self._parcels if parcel.is_sent)])
 
     def _oldest_number(self, otherwise: int) -> int:
         return min((parcel.number for parcel in self._parcels if parcel.is_sent), default=otherwise)

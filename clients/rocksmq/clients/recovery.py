@@ -10,6 +10,7 @@ from rocksmq.protocol.errors import (
     OUTCOME_UNKNOWN,
     ChannelNotFound,
     ConnectionFailed,
+    GroupNotFound,
     OutOfSequence,
     PermissionDenied,
     RocksMQError,
@@ -19,6 +20,7 @@ from rocksmq.protocol.errors import (
 
 NOT_LOOKED_UP = (
     ChannelNotFound,
+    GroupNotFound,
     ShuttingDown,
     Unauthenticated,
     PermissionDenied,

@@ -85,7 +85,8 @@ class Sending:
         with window.lock:
             if len(window.batches) == 1 and not window.is_closed:
                 batch = window.open
-                window.work.wait(max(0.0, batch.due - time.monotonic()) if batch.items else IDLE_SECONDS)
+                due_s = max(0.0, batch.due - time.monotonic()) if batch.items else IDLE_SECONDS
+                window.work.wait(min(due_s, threading.TIMEOUT_MAX))
             if window.is_closed or not window.batches[0].items:
                 self._thread = None
                 return False
@@ -122,10 +123,10 @@ class Sending:
         """Wait for the oldest answer, but not beyond what a batch may linger; then settle all that came."""
         assert self._connection is not None, "something is on its way"
         self._connection.is_answered(self._on_their_way[0][1], Deadline(self._slice))
-        answered = [sent for sent in self._on_their_way if sent[1].done]
+        answered = [sent for sent in self._on_their_way if sent[1].done]  # asked once: other threads deliver replies too
         if not answered:
             return
-        self._on_their_way = [sent for sent in self._on_their_way if not sent[1].done]
+        self._on_their_way = [sent for sent in self._on_their_way if sent not in answered]
         with self._window.lock:
             for parcel, call in answered:
                 if call.error is None:

@@ -67,6 +67,8 @@ class Window:
     def settle(self, batch: Batch) -> None:
         """The batch is stored or given up."""
         batch.is_settled = True
+        if batch is self.open:
+            self.seal()
         self.batches.remove(batch)
         self.settled.notify_all()
 

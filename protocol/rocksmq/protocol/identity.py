@@ -13,11 +13,15 @@ RANDOM_BYTES = 8
 
 @dataclass(slots=True, eq=False)
 class Identity:
-    """One id and the number that its next batch or consume carries; ``is_unresolved``: it was sent, with unknown outcome."""
+    """One id and the number that its next batch or consume carries.
+
+    ``is_unresolved``: that was sent, with unknown outcome; ``is_used``: something was sent under the id.
+    """
 
     id: bytes
     number: int = 0
     is_unresolved: bool = False
+    is_used: bool = False
 
     @classmethod
     def new(cls, present_id: int) -> "Identity":
@@ -26,7 +30,7 @@ class Identity:
 
     def renew(self, present_id: int) -> None:
         """Go on under a new id, from number 0."""
-        self.id, self.number, self.is_unresolved = _new_id(present_id), 0, False
+        self.id, self.number, self.is_unresolved, self.is_used = _new_id(present_id), 0, False, False
 
 
 def _new_id(present_id: int) -> bytes:
