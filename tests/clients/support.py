@@ -1,0 +1,50 @@
+"""What tests of the client share: replies, a clock, a fake broker that answers by rules, waiting for what threads do."""
+
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rocksmq.protocol.batch import pack_lengths
+from rocksmq.protocol.operations import Messages
+from tests.helpers.fake_server import PRESENT_ID, Peer
+
+PATIENCE = 20.0  # until a test gives up; nothing waits for it to be right
+NOTHING = Messages(PRESENT_ID, 0, None, b"", 0, b"", b"", None, None)
+
+
+class Clock:
+    """The time that deadlines go by; it moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def messages(payloads: list[bytes], first_id: int = PRESENT_ID, gap: Any = None) -> Messages:
+    """A reply with these, one id after the other from ``first_id`` on."""
+    count = len(payloads)
+    lengths = pack_lengths([len(payload) for payload in payloads])
+    runs = struct.pack("<QI", first_id, count) if count else b""
+    return Messages(first_id + count, 0, gap, runs, count, lengths, b"".join(payloads), None, None)
+
+
+def answering(handle: Callable[[Peer, int, Any], None]) -> Callable[[Peer], None]:
+    """For `FakeServer`: greets, and hands each request to ``handle`` with its connection and correlation id."""
+
+    def answer(peer: Peer) -> None:
+        peer.greet()
+        while True:
+            handle(peer, *peer.receive())
+
+    return answer
+
+
+def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+    """Return once ``condition`` holds, looking often; fail when it never does."""
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < patience, "it did not come"
+        time.sleep(0.001)
