@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self, cast
 
 from rocksmq.protocol.batch import RecordBatch
-from rocksmq.protocol.errors import InvalidRequest, RocksMQError
+from rocksmq.protocol.errors import OUTCOME_UNKNOWN, InvalidRequest, RocksMQError
 from rocksmq.protocol.messages import MessageBatch, Outgoing, OutgoingMessage, Start, pack_messages, start_of
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import METADATA_BYTES_MAX, Commit, Empty, Outcome, Produce, Seek
@@ -151,16 +151,19 @@ class Client(Admin):
         """One batch under a free producer id, sent until its outcome is known or the deadline has come."""
         producer = self._producers.take(channel)
         is_unanswered = False  # a transmission of it was
+        refusal: RocksMQError | None = None  # by the last answer
         delay = RETRY_SECONDS
         while True:
             try:
                 sent = self._link.begin(Produce(channel, producer.id, producer.number, *batch), deadline)
             except RocksMQError as error:
+                # Nothing was sent. The connection that was lost just now is made anew, by the deadline.
+                if error.retryable and not deadline.is_over and not self._link.is_closed:
+                    delay = self._link.pause(delay, deadline)
+                    continue
                 if is_unanswered:
                     raise in_doubt(error) from None
-                if not error.retryable or deadline.is_over or self._link.is_closed:
-                    raise
-                continue
+                raise (refusal if refusal is not None and isinstance(error, OUTCOME_UNKNOWN) else error) from None
             try:
                 first_id: int = sent.reply(deadline).first_id
             except RocksMQError as error:
@@ -170,6 +173,7 @@ class Client(Admin):
                 self._producers.give_back(channel, producer)
                 return range(first_id, first_id + batch.message_count)
             is_unanswered = found.is_unanswered
+            refusal = None if isinstance(found.error, OUTCOME_UNKNOWN) else found.error
             self._link.told(found.error.present_id)
             if found.expected_number is not None:
                 producer.number = found.expected_number
