@@ -36,10 +36,14 @@ def test_given_all_scenarios_when_run_as_json_then_each_has_its_rows_and_no_chan
     assert list(rows) == [
         "produce-100B",
         "produce-1KiB",
+        "send-100B",
+        "calls-100B",
         "consume-100B",
         "consume-1KiB",
+        "iterate-100B",
         *(f"{name} {cut}" for name in latencies for cut in ("p50", "p99")),
         "broker peak memory",
+        "send-100B / calls-100B",
         "one-at-a-time p50 / (round trip + fdatasync)",
         "end-to-end p50 / its produce p50",
     ]

@@ -1,6 +1,8 @@
 """`rocksmq channel`, `group` and `status`."""
 
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from click.testing import Result
 
 from rocksmq.clients import Client, OwnerDescription
 from rocksmq.clients.testing import Broker
-from tests.clients.cli_support import on_terminal, rocksmq
+from tests.clients.cli_support import PROGRAM, on_terminal, rocksmq
 
 NOBODY = "rocksmq://127.0.0.1:1"
 
@@ -128,11 +130,15 @@ def test_given_yes_when_destroyed_then_it_is_gone_and_a_second_time_fails(broker
         {"channel": "c", "group": "g", "destroyed": True}
     ]
     assert rocksmq(broker.url, "group", "destroy", "c", "g", "--yes").exit_code == 1
-    assert rocksmq(broker.url, "group", "destroy", "c", "g", "--yes", "--missing-ok").exit_code == 0
+    done = rocksmq(broker.url, "group", "destroy", "c", "g", "--yes", "--missing-ok")
+    assert (done.exit_code, done.stdout) == (0, "there is no group g of c: nothing to destroy\n")
     assert objects(rocksmq(broker.url, "--json", "channel", "destroy", "c", "--yes")) == [{"channel": "c", "destroyed": True}]
     again = rocksmq(broker.url, "channel", "destroy", "c", "--yes")
     assert (again.exit_code, again.stderr) == (1, "error: there is no channel 'c': check the name, or create it\n")
-    assert rocksmq(broker.url, "channel", "destroy", "c", "--yes", "--missing-ok").exit_code == 0
+    done = rocksmq(broker.url, "channel", "destroy", "c", "--yes", "--missing-ok")
+    assert (done.exit_code, done.stdout) == (0, "there is no channel c: nothing to destroy\n")
+    done = rocksmq(broker.url, "--json", "channel", "destroy", "c", "--yes", "--missing-ok")
+    assert objects(done) == [{"channel": "c", "destroyed": False}]
 
 
 def test_given_groups_when_created_listed_and_shown_then_positions_and_lag_are_told(broker: Broker, client: Client) -> None:
@@ -172,7 +178,7 @@ def test_given_a_token_in_the_url_when_the_status_is_shown_then_the_token_is_not
 
 
 def test_given_no_broker_when_anything_is_asked_then_one_line_says_so() -> None:
-    result = rocksmq(NOBODY, "--timeout", "0", "status")
+    result = rocksmq(NOBODY, "--timeout", "0.1", "status")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: no broker answers at rocksmq://127.0.0.1:1: ")
     assert result.stderr.count("\n") == 1
@@ -182,3 +188,36 @@ def test_given_a_bad_url_when_anything_is_asked_then_one_line_says_what_is_right
     result = rocksmq("http://localhost", "status")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: the URL is not of the form rocksmq://[token@]host[:port]")
+
+
+@pytest.mark.parametrize(("to", "code"), [("-1h", 0), ("-10", 2), ("--yes", 2)])
+def test_given_what_looks_like_an_option_when_sought_then_it_is_a_time_ago_or_the_error_says_what_is_right(
+    broker: Broker, client: Client, to: str, code: int
+) -> None:
+    client.create_channel("c")
+    client.create_consumer_group("c", "g")
+    result = rocksmq(broker.url, "group", "seek", "c", "g", to)
+    assert result.exit_code == code
+    assert not code or "or how long ago such as -10m" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("127.0.0.1:7660", "put rocksmq:// before the host"),
+        ("localhost", "put rocksmq:// before the host"),
+        ("http://localhost", "its scheme is not rocksmq"),
+        ("rocksmq://", "it names no host"),
+    ],
+)
+def test_given_no_broker_s_url_when_called_then_the_error_says_what_is_wrong(url: str, said: str) -> None:
+    result = rocksmq(url, "status")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: the URL is not of the form rocksmq://[token@]host[:port], for example ")
+    assert result.stderr.endswith(f": {said}\n")
+
+
+def test_given_a_full_disk_when_a_result_is_written_to_it_then_one_line_says_so(broker: Broker) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*PROGRAM, "--url", broker.url, "status"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"error: stdout: No space left on device\n")

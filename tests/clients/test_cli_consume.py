@@ -1,20 +1,24 @@
 """`rocksmq consume`: every byte once, in order, and a quiet end."""
 
+import io
 import json
 import signal
 import struct
+import subprocess
 from base64 import b64encode
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from rocksmq.clients import Client, OutgoingMessage
 from rocksmq.clients.cli.messages import MessageWriter
+from rocksmq.clients.cli.stop import Stop
 from rocksmq.clients.testing import Broker
 from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.messages import MessageBatch
 from rocksmq.protocol.operations import Messages
-from tests.clients.cli_support import on_terminal, rocksmq, started
+from tests.clients.cli_support import PROGRAM, on_terminal, rocksmq, started
 
 PAYLOADS = [b"a", b"", b"b\r", b"\xff\xfe", b"two\nlines", b"end"]
 
@@ -128,38 +132,131 @@ def test_given_follow_when_a_signal_comes_then_all_that_was_taken_was_written(
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_given_a_batch_on_its_way_out_when_ctrl_c_comes_then_it_is_written_whole_and_no_other_is_taken(
+def test_given_a_batch_on_its_way_out_when_ctrl_c_comes_then_whole_messages_were_written_and_the_rest_is_given_back(
     broker: Broker, client: Client, monkeypatch: pytest.MonkeyPatch, unbuffered: str
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     client.create_channel("c")
-    client.produce("c", [b"%01000d" % number for number in range(3_000)])
-    with started(broker.url, "consume", "c", "-g", "g", "--batch", "1000") as process:
+    lines = [b"%01000d\n" % number for number in range(3_000)]
+    client.produce("c", [line[:-1] for line in lines])
+    with started(broker.url, "consume", "c", "-g", "g") as process:
         assert process.stdout is not None
         first = process.stdout.read(1)  # the rest of the batch is more than a pipe holds
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, b"")
-    assert first + out == b"".join(b"%01000d\n" % number for number in range(1_000))
-    assert client.describe_consumer_group("c", "g").lag_messages == 2_000
+        assert process.wait(60) == 130  # though nobody reads
+        out, err = process.communicate()
+    assert err == b""
+    written = (first + out).splitlines(keepends=True)
+    assert 0 < len(written) < 1_000
+    assert client.describe_consumer_group("c", "g").lag_messages == len(lines) - len(written)
+    assert written + rocksmq(broker.url, "consume", "c", "-g", "g").stdout_bytes.splitlines(keepends=True) == lines
 
 
-def test_given_a_reader_that_leaves_when_consuming_then_it_ends_quietly(broker: Broker, client: Client) -> None:
+@pytest.mark.parametrize("size", [10, 1_000, 100_000])
+def test_given_a_reader_that_leaves_when_consuming_then_it_ends_quietly_and_what_was_not_written_is_given_back(
+    broker: Broker, client: Client, size: int
+) -> None:
     client.create_channel("c")
-    client.produce("c", [bytes(100_000)] * 20)
-    with started(broker.url, "consume", "c", "-g", "g", "--batch", "1") as process:
+    lines = [b"%0*d" % (size, number) for number in range(max(20, 2_000_000 // size))]
+    with client.producer("c") as producer:
+        producer.send_many(lines)
+    with started(broker.url, "consume", "c", "-g", "g") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.read(1) == b"\0"
+        assert process.stdout.read(1) == b"0"
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 0
+    rest = rocksmq(broker.url, "consume", "c", "-g", "g").stdout_bytes.splitlines()
+    assert rest == lines[len(lines) - len(rest) :]
+    assert len(lines) - len(rest) <= (1 << 20) // size  # no more than a pipe holds
+
+
+@pytest.mark.parametrize("content", [[b"1", b"2", b"3"], [bytes(100_000)] * 3])
+def test_given_a_full_disk_when_consuming_to_it_then_it_fails_and_all_is_given_back(
+    broker: Broker, client: Client, content: list[bytes]
+) -> None:
+    client.create_channel("c")
+    client.produce("c", content)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, "--url", broker.url, "consume", "c", "-g", "g"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"error: stdout: No space left on device\n")
+    assert client.consume("c", "g").payloads == content
+
+
+def test_given_follow_when_the_broker_is_killed_again_and_again_then_each_message_is_written_once_and_in_order(
+    broker: Broker, client: Client
+) -> None:
+    client.create_channel("c")
+    lines = [b"%d\n" % number for number in range(5_000)]
+    read: list[bytes] = []
+    with started(broker.url, "consume", "c", "-g", "g", "--follow", "--batch", "100") as process:
+        assert process.stdout is not None
+        out = io.BufferedReader(cast(io.RawIOBase, process.stdout))
+        for begin in range(0, len(lines), 1_000):
+            client.produce("c", [line[:-1] for line in lines[begin : begin + 1_000]])
+            read += [out.readline() for _ in range(500)]
+            broker.kill()
+            broker.start()
+        read += [out.readline() for _ in range(len(lines) - len(read))]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert out.read() == b""
+    assert read == lines
+    assert client.describe_consumer_group("c", "g").lag_messages == 0
+
+
+def test_given_follow_when_the_broker_stays_away_longer_than_the_timeout_then_it_goes_on_all_the_same(
+    broker: Broker, client: Client
+) -> None:
+    client.create_channel("c")
+    with started(broker.url, "--timeout", "0.2", "consume", "c", "-g", "g", "--follow") as process:
+        assert process.stdout is not None
+        client.produce("c", [b"one"])
+        assert process.stdout.readline() == b"one\n"
+        broker.kill()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2.0)
+        broker.start()
+        client.produce("c", [b"two"])
+        assert process.stdout.readline() == b"two\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+
+
+def test_given_follow_when_patience_is_over_then_it_fails(broker: Broker, client: Client) -> None:
+    client.create_channel("c")
+    with started(broker.url, "--timeout", "0.2", "consume", "c", "-g", "g", "--follow", "--patience", "0.5") as process:
+        assert process.stdout is not None
+        client.produce("c", [b"one"])
+        assert process.stdout.readline() == b"one\n"
+        broker.kill()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"error: what was claimed and not written was not given back: " in err
+
+
+def test_given_an_outage_when_a_second_signal_comes_then_following_ends_at_once(broker: Broker, client: Client) -> None:
+    client.create_channel("c")
+    with started(broker.url, "--timeout", "1000", "consume", "c", "-g", "g", "--follow") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        client.produce("c", [b"one"])
+        assert process.stdout.readline() == b"one\n"
+        broker.kill()
+        assert b"connecting again" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # after the first it tries to give back what it may have claimed
+        assert process.wait(60) == 130
+        assert b"warning: what was claimed and not written was not given back: no broker" in process.stderr.read()
 
 
 def test_given_a_gap_when_written_then_stderr_tells_it_and_stdout_does_not(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     runs = struct.pack("<QI", 9, 1)
     reply = Messages(10, 1, [4, 9, 3], runs, 1, pack_lengths([1]), b"x", None, None)
-    MessageWriter(as_json=False).write(MessageBatch(reply))
+    MessageWriter(as_json=False).write(MessageBatch(reply), Stop())
     out, err = capfdbinary.readouterr()
     assert out == b"x\n"
     assert err == b"warning: retention removed 3 messages from id 4 on before they were read\n"

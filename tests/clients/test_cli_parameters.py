@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import click
 import pytest
 
-from rocksmq.clients.cli.parameters import header, position
+from rocksmq.clients.cli.parameters import header, position, seconds
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ def test_given_a_time_ago_when_read_then_it_is_that_long_before_now(text: str, a
         ("yesterday", "'yesterday' is no position: give earliest, latest, a message id"),
         ("-10", "'-10' is no position"),
         ("-10y", "'-10y' is no position"),
+        ("--yes", "'--yes' is no option here, and no position"),
         ("", "'' is no position"),
     ],
 )
@@ -76,3 +77,14 @@ def test_given_a_header_when_read_then_its_value_is_kept_byte_for_byte(text: str
 def test_given_no_header_when_read_then_it_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         header(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", 1.0), ("0.5", 0.5), (10.0, 10.0), ("inf", None)])
+def test_given_a_duration_when_read_then_it_is_seconds_or_for_ever(text: str | float, expected: float | None) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "-inf", "soon", ""])
+def test_given_no_duration_when_read_then_the_error_says_what_is_right(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no duration: give seconds, more than 0, or inf for ever"):
+        seconds(text)

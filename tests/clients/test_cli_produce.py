@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_given_100000_lines_when_produced_then_all_are_stored_in_order(broker: B
     file.write_bytes(b"\n".join(payloads))
     result = rocksmq(broker.url, "produce", "many", "--create", str(file))
     assert result.exit_code == 0
-    assert result.stdout.startswith("100,000 messages, 488,890 bytes, ids from ")
+    assert result.stdout.startswith("100,000 messages, 488,890 bytes, the last with id ")
     assert stored(client, "many") == payloads
 
 
@@ -82,22 +83,31 @@ def test_given_headers_when_produced_then_each_message_carries_them(broker: Brok
     assert [message.headers for message in client.fetch("c", "earliest")] == [{"kind": b"order", "empty": b""}] * 2
 
 
-def test_given_json_when_produced_then_stdout_is_one_object_with_count_bytes_and_ids(broker: Broker, client: Client) -> None:
+def test_given_json_when_produced_then_stdout_is_one_object_with_count_bytes_and_last_id(
+    broker: Broker, client: Client
+) -> None:
     result = rocksmq(broker.url, "--json", "produce", "c", "--create", stdin=b"abc\n\nde")
     ids = client.fetch("c", "earliest").ids
-    expected = {"channel": "c", "messages": 3, "bytes": 5, "first_id": ids[0], "last_id": ids[-1]}
+    expected = {"channel": "c", "messages": 3, "bytes": 5, "last_id": ids[-1]}
     assert [json.loads(line) for line in result.stdout.splitlines()] == [expected]
 
 
-def test_given_nothing_when_produced_then_the_ids_are_null(broker: Broker) -> None:
+def test_given_nothing_when_produced_then_the_last_id_is_null(broker: Broker) -> None:
     result = rocksmq(broker.url, "--json", "produce", "c", "--create")
-    assert json.loads(result.stdout) == {"channel": "c", "messages": 0, "bytes": 0, "first_id": None, "last_id": None}
+    assert json.loads(result.stdout) == {"channel": "c", "messages": 0, "bytes": 0, "last_id": None}
 
 
-def test_given_no_such_channel_when_produced_then_one_line_says_so(broker: Broker) -> None:
-    result = rocksmq(broker.url, "produce", "nope", stdin=b"a\n")
+@pytest.mark.parametrize("content", [b"", b"a\n"])
+def test_given_no_such_channel_when_produced_then_one_line_says_so(broker: Broker, content: bytes) -> None:
+    result = rocksmq(broker.url, "produce", "nope", stdin=content)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: there is no channel 'nope': check the name, or create it; 0 messages are stored\n"
+    assert result.stderr == "error: there is no channel 'nope': check the name, or create it\n"
+
+
+def test_given_one_message_when_produced_then_it_is_told_in_the_singular(broker: Broker, client: Client) -> None:
+    result = rocksmq(broker.url, "produce", "c", "--create", stdin=b"a")
+    (message,) = client.fetch("c", "earliest")
+    assert result.stdout == f"1 message, 1 byte, id {message.id}\n"
 
 
 @pytest.mark.parametrize(
@@ -142,30 +152,100 @@ def test_given_a_slow_pipe_when_a_line_came_then_it_is_stored_before_more_comes(
             position = batch.next_position
         out, err = process.communicate(b"three")
         assert (process.returncode, err) == (0, b"")
-        assert out.startswith(b"3 messages, 11 bytes, ids from ")
+        assert out.startswith(b"3 messages, 11 bytes, the last with id ")
     assert stored(client, "c") == [b"one", b"two", b"three"]
 
 
-def test_given_a_slow_pipe_when_a_line_is_refused_then_the_command_ends_before_more_comes(broker: Broker) -> None:
-    with started(broker.url, "produce", "nope") as process:
-        assert process.stdin is not None
-        process.stdin.write(b"one\n")
-        assert process.wait(60) == 1
-
-
-def test_given_a_broker_that_was_killed_when_producing_goes_on_then_what_is_stored_is_told(
+def test_given_a_slow_pipe_when_a_line_is_refused_then_the_command_ends_before_more_comes(
     broker: Broker, client: Client
 ) -> None:
     client.create_channel("c")
-    with started(broker.url, "--timeout", "1", "produce", "c") as process:
+    with started(broker.url, "produce", "c") as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"one\n")
+        assert len(client.fetch("c", "earliest", timeout=60)) == 1
+        client.destroy_channel("c")
+        process.stdin.write(b"two\n")
+        assert process.wait(60) == 1
+        assert b"1 messages are not stored: there is no channel 'c'" in process.stderr.read()
+
+
+def test_given_a_broker_that_was_killed_when_patience_is_over_then_what_is_stored_is_told(
+    broker: Broker, client: Client
+) -> None:
+    client.create_channel("c")
+    with started(broker.url, "produce", "c", "--patience", "0.5") as process:
         assert process.stdin is not None
         process.stdin.write(b"one\n")
         (stored_id,) = client.fetch("c", "earliest", timeout=60).ids
         broker.kill()
-        out, err = process.communicate(b"two\n")
+        out, err = process.communicate(b"two\n", timeout=60)
     assert (process.returncode, out) == (1, b"")
-    assert err.startswith(b"error: ")
-    assert err.endswith(b"; 1 messages are stored, the last with id %d; whether the next 1 are is unknown\n" % stored_id)
+    last = err.splitlines()[-1]
+    assert last.startswith(b"error: 1 messages are of unknown outcome: ")
+    assert last.endswith(b"; 1 message is stored, the last with id %d" % stored_id)
+
+
+def test_given_a_broker_that_is_not_there_when_producing_then_it_fails_after_the_timeout(broker: Broker) -> None:
+    broker.kill()
+    result = rocksmq(broker.url, "--timeout", "0.2", "produce", "c", stdin=b"one\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: no broker answers at ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--header", "kind=order"]])
+def test_given_a_broker_that_is_killed_again_and_again_when_a_pipe_goes_on_then_each_line_is_stored_once_and_in_order(
+    broker: Broker, client: Client, arguments: list[str]
+) -> None:
+    client.create_channel("c")
+    lines = [b"%d" % number for number in range(40_000)]  # more than the window holds
+    with started(broker.url, "produce", "c", *arguments) as process:
+        assert process.stdin is not None
+        for begin in range(0, len(lines), 10_000):
+            process.stdin.write(b"".join(line + b"\n" for line in lines[begin : begin + 10_000]))
+            broker.kill()
+            broker.start()
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.startswith(b"40,000 messages, ")
+    assert stored(client, "c") == lines
+
+
+def test_given_a_file_larger_than_the_window_when_the_broker_comes_back_late_then_each_line_is_stored_once_and_in_order(
+    broker: Broker, client: Client, tmp_path: Path
+) -> None:
+    client.create_channel("c")
+    lines = [b"%0500d" % number for number in range(40_000)]  # 20 MB
+    (tmp_path / "lines").write_bytes(b"\n".join(lines))
+    # Each send gives up after --timeout, and is tried again.
+    with started(broker.url, "--timeout", "0.2", "produce", "c", str(tmp_path / "lines")) as process:
+        assert client.fetch("c", "earliest", 1, timeout=60)
+        broker.kill()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2.0)
+        broker.start()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert stored(client, "c") == lines
+
+
+def test_given_an_outage_when_a_second_signal_comes_then_it_ends_at_once_and_what_is_stored_is_told(
+    broker: Broker, client: Client
+) -> None:
+    client.create_channel("c")
+    with started(broker.url, "--timeout", "1000", "produce", "c") as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"one\n")
+        assert len(client.fetch("c", "earliest", timeout=60)) == 1
+        broker.kill()
+        process.stdin.write(b"two\n")
+        assert b"connecting again" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # after the first it tries to store what was read
+        assert process.wait(60) == 130
+        assert process.stderr.read().startswith(b"interrupted: 1 messages are of unknown outcome: ")
 
 
 def test_given_ctrl_c_when_producing_then_whole_lines_are_stored_and_summed_up(broker: Broker, client: Client) -> None:
@@ -178,7 +258,7 @@ def test_given_ctrl_c_when_producing_then_whole_lines_are_stored_and_summed_up(b
         process.wait(60)
         out, err = process.communicate()
     assert (process.returncode, err) == (130, b"")
-    assert out.startswith(b"2 messages, 6 bytes, ids from ")
+    assert out.startswith(b"2 messages, 6 bytes, the last with id ")
     assert stored(client, "c") == [b"one", b"two"]
 
 
@@ -187,7 +267,7 @@ def test_given_a_terminal_when_lines_are_typed_then_each_is_a_message_until_ctrl
     code, shown = on_terminal(["--url", broker.url, "produce", "c"], b"one\ntwo\n\x04")
     assert code == 0
     assert "reading from the terminal: each line is a message, Ctrl-D ends" in shown
-    assert "2 messages, 6 bytes, ids from " in shown
+    assert "2 messages, 6 bytes, the last with id " in shown
     assert stored(client, "c") == [b"one", b"two"]
 
 

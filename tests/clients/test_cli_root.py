@@ -43,3 +43,10 @@ def test_given_help_when_asked_for_then_neither_rich_nor_the_benchmarks_are_load
         "assert not {'rich', 'rocksmq.clients.bench', 'importlib.metadata'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_given_a_timeout_that_is_none_when_called_then_the_exit_code_is_2_and_it_is_said(seconds: str) -> None:
+    result = CliRunner().invoke(main, ["--timeout", seconds, "status"])
+    assert result.exit_code == 2
+    assert f"{seconds} is no duration: give seconds, more than 0, or inf for ever" in result.stderr

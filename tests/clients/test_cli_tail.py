@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 
 import pytest
 
@@ -65,3 +66,21 @@ def test_given_no_such_channel_when_tailed_then_one_line_says_so(broker: Broker)
     result = rocksmq(broker.url, "tail", "nope")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: there is no channel 'nope': check the name, or create it\n"
+
+
+def test_given_tail_when_the_broker_is_killed_and_stays_away_longer_than_the_timeout_then_it_goes_on(
+    broker: Broker, client: Client
+) -> None:
+    client.create_channel("c")
+    with started(broker.url, "--timeout", "0.2", "tail", "c") as process:
+        assert process.stdout is not None
+        client.produce("c", [b"one"])
+        assert process.stdout.readline() == b"one\n"
+        broker.kill()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2.0)
+        broker.start()
+        client.produce("c", [b"two"])
+        assert process.stdout.readline() == b"two\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130

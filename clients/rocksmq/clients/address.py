@@ -27,13 +27,17 @@ class Address:
         """From ``url``, else the environment's ROCKSMQ_URL, else the default. Raises InvalidRequest."""
         text = os.environ.get(URL_VARIABLE, DEFAULT_URL) if url is None else url
         wanted = "rocksmq://[token@]host[:port], for example rocksmq://127.0.0.1:7660"
+        if "://" not in text:
+            raise InvalidRequest(f"the URL is not of the form {wanted}: put rocksmq:// before the host")
         try:
             parts = urlsplit(text)
             port = parts.port
         except ValueError:
             raise InvalidRequest(f"the URL is not of the form {wanted}: its host or port cannot be read") from None
-        if parts.scheme not in ("rocksmq", "rocksmqs") or not parts.hostname:
-            raise InvalidRequest(f"the URL is not of the form {wanted}: it has no scheme rocksmq:// or no host")
+        if parts.scheme not in ("rocksmq", "rocksmqs"):
+            raise InvalidRequest(f"the URL is not of the form {wanted}: its scheme is not rocksmq")
+        if not parts.hostname:
+            raise InvalidRequest(f"the URL is not of the form {wanted}: it names no host")
         if parts.path not in ("", "/") or parts.query or parts.fragment or parts.password is not None:
             raise InvalidRequest(f"the URL is not of the form {wanted}: nothing may follow the port, and no password")
         if parts.scheme == "rocksmqs":

@@ -66,16 +66,34 @@ class Bench:
 
     # -- scenarios -----------------------------------------------------------------
 
-    def produce(self, name: str, payload_bytes: int, count: int) -> None:
+    def send_many(self, name: str, payload_bytes: int, count: int) -> None:
         """`throughput.send_many` to a new channel."""
+        self._produce(throughput.send_many, name, payload_bytes, count)
+
+    def send(self, name: str, payload_bytes: int, count: int) -> None:
+        """`throughput.send` to a new channel."""
+        self._produce(throughput.send, name, payload_bytes, count)
+
+    def calls(self, name: str, payload_bytes: int, count: int) -> None:
+        """`throughput.calls` to a new channel."""
+        self._produce(throughput.calls, name, payload_bytes, count)
+
+    def _produce(self, way: throughput.Producing, name: str, payload_bytes: int, count: int) -> None:
         channel = self._new_channel()
         with measured(self._options.broker_pid) as usage:
-            throughput.send_many(self._mq, channel, self._payloads_of(payload_bytes), count)
+            way(self._mq, channel, self._payloads_of(payload_bytes), count)
         self._filled[payload_bytes, count] = channel
         self._add_rate(name, payload_bytes, count, usage)
 
-    def consume(self, name: str, payload_bytes: int, count: int) -> None:
+    def receive_batches(self, name: str, payload_bytes: int, count: int) -> None:
         """`throughput.receive_batches` by a new group."""
+        self._consume(throughput.receive_batches, name, payload_bytes, count)
+
+    def iterate(self, name: str, payload_bytes: int, count: int) -> None:
+        """`throughput.iterate` by a new group."""
+        self._consume(throughput.iterate, name, payload_bytes, count)
+
+    def _consume(self, way: throughput.Consuming, name: str, payload_bytes: int, count: int) -> None:
         channel = self._filled.get((payload_bytes, count))
         if channel is None:
             channel = self._filled[payload_bytes, count] = self._new_channel()
@@ -83,7 +101,7 @@ class Bench:
         group = secrets.token_hex(8)
         self._mq.create_consumer_group(channel, group)
         with measured(self._options.broker_pid) as usage:
-            throughput.receive_batches(self._mq, channel, group, count)
+            way(self._mq, channel, group, count)
         self._add_rate(name, payload_bytes, count, usage)
 
     def one_at_a_time(self, name: str, payload_bytes: int, count: int) -> None:
@@ -138,8 +156,10 @@ class Bench:
 
 
 def ratios(rows: Mapping[str, Row]) -> list[Row]:
-    """What can be compared between machines: each latency against what it stands on."""
+    """What can be compared between machines: ways to produce with each other, each latency against what it stands on."""
     found: list[Row] = []
+    if {"send-100B", "calls-100B"} <= rows.keys():
+        found.append(ratio("send-100B / calls-100B", rows["send-100B"].median / rows["calls-100B"].median))
     if "one-at-a-time p50" in rows:
         least = rows["floor round trip p50"].median + rows["floor fdatasync p50"].median
         found.append(ratio("one-at-a-time p50 / (round trip + fdatasync)", rows["one-at-a-time p50"].median / least))
@@ -159,10 +179,13 @@ class Scenario:
 
 
 SCENARIOS = {
-    "produce-100B": Scenario(Bench.produce, 100, 1_000_000),
-    "produce-1KiB": Scenario(Bench.produce, 1_024, 300_000),
-    "consume-100B": Scenario(Bench.consume, 100, 1_000_000),
-    "consume-1KiB": Scenario(Bench.consume, 1_024, 300_000),
+    "produce-100B": Scenario(Bench.send_many, 100, 1_000_000),
+    "produce-1KiB": Scenario(Bench.send_many, 1_024, 300_000),
+    "send-100B": Scenario(Bench.send, 100, 1_000_000),
+    "calls-100B": Scenario(Bench.calls, 100, 300_000),
+    "consume-100B": Scenario(Bench.receive_batches, 100, 1_000_000),
+    "consume-1KiB": Scenario(Bench.receive_batches, 1_024, 300_000),
+    "iterate-100B": Scenario(Bench.iterate, 100, 1_000_000),
     "one-at-a-time": Scenario(Bench.one_at_a_time, latency.PAYLOAD_BYTES, 2_000),
     "end-to-end": Scenario(Bench.end_to_end, latency.PAYLOAD_BYTES, 1_000),
 }

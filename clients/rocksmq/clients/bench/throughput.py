@@ -1,7 +1,7 @@
 """Producing and catching up as fast as one client can, in each way that a program may."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from rocksmq.protocol.errors import RocksMQError
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 BATCH_MESSAGES = 1_000
 CONSUME_MESSAGES = 10_000
 SECONDS_MAX = 60.0  # of waiting for the end
+Producing: TypeAlias = Callable[["Client", str, Sequence[bytes], int], None]
+Consuming: TypeAlias = Callable[["Client", str, str, int], None]
 
 
 def send_many(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -> None:
@@ -30,7 +32,7 @@ def send(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -> N
         producer.flush(SECONDS_MAX)
 
 
-def produce_calls(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -> None:
+def calls(mq: "Client", channel: str, payloads: Sequence[bytes], count: int) -> None:
     """``count`` messages by `Client.produce` of BATCH_MESSAGES, one call after the other; durable when it returns."""
     for begin in range(0, count, BATCH_MESSAGES):
         mq.produce(channel, payloads[: min(BATCH_MESSAGES, count - begin)])
@@ -51,8 +53,8 @@ def iterate(mq: "Client", channel: str, group: str, count: int) -> None:
     """All ``count`` messages of the channel, by ``for message in consumer``. Raises RocksMQError when there are fewer."""
     left = count
     with mq.consumer(channel, group, batch_messages=CONSUME_MESSAGES, idle_timeout=0.0) as consumer:
-        for message in consumer:
-            left -= message.id > 0
+        for _ in consumer:
+            left -= 1
     if left:
         raise _missing(left, count)
 

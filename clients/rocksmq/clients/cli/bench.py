@@ -9,7 +9,17 @@ import click
 from .output import show_table
 from .session import Session, pass_session
 
-SCENARIOS = ("produce-100B", "produce-1KiB", "consume-100B", "consume-1KiB", "one-at-a-time", "end-to-end")
+SCENARIOS = (
+    "produce-100B",
+    "produce-1KiB",
+    "send-100B",
+    "calls-100B",
+    "consume-100B",
+    "consume-1KiB",
+    "iterate-100B",
+    "one-at-a-time",
+    "end-to-end",
+)
 
 
 @click.command()
@@ -41,10 +51,12 @@ def bench(
 ) -> None:
     """Measure the broker from here; some minutes, 2 GB of its disk.
 
-    Produces batches of 1,000 with 16 in flight, catches up 10,000 at a time, produces one message at a time,
-    and passes messages to a waiting process (end-to-end). Each figure is the median of the rounds with
-    lowest and highest. The floor is what loopback TCP and fdatasync take without any broker: compare the
-    ratios, since machines differ. The channels bench.* that it makes are destroyed at the end.
+    produce: Producer.send_many, until all is durable; send: Producer.send, a message a call; calls:
+    Client.produce of 1,000, a call after the other; consume: Consumer.receive_batch, 10,000 at a time, payloads
+    only; iterate: a Message at a time; one-at-a-time: Client.produce of one; end-to-end: until a waiting
+    process has it. Each figure is the median of the rounds with lowest and highest. The floor is what
+    loopback TCP and fdatasync take without any broker: compare the ratios, since machines differ. The
+    channels bench.* that it makes are destroyed at the end.
 
     \b
     Example:

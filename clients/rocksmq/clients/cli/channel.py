@@ -120,6 +120,13 @@ def destroy(session: Session, name: str, yes: bool, missing_ok: bool) -> None:
       rocksmq channel destroy orders --yes
     """
     confirm_destruction(f"channel {name} with all its messages and groups", yes)
+    destroyed = True
     with session.client() as mq:
-        mq.destroy_channel(name, missing_ok=missing_ok)
-    show_record({"channel": name, "destroyed": True}, f"channel {name} destroyed", as_json=session.as_json)
+        try:
+            mq.destroy_channel(name)
+        except ChannelNotFound:
+            if not missing_ok:
+                raise
+            destroyed = False
+    text = f"channel {name} destroyed" if destroyed else f"there is no channel {name}: nothing to destroy"
+    show_record({"channel": name, "destroyed": destroyed}, text, as_json=session.as_json)

@@ -2,18 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
 from .messages import FORMAT_HELP, FORMATS, MessageWriter, is_json
 from .parameters import POSITION_HELP, position
+from .patience import patience_option
 from .progress import progress
 from .session import Session, pass_session
 from .stop import POLL_SECONDS, Stop
 
 if TYPE_CHECKING:
-    from rocksmq.clients.client import Client
     from rocksmq.protocol.messages import Start
 
 
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     default=1_000,
     show_default=True,
     metavar="N",
-    help="Messages asked for at a time, at most.",
+    help="Messages claimed at a time, at most.",
 )
+@patience_option
 @pass_session
 def consume(
     session: Session,
@@ -50,12 +52,15 @@ def consume(
     start: "Start | None",
     output: str | None,
     batch_messages: int,
+    patience: float | None,
 ) -> None:
     """Write the next messages of GROUP of CHANNEL to stdout.
 
-    The group's position moves past a batch when it is handed out. Ctrl-C waits until the batch in hand is
-    written, so nothing is skipped; a reader that leaves early, such as head, drops the rest of that batch:
-    use -n. Without --follow it ends when nothing is left.
+    Each message is written once, though the broker be restarted meanwhile. At the end, by Ctrl-C too or when
+    the reader of a pipe leaves, what was not written is given back: the group's next reader gets it first.
+    What a reader such as head took from the pipe, or left in it, was written: use -n to take no more than that.
+
+    Without --follow it ends when nothing is left.
 
     \b
     Example:
@@ -63,35 +68,42 @@ def consume(
       rocksmq consume orders --group audit --from -1h --follow --output json
     """
     writer = MessageWriter(as_json=is_json(session, output))
-    with session.client() as mq, Stop() as stop:
+    with Stop() as stop:
+        total = _prepare(session, channel, group, start, wants_total=not follow)
+        if count is not None:
+            total = count if total is None else min(count, total)
+        from .claimed import Claimed
+
+        with (
+            _progress(channel, total) as advance,
+            closing(session.link()) as link,
+            Claimed(link, channel, group, stop, patience, session.timeout) as reading,
+        ):
+            left = count
+            while left != 0:
+                size = batch_messages if left is None else min(batch_messages, left)
+                batch = reading.next(size, POLL_SECONDS if follow else 0)
+                if batch is None:
+                    break
+                written = reading.write(batch, writer)
+                advance(written)
+                if not (batch or follow):
+                    break
+                left = None if left is None else left - written
+
+
+def _prepare(session: Session, channel: str, group: str, start: "Start | None", wants_total: bool) -> int | None:
+    """See that the group is there, and where it was told to be; how many messages it has not read, for a bar."""
+    with session.client() as mq:
         if not mq.create_consumer_group(channel, group, start="earliest" if start is None else start) and start is not None:
             mq.seek(channel, group, start)
-        if sys.stdout.isatty() or not sys.stderr.isatty():
-            _run(mq, channel, group, count, follow, batch_messages, writer, stop, lambda done: None)
-            return
-        total = None if follow else mq.describe_consumer_group(channel, group).lag_messages
-        with progress(f"from {channel}", count if total is None or (count and count < total) else total) as advance:
-            _run(mq, channel, group, count, follow, batch_messages, writer, stop, advance)
+        return mq.describe_consumer_group(channel, group).lag_messages if wants_total and _has_bar() else None
 
 
-def _run(
-    mq: "Client",
-    channel: str,
-    group: str,
-    count: int | None,
-    follow: bool,
-    batch_messages: int,
-    writer: MessageWriter,
-    stop: Stop,
-    advance: Callable[[int], None],
-) -> None:
-    left = count
-    while left != 0 and not stop.is_wanted:
-        size = batch_messages if left is None else min(batch_messages, left)
-        batch = mq.consume(channel, group, size, timeout=POLL_SECONDS if follow else 0)
-        if not batch and not follow:
-            return
-        writer.write(batch)
-        advance(len(batch))
-        if left is not None:
-            left -= len(batch)
+def _has_bar() -> bool:
+    """Messages on a terminal, and a bar there too, would run into each other."""
+    return sys.stderr.isatty() and not sys.stdout.isatty()
+
+
+def _progress(channel: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    return progress(f"from {channel}", total) if _has_bar() else nullcontext(lambda done: None)

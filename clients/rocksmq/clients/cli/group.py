@@ -134,8 +134,13 @@ def destroy(session: Session, channel: str, name: str, yes: bool, missing_ok: bo
       rocksmq group destroy orders billing --yes
     """
     confirm_destruction(f"group {name} of {channel} with its position", yes)
+    destroyed = True
     with session.client() as mq:
-        mq.destroy_consumer_group(channel, name, missing_ok=missing_ok)
-    show_record(
-        {"channel": channel, "group": name, "destroyed": True}, f"group {name} of {channel} destroyed", as_json=session.as_json
-    )
+        try:
+            mq.destroy_consumer_group(channel, name)
+        except GroupNotFound:
+            if not missing_ok:
+                raise
+            destroyed = False
+    text = f"group {name} of {channel} destroyed" if destroyed else f"there is no group {name} of {channel}: nothing to destroy"
+    show_record({"channel": channel, "group": name, "destroyed": destroyed}, text, as_json=session.as_json)

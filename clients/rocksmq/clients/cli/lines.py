@@ -3,12 +3,7 @@
 Pure: knows neither files nor the broker. Memory is bounded by a chunk and the longest line.
 """
 
-from collections.abc import Iterator, Sequence
-
 from rocksmq.protocol.errors import MessageTooLarge
-
-BATCH_MESSAGES = 1_000
-BATCH_BYTES = 512 * 1024
 
 
 class LineCutter:
@@ -36,19 +31,3 @@ class LineCutter:
     def rest(self) -> list[bytes]:
         """The last line, if it did not end in a newline."""
         return [b"".join(self._begun)] if self._begun else []
-
-
-def batches(payloads: Sequence[bytes], overhead_bytes: int) -> Iterator[Sequence[bytes]]:
-    """``payloads`` in order, in batches of at most BATCH_MESSAGES and BATCH_BYTES; a larger payload goes alone.
-
-    ``overhead_bytes`` is what each message carries besides its payload.
-    """
-    begin = size = 0
-    for index, payload in enumerate(payloads):
-        added = len(payload) + overhead_bytes
-        if index > begin and (index - begin == BATCH_MESSAGES or size + added > BATCH_BYTES):
-            yield payloads[begin:index]
-            begin, size = index, 0
-        size += added
-    if begin < len(payloads):
-        yield payloads[begin:]

@@ -1,12 +1,18 @@
 """Messages to stdout: raw bytes, or a JSON object a line."""
 
+import io
+import select
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from .output import bytes_field, json_line
 from .session import Session
+from .stop import POLL_SECONDS, Stop
 
 if TYPE_CHECKING:
     from rocksmq.protocol.messages import Message, MessageBatch
@@ -26,24 +32,54 @@ def is_json(session: Session, wanted: str | None) -> bool:
 
 
 class MessageWriter:
-    """Writes batches to stdout, each whole and flushed; a gap before one goes to stderr."""
+    """Writes batches to stdout, past its buffer, so that it is known what was taken; a gap before one goes to stderr.
+
+    ``written``: how many messages of the last batch were taken whole, also when `write` raised.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
-        self._stdout: BinaryIO = sys.stdout.buffer
+        buffer = sys.stdout.buffer
+        self._stdout = cast(io.RawIOBase, getattr(buffer, "raw", buffer))  # under PYTHONUNBUFFERED it is raw itself
         self._as_json = as_json
+        self.written = 0
 
-    def write(self, batch: "MessageBatch") -> None:
-        """Raises BrokenPipeError when nobody reads any more."""
+    def write(self, batch: "MessageBatch", stop: Stop) -> None:
+        """Write them all; when an end is wanted, only the message that was begun. Raises BrokenPipeError, OSError."""
+        self.written = 0
         if (gap := batch.gap) is not None:
             count = "messages" if gap.message_count is None else f"{gap.message_count:,} messages"
             click.echo(f"warning: retention removed {count} from id {gap.from_id} on before they were read", err=True)
-        if not batch:
-            return
         lines = [_json_line(message) for message in batch] if self._as_json else batch.payloads
-        rest = memoryview(b"\n".join([*lines, b""]))
-        while rest:  # under PYTHONUNBUFFERED a signal may end a write early
-            rest = rest[self._stdout.write(rest) :]
-        self._stdout.flush()
+        content = memoryview(b"\n".join([*lines, b""]))
+        ends = list(accumulate(len(line) + 1 for line in lines))
+        done, until = 0, len(content) if lines else 0
+        try:
+            while done < until:
+                if stop.is_wanted:
+                    until = ends[bisect_left(ends, done)] if done else 0
+                elif self._has_room():
+                    done += self._stdout.write(content[done : min(_piece_end(ends, done), until)]) or 0
+        except OSError as error:
+            error.filename = "stdout"
+            raise
+        finally:
+            self.written = bisect_right(ends, done)
+
+    def _has_room(self) -> bool:
+        """Whether a write of PIPE_BUF bytes returns at once, or fails, within POLL_SECONDS: so that Ctrl-C is heeded."""
+        try:
+            poll = select.poll()
+            poll.register(self._stdout.fileno(), select.POLLOUT)
+        except io.UnsupportedOperation:
+            return True  # it is in memory
+        return bool(poll.poll(POLL_SECONDS * 1_000))
+
+
+def _piece_end(ends: Sequence[int], begin: int) -> int:
+    """Of what a pipe with room takes whole: messages, or the next part of a large one. So a message is rarely torn."""
+    most = begin + select.PIPE_BUF
+    count = bisect_right(ends, most)
+    return ends[count - 1] if count and ends[count - 1] > begin else most
 
 
 def _json_line(message: "Message") -> bytes:

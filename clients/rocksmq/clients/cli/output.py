@@ -37,31 +37,40 @@ def bytes_field(name: str, value: bytes) -> dict[str, str]:
 
 def show_record(record: Mapping[str, object], text: str, *, as_json: bool) -> None:
     """One result: as JSON, or as ``text`` for people."""
-    click.echo(json_line(record) if as_json else text)
+    _write(json_line(record) if as_json else text)
 
 
 def show_properties(record: Mapping[str, object], *, as_json: bool) -> None:
     """One thing: as JSON, or a line a property. Lists are joined, what is missing is a dash."""
     if as_json:
-        click.echo(json_line(record))
+        _write(json_line(record))
         return
     width = max(map(len, record))
     for name, value in record.items():
-        click.echo(f"{name:<{width}}  {_cell(value)}")
+        _write(f"{name:<{width}}  {_cell(value)}")
 
 
 def show_table(records: Iterable[Mapping[str, object]], columns: Sequence[str], *, as_json: bool) -> None:
     """Many things: as JSON, a table on a terminal, or tab-separated in a pipe; ``columns`` are the keys that people see."""
     if as_json:
         for record in records:
-            click.echo(json_line(record))
+            _write(json_line(record))
         return
     rows = [[_cell(record[column]) for column in columns] for record in records]
     if sys.stdout.isatty():
         _draw(columns, rows)
     else:
         for row in [columns, *rows]:
-            click.echo("\t".join(row))
+            _write("\t".join(row))
+
+
+def _write(line: str) -> None:
+    """To stdout, which an OSError names."""
+    try:
+        click.echo(line)
+    except OSError as error:
+        error.filename = "stdout"
+        raise
 
 
 def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,5 +1,6 @@
-"""Arguments that click has no type for: positions in a channel, and headers. A wrong one is a usage error."""
+"""Arguments that click has no type for: positions in a channel, headers, durations. A wrong one is a usage error."""
 
+import math
 import os
 import re
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,8 @@ def position(text: str) -> "Start":
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no position: give {POSITION_HELP}") from None
+        what = "no option here, and no position" if text.startswith("--") else "no position"
+        raise click.BadParameter(f"{text!r} is {what}: give {POSITION_HELP}") from None
     if moment.utcoffset() is None:
         raise click.BadParameter(f"{text} has no time zone: append Z for UTC, or an offset such as +02:00")
     return moment
@@ -49,3 +51,14 @@ def header(text: str) -> tuple[str, bytes]:
     except UnicodeEncodeError:
         raise click.BadParameter(f"the name of {text!r} is not UTF-8 text") from None
     return name, os.fsencode(value)
+
+
+def seconds(text: str | float) -> float | None:
+    """A duration above 0; None is for ever. Raises BadParameter."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not found > 0:
+        raise click.BadParameter(f"{text} is no duration: give seconds, more than 0, or inf for ever")
+    return None if found == math.inf else found

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from rocksmq.protocol.errors import MessageTooLarge, RocksMQError
+from rocksmq.protocol.errors import MessageTooLarge, PermissionDenied, RocksMQError
 
 from .lines import LineCutter
 from .output import Failed, show_record
 from .parameters import header
+from .patience import patience_option
 from .progress import progress
 from .session import Session, pass_session
 from .stop import POLL_SECONDS, Interrupted, Stop
@@ -37,6 +38,7 @@ STDIN = "-"
 @click.option(
     "--header", "headers", type=header, multiple=True, metavar="NAME=VALUE", help="A header of every message; repeatable."
 )
+@patience_option
 @pass_session
 def produce(
     session: Session,
@@ -45,39 +47,50 @@ def produce(
     whole_file: bool,
     create_channel: bool,
     headers: Sequence[tuple[str, bytes]],
+    patience: float | None,
 ) -> None:
     """Send the lines of the FILEs, or of stdin, to CHANNEL.
 
     Each line is a message. Its newline is cut off, all else is kept byte for byte; a blank line is an empty
-    message. What came through a pipe or from a terminal is sent at once. When the command ends with exit
-    code 0, all is durable; else stderr says how much is. Ctrl-C ends it after the last whole line that was read.
+    message. What came through a pipe or from a terminal is sent at once.
+
+    Each message is stored once and in order, though the broker be restarted meanwhile: while nothing is stored for
+    --patience seconds, no more is read. When the command ends with exit code 0, all is durable; else stderr says how much is.
+    Ctrl-C ends it after the last whole line that was read, a second one at once.
+
+    --json prints one object at the end: channel, messages, bytes, and last_id, null if there were none.
 
     \b
     Example:
-      produce-events | rocksmq produce orders --create
+      tail -F shop.log | rocksmq produce orders --create
       rocksmq produce images --whole-file --header type=png *.png
     """
     if len({name for name, _ in headers}) < len(headers):
         raise click.UsageError("a header was given twice: a message has one value a name")
-    from .sender import Sender
-
-    names = files or (STDIN,)
     with session.client() as mq, Stop() as stop:
         if create_channel:
             mq.create_channel(channel)
-        sender = Sender(mq, channel, dict(headers), session.timeout)
+        else:
+            with suppress(PermissionDenied):  # who may only produce is told by the first message
+                mq.describe_channel(channel)
+        from .sender import Sender
+
+        sender = Sender(mq.producer(channel), dict(headers), stop, patience, session.timeout)
         payload_bytes_max = mq.server.limits["payload_bytes_max"]
-        send = _send_whole if whole_file else _send_lines
+        names = files or (STDIN,)
         try:
             with progress(f"to {channel}", _size(names), unit_is_bytes=True) as advance:
                 with suppress(Interrupted):
                     for name in names:
                         with _opened(name) as source:
-                            send(sender, name, _chunks(source, sender, stop, advance), payload_bytes_max)
+                            chunks = _chunks(source, sender, stop, advance)
+                            (_send_whole if whole_file else _send_lines)(sender, name, chunks, payload_bytes_max)
                 sender.flush()
         except (RocksMQError, OSError) as error:
-            text = error.message if isinstance(error, RocksMQError) else str(error)
-            raise Failed(f"{text}; {sender.account(error)}") from error
+            raise Failed(sender.account(error)) from error
+        except KeyboardInterrupt:
+            click.echo(f"interrupted: {sender.abandon()}", err=True)
+            raise
         _show(session, channel, sender)
 
 
@@ -150,12 +163,12 @@ def _size(names: Sequence[str]) -> int | None:
 
 
 def _show(session: Session, channel: str, sender: "Sender") -> None:
-    record = {
-        "channel": channel,
-        "messages": sender.messages,
-        "bytes": sender.payload_bytes,
-        "last_id": sender.last_id,
-    }
-    ids = f", the last with id {sender.last_id}" if sender.messages else ""
-    messages = "1 message" if sender.messages == 1 else f"{sender.messages:,} messages"
-    show_record(record, f"{messages}, {sender.payload_bytes:,} bytes{ids}", as_json=session.as_json)
+    messages, size, last_id = sender.messages, sender.payload_bytes, sender.last_id
+    record = {"channel": channel, "messages": messages, "bytes": size, "last_id": last_id}
+    ids = {0: "", 1: f", id {last_id}"}.get(messages, f", the last with id {last_id}")
+    text = f"{_counted(messages, 'message')}, {_counted(size, 'byte')}{ids}"
+    show_record(record, text, as_json=session.as_json)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

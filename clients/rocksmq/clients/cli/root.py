@@ -18,6 +18,7 @@ from .channel import channel
 from .consume import consume
 from .group import group
 from .output import Failed
+from .parameters import seconds
 from .produce import produce
 from .session import Session
 from .status import status
@@ -36,16 +37,24 @@ class Commands(click.Group):
         except BrokenPipeError:
             _end_quietly()
         except OSError as error:
+            _forget_unwritten()
             raise Failed(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(128 + signal.SIGINT) from None
 
 
 def _end_quietly() -> NoReturn:
-    """The reader of stdout, such as ``head``, has enough; what is still buffered for it goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    """The reader of stdout, such as ``head``, has enough."""
+    _forget_unwritten()
     raise click.exceptions.Exit(0)
+
+
+def _forget_unwritten() -> None:
+    """What a stdout that takes no more is still to get goes nowhere, or Python would fail on it once more when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 100})
@@ -57,15 +66,15 @@ def _end_quietly() -> NoReturn:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, and nothing else.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=seconds,
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to try before an operation has failed.",
+    help="How long to try before an operation has failed; inf: for ever.",
 )
 @click.version_option(package_name="rocksmq", prog_name="rocksmq", message="%(prog)s %(version)s")
 @click.pass_context
-def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float) -> None:
+def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float | None) -> None:
     """Talk to a RocksMQ broker.
 
     A token belongs in the environment, inside ROCKSMQ_URL: others on the machine can see a command line.

@@ -7,21 +7,35 @@ import click
 
 if TYPE_CHECKING:
     from rocksmq.clients.client import Client
+    from rocksmq.clients.link import Link
+
+NAME = "rocksmq"  # by which the broker knows the command
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """``timeout`` in seconds is each call's. ``url`` may hold a token: it is never printed."""
+    """``timeout`` in seconds is each call's; None: it never ends. ``url`` may hold a token: it is never printed."""
 
     url: str | None
     as_json: bool
-    timeout: float
+    timeout: float | None
 
     def client(self) -> "Client":
         """A connected client. Raises ConnectionFailed, Timeout, InvalidRequest for a bad URL."""
         from rocksmq.clients.client import Client
 
-        return Client(self.url, timeout=self.timeout, client_name="rocksmq")
+        return Client(self.url, timeout=self.timeout, client_name=NAME)
+
+    def link(self) -> "Link":
+        """A connection, as `client` has one, for what its calls do not offer."""
+        from rocksmq.clients.address import Address
+        from rocksmq.clients.deadline import Deadline
+        from rocksmq.clients.link import Link
+
+        address = Address.parse(self.url)
+        link = Link(address, address.token, NAME)
+        link.connected(Deadline(self.timeout))
+        return link
 
 
 pass_session = click.make_pass_decorator(Session)

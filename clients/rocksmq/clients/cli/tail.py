@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rocksmq.protocol.errors import RocksMQError
+
 from .messages import FORMAT_HELP, FORMATS, MessageWriter, is_json
+from .patience import Patience, patience_option
 from .session import Session, pass_session
 from .stop import POLL_SECONDS, Stop
 
@@ -27,9 +30,10 @@ COUNT_MAX = 10_000
     help="Begin with the last N messages.",
 )
 @click.option("--output", type=click.Choice(FORMATS), help=FORMAT_HELP)
+@patience_option
 @pass_session
-def tail(session: Session, channel: str, count: int, output: str | None) -> None:
-    """Watch CHANNEL: its last messages, then each new one.
+def tail(session: Session, channel: str, count: int, output: str | None, patience: float | None) -> None:
+    """Watch CHANNEL: its last messages, then each new one, also after a restart of the broker.
 
     It only looks: no group is created, no position moves. Ctrl-C ends it.
 
@@ -40,9 +44,15 @@ def tail(session: Session, channel: str, count: int, output: str | None) -> None
     writer = MessageWriter(as_json=is_json(session, output))
     with session.client() as mq, Stop() as stop:
         position = start_of_last(mq, channel, count)
+        waiting = Patience(patience)
         while not stop.is_wanted:
-            batch = mq.fetch(channel, position, timeout=POLL_SECONDS)
-            writer.write(batch)
+            try:
+                batch = mq.fetch(channel, position, timeout=POLL_SECONDS)
+            except RocksMQError as error:
+                waiting.endure(error)
+                continue
+            waiting.renew()
+            writer.write(batch, stop)
             position = batch.next_position
 
 
