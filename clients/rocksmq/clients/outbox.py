@@ -6,9 +6,11 @@ connection, and tells what became of each transmission.
 When a transmission fails, nothing more is sent until all on their way are answered. Then the batches with
 an unanswered transmission go first, under their old numbers, until the broker has told what
 became of each. Only then the others are numbered on from what the broker expects, or under a new
-id: so no batch is ever on its way under two numbers, and order holds through any retry.
+id: so no batch is ever on its way under two numbers, and order holds through any retry. Since numbers have
+no holes, nothing is stored under a number above one that was answered as not stored.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -59,6 +61,7 @@ class Outbox:
         self._sendable: deque[Parcel] = deque()
         self._sent_count = 0
         self._expected = 0  # the number that the broker takes next
+        self._not_stored_from = math.inf  # the lowest number that was answered as not stored
         self._is_troubled = False  # something failed: wait for the others on their way
         self._is_settling = False  # only unanswered ones are sent
         self._needs_new_id = False
@@ -113,7 +116,7 @@ class Outbox:
         self._answered(parcel)
         self._parcels.remove(parcel)
         self._expected = max(self._expected, parcel.number + 1)
-        self._maybe_give_up_behind()
+        self._maybe_conclude()
 
     def failed(self, parcel: Parcel, error: RocksMQError) -> None:
         """Its latest transmission ended with ``error``, ConnectionFailed when no answer came."""
@@ -122,6 +125,8 @@ class Outbox:
         parcel.is_unanswered = found.is_unanswered
         if found.expected_number is not None:
             self._expected = found.expected_number
+        if found.next in (Next.AGAIN, Next.REFUSED) and not found.is_unanswered:
+            self._not_stored_from = min(self._not_stored_from, parcel.number)
         if found.next is Next.NEW_ID:
             self._needs_new_id = True
         elif found.next is Next.UNKNOWN:
@@ -132,7 +137,7 @@ class Outbox:
             self._give_up(parcel, found.error)
             self._refusal = found.error if self._has_name else None
         self._stop()
-        self._maybe_give_up_behind()
+        self._maybe_conclude()
 
     def give_up_all(self, error: RocksMQError) -> None:
         """Nothing will be sent any more; nothing is on its way."""
@@ -166,9 +171,14 @@ class Outbox:
         self._parcels.remove(parcel)
         self.failures.append(Failure(parcel, error))
 
-    def _maybe_give_up_behind(self) -> None:
-        """Once all are answered: what is behind a refused batch of a producer with a name goes with it."""
-        if self._refusal is not None and not self._sent_count:
+    def _maybe_conclude(self) -> None:
+        """Once all are answered: what that means for others. Of a producer with a name all goes with a refused batch."""
+        if self._sent_count:
+            return
+        for parcel in self._parcels:
+            parcel.is_unanswered = parcel.is_unanswered and parcel.number < self._not_stored_from
+        self._not_stored_from = math.inf
+        if self._refusal is not None:
             for parcel in tuple(self._parcels):
                 error = type(self._refusal)(f"a batch before it was refused: {self._refusal.message}")
                 self._give_up(parcel, in_doubt(error) if parcel.is_unanswered else error)

@@ -50,10 +50,11 @@ class Window:
         self.must_attend = False  # the next send has more to do than to append
 
     def close(self) -> None:
-        """Wake whoever waits: it is over."""
-        self.is_closing = self.is_closed = self.must_attend = True
-        self.work.notify_all()
-        self.settled.notify_all()
+        """Wake whoever waits: it is over. Takes the lock itself."""
+        with self.lock:
+            self.is_closing = self.is_closed = self.must_attend = True
+            self.work.notify_all()
+            self.settled.notify_all()
 
     @property
     def open(self) -> Batch:
