@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that is looked at between batches, so that no message taken is lost on its way out."""
+"""Ctrl-C and SIGTERM as a wish that is looked at between messages, so that none is lost on its way out."""
 
 import signal
 from collections.abc import Callable
