@@ -67,6 +67,8 @@ class Admin:
         checked_name("channel", channel)
         if retention:
             raise InvalidRequest("retention is not supported by this version: leave it out")
+        if owner is not None and not isinstance(owner, OwnerDescription):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRequest(f"owner is an OwnerDescription, not {type(owner).__name__}")
         parts = None if owner is None else [owner.role, owner.address, owner.description_text]
         request = CreateChannel(channel, durability, None, parts, secrets.token_bytes(16))
         created: bool = self._call(request).created

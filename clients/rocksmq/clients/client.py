@@ -264,14 +264,15 @@ class Client(Admin):
         channel: str,
         *,
         linger: float = producers.LINGER_SECONDS,
-        batch_bytes: int = producers.BATCH_BYTES,
-        batch_messages: int = producers.BATCH_MESSAGES,
+        batch_bytes: int | None = None,
+        batch_messages: int | None = None,
         max_in_flight: int = WINDOW,
         name: str | None = None,
     ) -> Producer:
         """A `Producer` for many messages of one channel.
 
-        A batch leaves when it has ``batch_messages`` or ``batch_bytes``, or ``linger`` seconds after its first message. Up to
+        A batch leaves when it has ``batch_messages`` (1,000 if not given) or ``batch_bytes`` (256 KiB; neither beyond the broker's
+        limits), or ``linger`` seconds after its first message. Up to
         ``max_in_flight`` batches, 16 at most, are unanswered at a time; beyond that `Producer.send` blocks.
 
         With a ``name`` each message carries the caller's own sequence, and `Producer.last_sequence` tells how far they are

@@ -63,8 +63,8 @@ class Producer:
         *,
         timeout: float | None,
         linger: float,
-        batch_bytes: int,
-        batch_messages: int,
+        batch_bytes: int | None,
+        batch_messages: int | None,
         max_in_flight: int,
         name: str | None,
     ) -> None:
@@ -76,9 +76,9 @@ class Producer:
         if not linger >= 0:
             raise InvalidRequest(f"linger {linger!r} is not allowed: seconds from 0 on")
         self._linger = linger
-        self._batch_bytes = _checked("batch_bytes", batch_bytes, limits["frame_bytes_max"] - FRAME_BYTES_BESIDE)
-        self._batch_messages = _checked("batch_messages", batch_messages, limits["batch_messages_max"])
-        self._max_in_flight = _checked("max_in_flight", max_in_flight, WINDOW)
+        self._batch_bytes = _checked("batch_bytes", batch_bytes, limits["frame_bytes_max"] - FRAME_BYTES_BESIDE, BATCH_BYTES)
+        self._batch_messages = _checked("batch_messages", batch_messages, limits["batch_messages_max"], BATCH_MESSAGES)
+        self._max_in_flight = _checked("max_in_flight", max_in_flight, WINDOW, WINDOW)
         self._payload_bytes_max = limits["payload_bytes_max"]
         self._begin_anew()
         self._queued: Sequence | None = None  # the last that was sent
@@ -195,7 +195,10 @@ class Producer:
                 window.settled.wait(min(deadline.remaining, threading.TIMEOUT_MAX))
 
     def send_many(self, payloads: Iterable[Any], headers: Mapping[str, bytes] | None = None) -> None:
-        """`send` each, with the same headers; a list of bytes goes faster so. When it raises, those before are queued."""
+        """`send` each, with the same headers; a list of bytes goes faster so.
+
+        When it raises, some of them are queued, in order; `send` tells which.
+        """
         if headers or type(payloads) is not list:
             for payload in payloads:
                 self.send(payload, headers)
@@ -338,7 +341,9 @@ def _closed() -> ConnectionFailed:
     return ConnectionFailed("the producer is closed")
 
 
-def _checked(name: str, value: int, most: int) -> int:
+def _checked(name: str, value: int | None, most: int, default: int) -> int:
+    if value is None:
+        return min(default, most)
     if type(value) is not int or not 1 <= value <= most:
         raise InvalidRequest(f"{name} {value!r} is not allowed: 1 to {most}")
     return value

@@ -96,7 +96,8 @@ class Window:
 def not_stored(error: RocksMQError, batches: Items[Batch]) -> RocksMQError:
     """``error`` anew, naming the messages of ``batches``."""
     messages: list[OutgoingMessage] = [outgoing_of(item) for batch in batches for item in batch.items]
+    count = "1 message is" if len(messages) == 1 else f"{len(messages)} messages are"
     what = "of unknown outcome" if isinstance(error, OUTCOME_UNKNOWN) else "not stored"
-    named = type(error)(f"{len(messages)} messages are {what}: {error.message}", retry_after=error.retry_after)
+    named = type(error)(f"{count} {what}: {error.message}", retry_after=error.retry_after)
     named.not_stored = tuple(messages)
     return named

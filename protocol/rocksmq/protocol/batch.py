@@ -108,6 +108,8 @@ def encode_headers(headers: Mapping[str, bytes]) -> bytes:
     """One message's headers as a CBOR map; no headers are no bytes. Raises InvalidRequest, MessageTooLarge."""
     if not headers:
         return b""
+    if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest(f"headers are a mapping from str to bytes, not {type(headers).__name__}")
     if len(headers) > HEADERS_MAX:
         raise LimitExceeded(f"{len(headers)} headers on a message exceed the limit of {HEADERS_MAX} (headers_max)")
     for name, value in headers.items():
