@@ -96,7 +96,7 @@ def test_given_failures_of_several_kinds_then_each_kind_is_told_by_itself_and_th
             window.give_up(sealed(window, payload), error)
         with pytest.raises(PermissionDenied, match=r"2 messages are not stored: no$") as denied:
             window.raise_failure()
-        with pytest.raises(ConnectionFailed, match="1 messages are of unknown outcome: lost") as lost:
+        with pytest.raises(ConnectionFailed, match="1 message is of unknown outcome: lost") as lost:
             window.raise_failure()
         window.raise_failure()
     assert payloads_of(denied.value) == [b"a", b"c"]

@@ -30,7 +30,11 @@ def test_given_the_table_of_classes_when_compared_then_it_holds_every_code_and_n
 
 def test_given_the_codes_when_listed_then_those_that_travel_have_no_holes_and_none_is_success() -> None:
     assert sorted(code for code in ErrorCode if code < 100) == list(range(1, 19))
-    assert {code for code in ErrorCode if code >= 100} == {ErrorCode.CONNECTION_FAILED, ErrorCode.TIMEOUT}
+    assert {code for code in ErrorCode if code >= 100} == {
+        ErrorCode.CONNECTION_FAILED,
+        ErrorCode.TIMEOUT,
+        ErrorCode.GAP_FOUND,
+    }
 
 
 @pytest.mark.parametrize("code", ErrorCode)

@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rocksmq.protocol.batch import pack_lengths
+from rocksmq.protocol.batch import encode_headers, pack_lengths
 from rocksmq.protocol.cbor import Gathered
-from rocksmq.protocol.errors import InvalidRequest, LimitExceeded, ProtocolError
+from rocksmq.protocol.errors import ErrorCode, InvalidRequest, LimitExceeded, ProtocolError, RocksMQError
 from rocksmq.protocol.messages import (
     Gap,
+    GapFound,
     Message,
     MessageBatch,
     Outgoing,
     OutgoingMessage,
+    columns_of,
     milliseconds_of,
+    outgoing_of,
     pack_messages,
     start_of,
     timestamp_of,
@@ -159,6 +162,49 @@ def test_given_an_empty_reply_when_read_then_the_batch_is_false_and_says_where_t
 def test_given_a_gap_when_read_then_it_is_named() -> None:
     assert MessageBatch(reply_of([], gap=[1, 9, 3])).gap == Gap(from_id=1, to_id=9, message_count=3)
     assert MessageBatch(reply_of([], gap=[1, 9, None])).gap == Gap(1, 9, None)
+
+
+@deterministic
+@given(st.lists(outgoing, max_size=8), st.data())
+def test_given_any_part_of_a_batch_when_taken_then_it_is_a_batch_of_those_messages(
+    messages: list[Outgoing], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(1, len(messages) - 1)) if len(messages) > 1 else len(messages)
+    runs = [(first, count) for first, count in ((10, cut), (100, len(messages) - cut)) if count]
+    batch = MessageBatch(reply_of(messages, *runs, gap=[1, 9, 3]))
+    begin = data.draw(st.integers(0, len(messages)))
+    end = data.draw(st.integers(begin, len(messages)))
+    part = batch.part(begin, end)
+    assert list(part) == list(batch)[begin:end]
+    assert [part[index] for index in range(len(part))] == list(part)
+    assert (part.payloads, list(part.ids)) == (batch.payloads[begin:end], list(batch.ids)[begin:end])
+    assert part.next_position == (batch.ids[end] if end < len(batch) else batch.next_position)
+    assert part.gap == (batch.gap if begin == 0 else None)
+    assert part.generation == batch.generation
+    inner = part.part(0, len(part) // 2)
+    assert list(inner) == list(part)[: len(part) // 2]
+    assert len(batch) == len(messages)  # it stays as it was
+
+
+def test_given_no_messages_when_an_empty_batch_is_made_then_it_says_where_to_go_on() -> None:
+    assert (MessageBatch.empty().next_position, MessageBatch.empty().generation, len(MessageBatch.empty())) == (0, 0, 0)
+    batch = MessageBatch.empty(7, 5)
+    assert (list(batch), list(batch.ids), batch.gap, batch.next_position, batch.generation) == ([], [], None, 7, 5)
+
+
+def test_given_messages_that_were_encoded_before_when_packed_then_the_columns_are_the_same() -> None:
+    encoded = encode_headers({"k": b"v"})
+    assert columns_of([b"one", (b"two", encoded)]) == pack_messages([b"one", HEADED])
+    assert columns_of([b"one", (b"two", b"")]) == pack_messages([b"one", b"two"])
+    assert columns_of([]) == pack_messages([])
+    assert outgoing_of(b"one") == OutgoingMessage(b"one")
+    assert outgoing_of((b"two", encoded)) == HEADED
+
+
+def test_given_a_gap_found_when_raised_then_it_is_an_error_of_ours_that_names_the_gap() -> None:
+    error = GapFound("gone", Gap(1, 9, 3))
+    assert (error.code, error.gap, error.retryable) == (ErrorCode.GAP_FOUND, Gap(1, 9, 3), False)
+    assert isinstance(error, RocksMQError)
 
 
 @pytest.mark.parametrize("size", [1, 11, 13, 23])

@@ -9,6 +9,7 @@ from rocksmq.protocol.errors import (
     ConnectionFailed,
     DiskFull,
     ErrorCode,
+    GapFound,
     GroupNotFound,
     InternalError,
     InvalidRequest,
@@ -27,7 +28,7 @@ from rocksmq.protocol.errors import (
     Unauthenticated,
     UnsupportedVersion,
 )
-from rocksmq.protocol.messages import Gap, GapFound, Message, MessageBatch, OutgoingMessage
+from rocksmq.protocol.messages import Gap, Message, MessageBatch, OutgoingMessage
 
 from .client import Client
 from .consumer import Consumer

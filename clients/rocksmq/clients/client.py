@@ -271,9 +271,9 @@ class Client(Admin):
     ) -> Producer:
         """A `Producer` for many messages of one channel.
 
-        A batch leaves when it has ``batch_messages`` (1,000 if not given) or ``batch_bytes`` (256 KiB; neither beyond the broker's
-        limits), or ``linger`` seconds after its first message. Up to
-        ``max_in_flight`` batches, 16 at most, are unanswered at a time; beyond that `Producer.send` blocks.
+        A batch leaves when it has ``batch_messages`` (None: 1,000) or ``batch_bytes`` (None: 256 KiB), both within the broker's
+        limits, or ``linger`` seconds after its first message. Up to ``max_in_flight`` batches, 16 at most, are unanswered at a
+        time; beyond that `Producer.send` blocks.
 
         With a ``name`` each message carries the caller's own sequence, and `Producer.last_sequence` tells how far they are
         stored, also after the caller was restarted. Opening a name fences whoever had it before: Conflict.

@@ -189,6 +189,13 @@ class InternalError(RocksMQError):
     code = ErrorCode.INTERNAL_ERROR
 
 
+class GapFound(RocksMQError):
+    """Retention removed messages that this reader had not read; ``gap``, a `Gap`, says which. It goes on behind them."""
+
+    code = ErrorCode.GAP_FOUND
+    gap: Any = None
+
+
 CODE_MAX = 99  # on the wire; those above are of the client's own making
 _CLASSES: list[type[RocksMQError]] = RocksMQError.__subclasses__()
 ERRORS: dict[int, type[RocksMQError]] = {error.code: error for error in _CLASSES}

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias, cast, overload
 
 from .batch import RecordBatch, decode_headers, encode_headers, pack_lengths, unpack_lengths
 from .cbor import Buffer, Gathered
-from .errors import ErrorCode, InvalidRequest, ProtocolError, RocksMQError
+from .errors import InvalidRequest, ProtocolError
 from .operations import Messages, Position
 
 _RUN = Struct("<QI")
@@ -53,16 +53,6 @@ class Gap(NamedTuple):
     from_id: int
     to_id: int
     message_count: int | None
-
-
-class GapFound(RocksMQError):
-    """Retention removed messages that a consumer with ``on_gap="raise"`` had not read; it goes on behind the ``gap``."""
-
-    code = ErrorCode.GAP_FOUND
-
-    def __init__(self, message: str, gap: Gap) -> None:
-        super().__init__(message)
-        self.gap = gap
 
 
 def timestamp_of(message_id: int) -> datetime:
