@@ -1,7 +1,10 @@
 """What tests of the client share: replies, a clock, a fake broker that answers by rules, waiting for what threads do."""
 
+import os
+import signal
 import struct
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -48,3 +51,24 @@ def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> Non
     while not condition():
         assert time.monotonic() - begin < patience, "it did not come"
         time.sleep(0.001)
+
+
+def forked(work: Callable[[], bytes]) -> bytes:
+    """What ``work`` returned in a child process, which has ended."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads in the parent: the child uses none of them
+        child = os.fork()
+    if not child:
+        try:
+            signal.alarm(int(PATIENCE))
+            os.write(writing, work())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(child, 0)
+    assert status == 0, "the child did its work"
+    return told

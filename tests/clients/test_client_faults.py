@@ -1,10 +1,7 @@
 """The client against forks, interrupts, cuts, floods and servers that answer wrongly or refuse."""
 
-import os
 import queue
-import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -27,7 +24,7 @@ from rocksmq.protocol.operations import (
     Produced,
     Sought,
 )
-from tests.clients.support import NOTHING, PATIENCE, Clock, messages
+from tests.clients.support import NOTHING, PATIENCE, Clock, forked, messages
 from tests.helpers.fake_server import LIMITS, PING_FRAME, PRESENT_ID, FakeServer, Peer
 
 
@@ -47,27 +44,6 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 # -- forks -----------------------------------------------------------------------------
-
-
-def forked(work: Callable[[], bytes]) -> bytes:
-    """What ``work`` returned in a child process, which has ended."""
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads in the parent: the child uses none of them
-        child = os.fork()
-    if not child:
-        try:
-            signal.alarm(int(PATIENCE))
-            os.write(writing, work())
-            os._exit(0)
-        finally:
-            os._exit(1)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(child, 0)
-    assert status == 0, "the child did its work"
-    return told
 
 
 @pytest.mark.parametrize("closed_count", [0, 8])

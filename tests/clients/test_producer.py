@@ -420,8 +420,10 @@ def test_given_many_producers_when_closed_then_no_thread_and_no_descriptor_is_le
     with broker.client() as mq:
         mq.create_channel("orders")
     before = set(os.listdir("/proc/self/fd"))
+    producers: list[Producer] = []
     for _ in range(10):
         with broker.client() as mq, mq.producer("orders", linger=0) as producer:
             producer.send(b"a")
-    wait_until(lambda: threads_of(producer) == 0)
+            producers.append(producer)
+    wait_until(lambda: threads_of(producers[0]) == 0)
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 1

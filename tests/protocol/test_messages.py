@@ -13,7 +13,6 @@ from rocksmq.protocol.cbor import Gathered
 from rocksmq.protocol.errors import ErrorCode, InvalidRequest, LimitExceeded, ProtocolError, RocksMQError
 from rocksmq.protocol.messages import (
     Gap,
-    GapFound,
     Message,
     MessageBatch,
     Outgoing,

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from rocksmq.protocol.errors import ConnectionFailed, InvalidRequest, RocksMQError, Timeout
-from rocksmq.protocol.messages import Gap, GapFound, Message, MessageBatch, Start
+from rocksmq.protocol.errors import ConnectionFailed, GapFound, InvalidRequest, RocksMQError, Timeout
+from rocksmq.protocol.messages import Gap, Message, MessageBatch, Start
 
 from .deadline import Deadline, checked_timeout
 from .forks import call_in_child
 from .sources import Source
+from .turn import Turn
 
 logger = logging.getLogger("rocksmq.client")
 
@@ -61,7 +62,7 @@ class Consumer:
         self._on_gap = on_gap
         self._gaps: deque[Gap] = deque(maxlen=GAPS_MAX)
         self._lock = threading.RLock()  # what follows
-        self._turn = threading.Lock()  # held by who reads
+        self._turn = Turn()  # held by who reads
         self._moving = threading.RLock()  # held by who seeks or commits: meanwhile nothing that was read is kept
         self._reader: int | None = None  # the thread that does
         self._close_deadline: Deadline | None = None  # of a close that was not finished
@@ -70,7 +71,7 @@ class Consumer:
         self._messages: Iterator[Message] = iter(())
         self._handed_out = 0  # of the batch
         self._position: int | None = None  # behind what was handed out; see `_note_position`
-        self._committed: int | None = None
+        self._committed: tuple[int | None, bytes] | None = None  # the last position, and its metadata
         self._drops = 0  # how often what was read was dropped
         self._is_closed = False
         call_in_child(self._close_in_child)
@@ -143,8 +144,8 @@ class Consumer:
             with self._lock:
                 self._note_position()
                 position = self._position
-            self._source.commit(None if position == self._committed else position, metadata)
-            self._committed = position
+            self._source.commit(None if (position, metadata) == self._committed else position, metadata)
+            self._committed = position, metadata
 
     def seek(self, to: Start) -> None:
         """Go on from ``to``, as `Client.seek`; what is in hand is dropped, and nothing read before appears after it."""
@@ -171,8 +172,11 @@ class Consumer:
         if self._reader == threading.get_ident():
             self._must_finish = True  # called by a signal handler in the midst of a read
             return
-        with self._turn:  # whoever reads finds out soon
+        try:
+            self._turn.take(Deadline(None))  # whoever reads finds out soon
             self._finish()
+        finally:
+            self._turn.pass_on()
 
     def _finish(self) -> None:
         """Give back what is in hand; by the holder of the turn, once."""
@@ -187,7 +191,7 @@ class Consumer:
 
     def _close_in_child(self) -> None:
         """In a forked child: what was claimed is the parent's."""
-        self._lock, self._moving, self._turn = threading.RLock(), threading.RLock(), threading.Lock()
+        self._lock, self._moving, self._turn = threading.RLock(), threading.RLock(), Turn()
         self._is_closed = True
         self._drop()
 
@@ -249,7 +253,7 @@ class Consumer:
     def _fill(self, max_messages: int, until: Deadline) -> bool:
         """Read the next batch, unless somebody else did; False when none came until then."""
         self._check_open()
-        if not self._turn.acquire(timeout=min(until.remaining, threading.TIMEOUT_MAX)):
+        if not self._turn.take(until):
             return False
         try:
             self._reader = threading.get_ident()
@@ -274,7 +278,7 @@ class Consumer:
                 if self._must_finish:
                     self._finish()
             finally:
-                self._turn.release()
+                self._turn.pass_on()
         if batch.gap is not None:
             self._report(batch.gap)
         return len(batch) > 0
@@ -291,5 +295,7 @@ class Consumer:
             return
         text = f"{self._name}: retention removed {gap.message_count} messages from {gap.from_id} to before {gap.to_id} unread"
         if self._on_gap == "raise":
-            raise GapFound(text, gap)
+            found = GapFound(text)
+            found.gap = gap
+            raise found
         logger.warning("%s", text)
