@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rocksmq.protocol.batch import encode_headers, pack_lengths
 from rocksmq.protocol.cbor import Gathered
-from rocksmq.protocol.errors import ErrorCode, InvalidRequest, LimitExceeded, ProtocolError, RocksMQError
+from rocksmq.protocol.errors import InvalidRequest, LimitExceeded, ProtocolError
 from rocksmq.protocol.messages import (
     Gap,
     Message,
@@ -198,12 +198,6 @@ def test_given_messages_that_were_encoded_before_when_packed_then_the_columns_ar
     assert columns_of([]) == pack_messages([])
     assert outgoing_of(b"one") == OutgoingMessage(b"one")
     assert outgoing_of((b"two", encoded)) == HEADED
-
-
-def test_given_a_gap_found_when_raised_then_it_is_an_error_of_ours_that_names_the_gap() -> None:
-    error = GapFound("gone", Gap(1, 9, 3))
-    assert (error.code, error.gap, error.retryable) == (ErrorCode.GAP_FOUND, Gap(1, 9, 3), False)
-    assert isinstance(error, RocksMQError)
 
 
 @pytest.mark.parametrize("size", [1, 11, 13, 23])
