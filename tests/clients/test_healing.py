@@ -232,8 +232,17 @@ def test_given_an_outage_when_many_calls_meet_it_then_it_is_logged_once_and_noth
     broker: Broker, pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "rocksmq.client")
-    with broker.client() as mq:
-        for outage in (1, 2):
+    with broker.client() as mq, broker.client(timeout=0.05) as hasty:
+        broker.kill()
+        for _ in range(3):
+            with pytest.raises(ConnectionFailed):
+                hasty.ping()
+        assert len(caplog.records) == 1
+        caplog.clear()
+        hasty.close()
+        broker.start()
+        mq.ping()
+        for outage in (2, 3):
             broker.kill()
             calling = [pool.submit(mq.list_channels) for _ in range(4)]
             broker.start()
