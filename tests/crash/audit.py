@@ -256,6 +256,8 @@ def _threads(part: Part) -> int:
 
 
 def _records(member: Member, life: int) -> Iterator[Record]:
+    if life in member.killed and not member.books[life].exists():
+        return iter(())  # it was killed before it began
     return read_book(member.books[life])
 
 
