@@ -135,7 +135,7 @@ def test_given_a_broker_that_is_away_when_python_ends_then_it_does_soon_and_the_
     assert done.returncode == 0
     assert seconds < 10
     assert "ResourceWarning: 5 messages of <Producer of 'orders'" in done.stderr
-    assert "ResourceWarning: 1 messages of <Producer of 'orders'" in done.stderr
+    assert "ResourceWarning: 1 message" in done.stderr
     assert done.stderr.count("ResourceWarning: ") == 2
 
 
