@@ -1,6 +1,6 @@
 """Many processes with many connections that come and go, and are killed; then the broker holds what it held before.
 
-python -m tests.crash.churn [--processes N] [--connections N] [--seconds N]
+python -m tests.crash.churn [--processes N] [--connections N] [--seconds N] [--stay SECONDS]
 """
 
 import subprocess
@@ -37,16 +37,17 @@ class Churned(NamedTuple):
 class Crowd:
     """The processes."""
 
-    def __init__(self, address: str, connections: int, seed: object) -> None:
+    def __init__(self, address: str, connections: int, stay_s: float, seed: object) -> None:
         self._address = address
         self._connections = connections
+        self._stay_s = stay_s
         self._random = Random(f"{seed}")
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def begin(self, count: int) -> None:
         """So many more."""
         for _ in range(count):
-            arguments = [self._address, str(self._connections), str(self._random.random())]
+            arguments = [self._address, str(self._connections), str(self._stay_s), str(self._random.random())]
             command = [sys.executable, "-m", "tests.crash.churner", *arguments]
             self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, cwd=_ROOT))
 
@@ -78,20 +79,22 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
         process.stdin.close()
 
 
-def churn(broker: Broker, processes: int, connections: int, seconds: float, seed: object) -> Churned:
+def churn(broker: Broker, processes: int, connections: int, seconds: float, stay_s: float, seed: object) -> Churned:
     """Warm up with a few, measure, churn, and measure again once the broker has let go of everything."""
     idle = Footprint.of(broker.pid, broker.directory)
     with Client(broker.url) as mq:
         mq.create_channel(CHANNEL)
         mq.create_consumer_group(CHANNEL, GROUP)
-    _crowded(broker, min(processes, 3), connections, WARM_SECONDS, seed)
+    _crowded(broker, min(processes, 3), connections, WARM_SECONDS, stay_s, seed)
     before = _settled(broker, idle)
-    most, killed = _crowded(broker, processes, connections, seconds, seed)
+    most, killed = _crowded(broker, processes, connections, seconds, stay_s, seed)
     return Churned(before, most, _settled(broker, before), killed)
 
 
-def _crowded(broker: Broker, processes: int, connections: int, seconds: float, seed: object) -> tuple[Footprint, int]:
-    crowd = Crowd(broker.address, connections, seed)
+def _crowded(
+    broker: Broker, processes: int, connections: int, seconds: float, stay_s: float, seed: object
+) -> tuple[Footprint, int]:
+    crowd = Crowd(broker.address, connections, stay_s, seed)
     killed = 0
     most = Footprint.of(broker.pid, broker.directory)
     try:
@@ -124,11 +127,12 @@ def _settled(broker: Broker, wanted: Footprint) -> Footprint:
 @click.option("--processes", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--connections", type=click.IntRange(min=1), default=20, show_default=True, help="Of each process.")
 @click.option("--seconds", type=float, default=60.0, show_default=True)
+@click.option("--stay", type=float, default=10.0, show_default=True, help="Seconds that a connection is there, at most.")
 @click.option("--seed", default="7660", show_default=True)
-def main(processes: int, connections: int, seconds: float, seed: str) -> None:
+def main(processes: int, connections: int, seconds: float, stay: float, seed: str) -> None:
     """Churn against a broker of its own, and say what it held."""
     with tempfile.TemporaryDirectory(prefix="rocksmq-churn-") as name, Broker(Path(name) / "data") as broker:
-        found = churn(broker, processes, connections, seconds, seed)
+        found = churn(broker, processes, connections, seconds, stay, seed)
         click.echo(f"before  {found.before}\nmost    {found.most}\nafter   {found.after}\n{found.killed} processes killed")
         if (found.after.sockets, found.after.files) != (found.before.sockets, found.before.files):
             raise click.ClickException("the broker does not let go of what is gone")

@@ -11,7 +11,7 @@ import threading
 from functools import partial
 from random import Random
 
-from rocksmq.clients import Client
+from rocksmq.clients import Client, LimitExceeded
 from rocksmq.protocol.operations import Consume, Fetch, Position
 from tests.helpers.raw import Raw, frame, hello, request_items
 
@@ -19,15 +19,16 @@ from .producing import together
 
 CHANNEL, GROUP = "churned", "readers"
 TIMEOUT_SECONDS = 60.0
-WORK_SECONDS = 0.5  # at most, while a connection is there
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Churner:
     """Opens, works, ends, again and again; in each thread one connection at a time."""
 
-    def __init__(self, address: str, seed: str) -> None:
+    def __init__(self, address: str, stay_s: float, seed: str) -> None:
+        """``stay_s``: for which a connection is there, at most, beside its work."""
         self._address = address
+        self._stay_s = stay_s
         self._seed = seed
         self._is_over = threading.Event()
 
@@ -43,10 +44,16 @@ class Churner:
     def _churn(self, random: Random) -> None:
         ways = (self._use, self._use, self._say_nothing, self._cut_off, self._park)
         while not self._is_over.is_set():
-            random.choice(ways)(random)
+            way = random.choice(ways)
+            try:
+                way(random)
+            except (LimitExceeded, OSError, EOFError):
+                if way == self._use:
+                    raise
+                self._stay(random)  # by hand nothing heals: too many connections had said nothing yet
 
     def _stay(self, random: Random) -> None:
-        self._is_over.wait(random.random() * WORK_SECONDS)
+        self._is_over.wait(random.random() * self._stay_s)
 
     def _use(self, random: Random) -> None:
         """As any program would."""
@@ -83,4 +90,4 @@ class Churner:
 
 
 if __name__ == "__main__":
-    Churner(sys.argv[1], sys.argv[3]).run(int(sys.argv[2]))
+    Churner(sys.argv[1], float(sys.argv[3]), sys.argv[4]).run(int(sys.argv[2]))

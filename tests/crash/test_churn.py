@@ -14,7 +14,7 @@ RSS_BYTES_MORE = 64 << 20  # for what a broker remembers of producers and consum
 @pytest.mark.slow
 def test_given_connections_that_come_and_go_when_all_are_gone_then_the_broker_holds_what_it_held_before(tmp_path: Path) -> None:
     with Broker(tmp_path / "data") as broker:
-        found = churn(broker, processes=6, connections=20, seconds=8, seed="short")
+        found = churn(broker, processes=6, connections=20, seconds=8, stay_s=0.5, seed="short")
         print(found)  # noqa: T201
         assert found.most.sockets > found.before.sockets + 60, "there were many"
         assert found.after.sockets == found.before.sockets
