@@ -45,6 +45,9 @@ class ScriptedLink:
         self._clock = clock
         self._script = list(script)
 
+    def connected(self, deadline: Deadline, is_stopped: Callable[[], bool] | None) -> None:
+        """There is always a connection; it may be lost before the request is sent."""
+
     def begin(self, request: Any, deadline: Deadline, is_stopped: Callable[[], bool] | None) -> "ScriptedLink":
         if isinstance(self._script[0], Unsent):
             raise self._script.pop(0).error

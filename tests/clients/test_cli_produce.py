@@ -168,7 +168,7 @@ def test_given_a_slow_pipe_when_a_line_is_refused_then_the_command_ends_before_m
         client.destroy_channel("c")
         process.stdin.write(b"two\n")
         assert process.wait(60) == 1
-        assert b"1 messages are not stored: there is no channel 'c'" in process.stderr.read()
+        assert b"1 message is not stored: there is no channel 'c'" in process.stderr.read()
 
 
 def test_given_a_broker_that_was_killed_when_patience_is_over_then_what_is_stored_is_told(
@@ -183,7 +183,7 @@ def test_given_a_broker_that_was_killed_when_patience_is_over_then_what_is_store
         out, err = process.communicate(b"two\n", timeout=60)
     assert (process.returncode, out) == (1, b"")
     last = err.splitlines()[-1]
-    assert last.startswith(b"error: 1 messages are of unknown outcome: ")
+    assert last.startswith(b"error: 1 message is of unknown outcome: ")
     assert last.endswith(b"; 1 message is stored, the last with id %d" % stored_id)
 
 
@@ -245,7 +245,7 @@ def test_given_an_outage_when_a_second_signal_comes_then_it_ends_at_once_and_wha
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)  # after the first it tries to store what was read
         assert process.wait(60) == 130
-        assert process.stderr.read().startswith(b"interrupted: 1 messages are of unknown outcome: ")
+        assert process.stderr.read().startswith(b"interrupted: 1 message is of unknown outcome: ")
 
 
 def test_given_ctrl_c_when_producing_then_whole_lines_are_stored_and_summed_up(broker: Broker, client: Client) -> None:

@@ -286,7 +286,7 @@ def test_given_a_broker_that_is_frozen_when_closed_with_much_open_then_it_ends_s
     client.create_channel("orders")
     client.create_consumer_group("orders", "billing")
     client.produce("orders", [b"a"] * 10)
-    monkeypatch.setattr("rocksmq.clients.producer.EXIT_SECONDS", 0.3)
+    monkeypatch.setattr("rocksmq.clients.client.EXIT_SECONDS", 0.3)
     mq = broker.client(timeout=60)
     mq.consume("orders", "billing", 1)
     producers = [mq.producer("orders", linger=0) for _ in range(3)]

@@ -10,6 +10,7 @@ from rocksmq.protocol.errors import (
     Conflict,
     ConnectionFailed,
     DiskFull,
+    GapFound,
     GroupNotFound,
     InternalError,
     InvalidRequest,
@@ -64,7 +65,7 @@ WAS_UNANSWERED = pytest.mark.parametrize("was_unanswered", [False, True], ids=["
 
 
 def test_given_the_table_then_no_error_that_a_request_can_end_with_is_missing() -> None:
-    assert set(TABLE) | {OutOfSequence} == set(ERRORS.values())
+    assert set(TABLE) | {OutOfSequence, GapFound} == set(ERRORS.values())
 
 
 @pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)

@@ -37,8 +37,9 @@ class Claims:
         delay = RETRY_SECONDS
         refusal: RocksMQError | None = None
         while True:
-            request = Consume(self._channel, self._group, consumer.id, consumer.number, count, size, poll.milliseconds)
             try:
+                self._link.connected(deadline, is_stopped)  # before the wait is told, for that may take some of it
+                request = Consume(self._channel, self._group, consumer.id, consumer.number, count, size, poll.milliseconds)
                 return self._claim(request, deadline, is_stopped)
             except OutOfSequence as error:
                 is_lost = consumer.is_unresolved
@@ -87,17 +88,19 @@ class Claims:
         self._consumer.number += 1
         self._consumer.is_unresolved = False
 
+    def release_request(self, unread: int | None) -> ReleaseConsumer | None:
+        """What `release` sends; None: the broker never met the id."""
+        if unread is None:
+            return release_of(self._channel, self._group, self._consumer)
+        return ReleaseConsumer(self._channel, self._group, self._consumer.id, self._consumer.number - 1, unread)
+
     def release(self, unread: int | None, deadline: Deadline) -> None:
         """End the use of the id; what was claimed and not handed out is given back, and served first to who reads next.
 
         ``unread``: the first message of those returned that was not handed out; None: all of them were. What was
         never returned is given back whole. Resent until the deadline.
         """
-        consumer = self._consumer
-        if unread is None:
-            request = release_of(self._channel, self._group, consumer)
-        else:
-            request = ReleaseConsumer(self._channel, self._group, consumer.id, consumer.number - 1, unread)
+        request = self.release_request(unread)
         if request is None:
             return
         try:
@@ -105,7 +108,7 @@ class Claims:
         except (ChannelNotFound, GroupNotFound):
             pass  # and its messages with it
         except OutOfSequence:
-            if unread is not None or consumer.is_unresolved:
+            if unread is not None or self.is_unresolved:
                 raise  # forgotten, and what it held is lost to the group
 
 

@@ -12,27 +12,29 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self, cast
 
 from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.errors import OUTCOME_UNKNOWN, InvalidRequest, RocksMQError
+from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import MessageBatch, Outgoing, OutgoingMessage, Start, pack_messages, start_of
 from rocksmq.protocol.names import checked_name
-from rocksmq.protocol.operations import METADATA_BYTES_MAX, Commit, Empty, Outcome, Produce, Seek
+from rocksmq.protocol.operations import METADATA_BYTES_MAX, Commit, Empty, Outcome, Produce, ReleaseConsumer, Seek
 
-from . import producer as producers
 from .address import Address
 from .admin import Admin
 from .claims import Claims, release_of
-from .consumer import BATCH_MESSAGES, Consumer, OnGap
+from .consumer import BATCH_MESSAGES, Consumer, OnGap, check_options
 from .deadline import Deadline, checked_timeout
+from .exits import EXIT_SECONDS
 from .forks import call_in_child
 from .identities import Borrowed, IdentityPool
 from .link import RETRY_SECONDS, Link
 from .models import SeekOutcome, SeekResult, ServerInfo
 from .outbox import WINDOW
-from .producer import Producer
+from .producer import LINGER_SECONDS, Producer
 from .reading import MAX_BYTES, fetch, poll
 from .recovery import Next, in_doubt, verdict
 from .sources import AutoSource, ManualSource
@@ -76,6 +78,7 @@ class Client(Admin):
         """New ids."""
         self._producers = IdentityPool(lambda: self._link.present_id)
         self._consumers = IdentityPool(lambda: self._link.present_id)
+        self._abandoned: list[ReleaseConsumer] = []  # of Consumers that nobody closed
         self._open: weakref.WeakSet[Producer | Consumer] = weakref.WeakSet()
 
     def _begin_anew_in_child(self) -> None:
@@ -102,23 +105,35 @@ class Client(Admin):
             return
         if not self._link.is_up:
             self._link.close()  # first, so that whoever tries to connect does not hold it up
-        deadline = Deadline(producers.EXIT_SECONDS)
+        deadline = Deadline(EXIT_SECONDS)
         for opened in tuple(self._open):
             _close_quietly(opened, deadline)
-        if self._link.is_up:
-            self._release_consumers(Deadline(RELEASE_SECONDS))
+        if self._link.is_free:
+            self._release(None, Deadline(RELEASE_SECONDS))
         self._link.close()
 
-    def _release_consumers(self, deadline: Deadline) -> None:
-        """Tell the broker which consumer ids are over, so that it need not remember them."""
+    def _release(self, place: tuple[str, str] | None, deadline: Deadline) -> None:
+        """Give back what Consumers left behind that nobody closed, and what free consumer ids of ``place`` hold (None: of all).
+
+        So that it is read next, and the broker need not remember them. Never raises: in time it forgets them.
+        """
+        for known, identity in self._consumers.drain(place):
+            if (request := release_of(*cast(tuple[str, str], known), identity)) is not None:
+                self._abandoned.append(request)
+        left: list[ReleaseConsumer] = []
         try:
-            requests = [release_of(*cast(tuple[str, str], place), identity) for place, identity in self._consumers.drain()]
-            sent = [self._link.begin(request, deadline) for request in requests if request is not None]
-            for waiting in sent:
-                if not waiting.connection.is_answered(waiting.call, deadline):
-                    return
+            with suppress(IndexError):
+                while True:
+                    left.append(self._abandoned.pop())
+            sent = [(request, self._link.begin(request, deadline)) for request in left]
+            for request, waiting in sent:
+                is_answered = waiting.connection.is_answered(waiting.call, deadline)
+                if is_answered and not (waiting.call.error is not None and waiting.call.error.retryable):
+                    left.remove(request)
         except RocksMQError:
-            pass  # then it forgets them in time
+            pass
+        finally:
+            self._abandoned += left
 
     def _forget_channel(self, channel: str) -> None:
         self._producers.clear(channel)
@@ -201,14 +216,21 @@ class Client(Admin):
         checked_name("group", group)
         count, size = _checked_bounds(max_messages, max_bytes)
         until = Deadline(checked_timeout(timeout))
+        if self._abandoned:
+            self._release((channel, group), self._deadline())
         borrowed = Borrowed(self._consumers, (channel, group))
         try:
-            claims = Claims(self._link, channel, group, borrowed.take())
+            consumer = borrowed.take()
+            claims = Claims(self._link, channel, group, consumer)
             batch = poll(lambda wait, deadline: claims.next(count, size, wait, deadline), until, self._timeout)
-            if batch:
-                claims.returned()
-        finally:
+            if not batch:
+                return batch
+        except BaseException:
             borrowed.give_back()
+            raise
+        # No call from here on, in which an interrupt could strike: the loan ends when ``borrowed`` goes.
+        consumer.number += 1
+        consumer.is_unresolved = False
         return batch
 
     def fetch(
@@ -263,7 +285,7 @@ class Client(Admin):
         self,
         channel: str,
         *,
-        linger: float = producers.LINGER_SECONDS,
+        linger: float = LINGER_SECONDS,
         batch_bytes: int | None = None,
         batch_messages: int | None = None,
         max_in_flight: int = WINDOW,
@@ -314,13 +336,14 @@ class Client(Admin):
         """
         checked_name("channel", channel)
         checked_name("group", group)
+        check_options(batch_messages, idle_timeout, on_gap)
         if ack == "manual":
             source: AutoSource | ManualSource = ManualSource(self._link, channel, group, self._timeout)
         elif ack == "auto":
             self.describe_consumer_group(channel, group)  # so that a wrong name is told now
-            identity = self._consumers.take((channel, group))
-            claims = Claims(self._link, channel, group, identity)
-            source = AutoSource(self._link, claims, lambda to: self.seek(channel, group, to), self._timeout)
+            self._release((channel, group), self._deadline())  # what this client holds is read first
+            claims = Claims(self._link, channel, group, Identity.new(self._link.present_id))
+            source = AutoSource(self._link, claims, lambda to: self.seek(channel, group, to), self._abandoned, self._timeout)
         else:
             raise InvalidRequest(f'ack {ack!r} is not "auto" or "manual"')
         opened = Consumer(

@@ -37,13 +37,14 @@ from rocksmq.protocol.operations import (
 )
 
 from .address import Address
-from .deadline import Deadline
+from .deadline import SLICE_SECONDS, Deadline, Stopped, check_not
 
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 HELLO_BYTES_MAX = 64 * 1024  # before the broker has told its limits
 FRAME_BYTES_MAX = 66 << 20  # whatever the broker says: its own upper limit
 CONNECT_SECONDS = 3.0  # of one attempt; whoever wants it retries
 LIMITS_NEEDED = ("frame_bytes_max", "payload_bytes_max", "batch_messages_max")
+HELLO_SECONDS = 5.0  # what a broker allows a client, too
 PING_SECONDS = 10.0  # silence with a request outstanding until the broker is pinged
 DEAD_SECONDS = 20.0  # silence after that until the connection is given up
 
@@ -79,16 +80,20 @@ class Connection:
         self._address = address
         self._calls: dict[int, Call] = {}
         self._correlation = 0
-        self._is_read = False
+        self._reader: int | None = None  # the thread that reads for all
+        self._is_receiving = False
         self._lock = threading.RLock()  # reentrant, for a signal handler that closes the client
-        self._send_lock = threading.Lock()
+        self._send_lock = threading.RLock()  # one frame at a time; reentrant, for a signal handler to find out
+        self.is_sending = False
         self._decoder = FrameDecoder(HELLO_BYTES_MAX)
         self._sock = socket.socket()
         self._readable = select.poll()
         self._writable = select.poll()
         self._last_received = 0.0
 
-    def open(self, client_name: str, client_id: bytes, token: str | None, deadline: Deadline) -> None:
+    def open(
+        self, client_name: str, client_id: bytes, token: str | None, deadline: Deadline, is_stopped: Stopped = None
+    ) -> None:
         """Connect and say HELLO. Raises ConnectionFailed, Timeout, or what the broker answers."""
         self._sock.close()
         sock = _connect(self._address, deadline)
@@ -101,7 +106,11 @@ class Connection:
         self._writable.register(sock, select.POLLOUT)
         hello = Hello(MAGIC, VERSION_MIN, VERSION_MAX, client_name, client_id, token)
         try:
-            self.server: HelloReply = self.wait(self._begin(HELLO, hello, deadline), deadline)
+            patience = deadline.at_most(HELLO_SECONDS)
+            call = self._begin(HELLO, hello, patience)
+            if not self.is_answered(call, patience, is_stopped) and not deadline.is_over:
+                raise ConnectionFailed(f"the broker at {self._address} does not answer HELLO within {HELLO_SECONDS} s")
+            self.server: HelloReply = self.wait(call, patience)
             if missing := [name for name in LIMITS_NEEDED if name not in self.server.limits]:
                 raise ProtocolError(f"the broker at {self._address} does not tell its limits {', '.join(missing)}")
             self._decoder.frame_bytes_max = min(self.server.limits["frame_bytes_max"], FRAME_BYTES_MAX)
@@ -116,12 +125,15 @@ class Connection:
         return self._begin(PING if isinstance(request, Empty) else OP_OF_REQUEST[type(request)], request, deadline)
 
     def _begin(self, op: Operation, request: Any, deadline: Deadline) -> Call:
-        if not self._send_lock.acquire(timeout=min(deadline.remaining, threading.TIMEOUT_MAX)):
-            raise Timeout("the broker does not take the requests before this one in time")
-        try:
-            return self._begin_locked(op, request, deadline)
-        finally:
-            self._send_lock.release()
+        with self._send_lock:  # each sender is bounded by a deadline of its own
+            if self.is_sending:
+                # A signal handler in the midst of a frame, or an interrupt at the end of one: the stream is of no more use.
+                self._fail(ConnectionFailed(f"a request to {self._address} was interrupted"))
+            self.is_sending = True
+            try:
+                return self._begin_locked(op, request, deadline)
+            finally:
+                self.is_sending = False
 
     def _begin_locked(self, op: Operation, request: Any, deadline: Deadline) -> Call:
         call = Call(op)
@@ -136,26 +148,38 @@ class Connection:
         self._send(buffers, deadline)
         return call
 
-    def wait(self, call: Call, deadline: Deadline) -> Any:
+    def wait(self, call: Call, deadline: Deadline, is_stopped: Stopped = None) -> Any:
         """The reply to ``call``. Raises what the broker answered, ConnectionFailed, or Timeout."""
-        if not self.is_answered(call, deadline):
+        if not self.is_answered(call, deadline, is_stopped):
             raise Timeout(f"the broker did not answer {call.op.name} in time")
         return call.result()
 
-    def is_answered(self, call: Call, deadline: Deadline) -> bool:
+    def is_answered(self, call: Call, deadline: Deadline, is_stopped: Stopped = None) -> bool:
         """Whether ``call`` has its reply or error by the deadline; one thread at a time waits for a call."""
+        if is_stopped is None:
+            return self._is_answered(call, deadline)
+        while not self._is_answered(call, deadline.at_most(SLICE_SECONDS)):
+            if deadline.is_over:
+                return False
+            check_not(is_stopped)
+        return True
+
+    def _is_answered(self, call: Call, deadline: Deadline) -> bool:
         while not call.done:
-            leads = False
+            leads = is_suspended = False
             wakeup = threading.Event()
             try:
                 with self._lock:
                     if call.done:
                         break
-                    if self._is_read:
+                    is_suspended = self._reader == threading.get_ident()  # it reads, and a signal handler in its midst waits
+                    if is_suspended:
+                        pass
+                    elif self._reader is not None:
                         call.wakeup = wakeup
                     else:
-                        self._is_read = leads = True
-                if leads:
+                        self._reader, leads = threading.get_ident(), True
+                if leads or is_suspended:
                     self._read_until(call, deadline)
                 else:
                     wakeup.wait(min(deadline.remaining, threading.TIMEOUT_MAX))
@@ -174,22 +198,29 @@ class Connection:
         """Nobody waits for ``call`` any longer; if it was asked to read, another is."""
         with self._lock:
             call.wakeup = None
-            was_asked = wakeup.is_set() and not call.done and not self._is_read
+            was_asked = wakeup.is_set() and not call.done and self._reader is None
         if was_asked:
             self._hand_over()
 
     def is_alive(self) -> bool:
         """Whether the connection can be used; finds out about an end that came while nobody read."""
-        with self._lock:
-            if self.failure is not None or self._is_read:
-                return self.failure is None
-            self._is_read = True
+        leads = False
         try:
+            with self._lock:
+                if self.failure is not None or self._reader is not None:
+                    return self.failure is None
+                self._reader, leads = threading.get_ident(), True
             while self.failure is None and self._readable.poll(0):
                 self._receive()
         finally:
-            self._hand_over()
+            if leads:
+                self._hand_over()
         return self.failure is None
+
+    def receive_if_reader(self) -> None:
+        """Deliver what has come if this thread is the reader: then it is a signal handler in the midst of reading that asks."""
+        while self._reader == threading.get_ident() and self.failure is None and self._readable.poll(0):
+            self._receive()
 
     def abandon(self) -> None:
         """In a forked child: let go of the socket, which is the parent's, without a word on it."""
@@ -227,13 +258,17 @@ class Connection:
             return
         if self._send_lock.acquire(blocking=False):
             try:
-                if self._writable.poll(0):
-                    self._ping_call = self._begin_locked(PING, Empty(), Deadline(DEAD_SECONDS))
+                if not self.is_sending and self._writable.poll(0):
+                    self._ping_call = self._begin(PING, Empty(), Deadline(DEAD_SECONDS))
             finally:
                 self._send_lock.release()
 
     def _receive(self) -> None:
         """Read what is there and deliver it; whoever calls this is the only reader."""
+        if self._is_receiving:
+            self._fail(ConnectionFailed(f"reading from {self._address} was interrupted"))
+            return
+        self._is_receiving = True
         try:
             count = self._sock.recv_into(self._decoder.space())
             if not count:
@@ -252,6 +287,8 @@ class Connection:
             # Interrupted between the socket and the decoder: what was received is lost, and the stream with it.
             self._fail(ConnectionFailed(f"reading from {self._address} was interrupted"))
             raise
+        finally:
+            self._is_receiving = False
 
     def _deliver(self, items: list[Any]) -> None:
         if not items or type(items[0]) is not int:
@@ -281,7 +318,7 @@ class Connection:
 
     def _hand_over(self) -> None:
         with self._lock:
-            self._is_read = False
+            self._reader = None
             for call in self._calls.values():
                 if call.wakeup is not None and not call.done:
                     call.wakeup.set()

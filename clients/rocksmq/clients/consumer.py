@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ from rocksmq.protocol.errors import ConnectionFailed, GapFound, InvalidRequest, 
 from rocksmq.protocol.messages import Gap, Message, MessageBatch, Start
 
 from .deadline import Deadline, checked_timeout
+from .exits import close_at_exit, closed
 from .forks import call_in_child
 from .sources import Source
 from .turn import Turn
@@ -26,6 +28,15 @@ BATCH_MESSAGES = 1_000
 CLOSE_SECONDS_MAX = 10.0  # also of a client that waits for ever
 GAPS_MAX = 1_000  # that a consumer remembers
 OnGap = str | Callable[[Gap], object]
+
+
+def check_options(batch_messages: int, idle_timeout: float | None, on_gap: OnGap) -> None:
+    """Refuse what a `Consumer` cannot be made with. Raises InvalidRequest."""
+    if type(batch_messages) is not int or batch_messages < 1:
+        raise InvalidRequest(f"batch_messages {batch_messages!r} is not allowed: 1 at least")
+    if not callable(on_gap) and on_gap not in ("log", "raise"):
+        raise InvalidRequest(f"on_gap {on_gap!r} is not 'log', 'raise' or a callable")
+    checked_timeout(idle_timeout)
 
 
 class Consumer:
@@ -50,15 +61,11 @@ class Consumer:
     ) -> None:
         """Use `Client.consumer`."""
         self._is_closed = True  # until all of it is there
-        if type(batch_messages) is not int or batch_messages < 1:
-            raise InvalidRequest(f"batch_messages {batch_messages!r} is not allowed: 1 at least")
-        if not callable(on_gap) and on_gap not in ("log", "raise"):
-            raise InvalidRequest(f"on_gap {on_gap!r} is not 'log', 'raise' or a callable")
         self._name = name
         self._source = source
         self._close_timeout = CLOSE_SECONDS_MAX if timeout is None else timeout
         self._batch_messages = batch_messages
-        self._idle_timeout = checked_timeout(idle_timeout)
+        self._idle_timeout = idle_timeout
         self._on_gap = on_gap
         self._gaps: deque[Gap] = deque(maxlen=GAPS_MAX)
         self._lock = threading.RLock()  # what follows
@@ -75,6 +82,7 @@ class Consumer:
         self._drops = 0  # how often what was read was dropped
         self._is_closed = False
         call_in_child(self._close_in_child)
+        close_at_exit(self)
 
     def __enter__(self) -> Self:
         return self
@@ -89,9 +97,9 @@ class Consumer:
 
     def __del__(self) -> None:
         if not self._is_closed:
-            warnings.warn(
-                f"{self!r} was not closed: use it in a `with`, or call close()", ResourceWarning, stacklevel=2, source=self
-            )
+            self._is_closed = True
+            self._source.abandon(self._unread())
+            self._warn()
 
     def __repr__(self) -> str:
         return f"<Consumer {self._name}{', closed' if self._is_closed else ''}>"
@@ -172,19 +180,37 @@ class Consumer:
         if self._reader == threading.get_ident():
             self._must_finish = True  # called by a signal handler in the midst of a read
             return
+        closed(self)
         try:
-            self._turn.take(Deadline(None))  # whoever reads finds out soon
-            self._finish()
+            if self._turn.take(deadline):  # whoever reads finds out soon
+                self._finish()
+            else:
+                self._must_finish = True
         finally:
             self._turn.pass_on()
+
+    def close_at_exit(self, deadline: Deadline) -> None:
+        """As `close_within`, with the ResourceWarning of who was not closed."""
+        self._warn()
+        with suppress(RocksMQError):
+            self.close_within(deadline)
+
+    def _warn(self) -> None:
+        warnings.warn(
+            f"{self!r} was not closed: use it in a `with`, or call close()", ResourceWarning, stacklevel=3, source=self
+        )
+
+    def _unread(self) -> int | None:
+        """The first message in hand that was not handed out; what was in hand has arrived."""
+        batch = self._batch
+        self._source.returned(batch)
+        return batch.ids[self._handed_out] if batch is not None and self._handed_out < len(batch) else None
 
     def _finish(self) -> None:
         """Give back what is in hand; by the holder of the turn, once."""
         with self._lock:
             deadline, self._close_deadline = self._close_deadline, None
-            batch = self._batch
-            unread = batch.ids[self._handed_out] if batch is not None and self._handed_out < len(batch) else None
-            self._source.returned(batch)
+            unread = self._unread()
             self._drop()
         if deadline is not None:
             self._source.close(unread, deadline)
@@ -228,9 +254,7 @@ class Consumer:
                 if batch is None or begin >= len(batch):
                     return None
                 part = batch.part(begin, min(len(batch), begin + wanted))
-                end = begin + len(part)
-                rest = iter(batch.part(end, len(batch)))
-                self._messages, self._handed_out = rest, end
+                self._messages, self._handed_out = iter(()), begin + len(part)  # `_fill` makes it anew
                 return part
         except BaseException:
             self._take_back([] if part is None else part.ids)

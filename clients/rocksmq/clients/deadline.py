@@ -2,8 +2,14 @@
 
 import math
 import time
+from collections.abc import Callable
+from typing import TypeAlias
 
-from rocksmq.protocol.errors import InvalidRequest
+from rocksmq.protocol.errors import ConnectionFailed, InvalidRequest
+
+SLICE_SECONDS = 0.1  # of waiting, after which somebody who may be told to stop looks whether he was
+# Asked now and then while a call waits; true ends the waiting with ConnectionFailed.
+Stopped: TypeAlias = Callable[[], bool] | None
 
 
 class Deadline:
@@ -49,3 +55,9 @@ def checked_timeout(seconds: float | None) -> float | None:
     if seconds is not None and not seconds >= 0:
         raise InvalidRequest(f"timeout {seconds!r} is not allowed: seconds from 0 on, or None to wait for ever")
     return seconds
+
+
+def check_not(is_stopped: Stopped) -> None:
+    """Raise ConnectionFailed if whoever waits was told to stop."""
+    if is_stopped is not None and is_stopped():
+        raise ConnectionFailed("it was closed while it waited")

@@ -52,13 +52,12 @@ class IdentityPool:
         with self._lock:
             self._free.pop(place, None)
 
-    def drain(self) -> list[tuple[Hashable, Identity]]:
-        """All free identities with their places; the pool is empty then."""
+    def drain(self, place: Hashable = None) -> list[tuple[Hashable, Identity]]:
+        """All free identities, or those of one place, with their places; they are in the pool no more."""
         with self._lock:
             self._recover()
-            found = [(place, identity) for place, free in self._free.items() for identity in free]
-            self._free.clear()
-        return found
+            places = tuple(self._free) if place is None else (place,)
+            return [(known, identity) for known in places for identity in self._free.pop(known, ())]
 
     def _recover(self, borrower: "Borrowed | None" = None) -> None:
         """End the loans of ``borrower``, and of those who were interrupted before they gave back, and are gone."""

@@ -9,24 +9,20 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rocksmq.protocol.errors import ConnectionFailed, LimitExceeded, RocksMQError, Timeout
 
 from .address import Address
 from .connection import Call, Connection
-from .deadline import Deadline
+from .deadline import SLICE_SECONDS, Deadline, Stopped, check_not
+from .turn import Turn
 
 logger = logging.getLogger("rocksmq.client")
 
 RETRY_SECONDS = 0.05
 RETRY_SECONDS_MAX = 1.0
-SLICE_SECONDS = 0.1  # of waiting, after which somebody who may be told to stop looks whether he was
 Result = TypeVar("Result")
-
-
-# Asked now and then while a call waits; true ends the waiting with ConnectionFailed.
-Stopped: TypeAlias = Callable[[], bool] | None
 
 
 class Sent(NamedTuple):
@@ -37,10 +33,7 @@ class Sent(NamedTuple):
 
     def reply(self, deadline: Deadline, is_stopped: Stopped = None) -> Any:
         """The reply. Raises what the broker answered, ConnectionFailed or Timeout."""
-        if is_stopped is not None:
-            while not self.connection.is_answered(self.call, deadline.at_most(SLICE_SECONDS)) and not deadline.is_over:
-                _check_not(is_stopped)
-        return self.connection.wait(self.call, deadline)
+        return self.connection.wait(self.call, deadline, is_stopped)
 
 
 class Link:
@@ -64,7 +57,7 @@ class Link:
         if was_closed:
             self._closed.set()
         self._client_id = secrets.token_bytes(16)
-        self._lock = threading.Lock()
+        self._turn = Turn()  # to connect
         self._lost_at: float | None = None
         for connection in inherited:
             if connection is not None:
@@ -78,6 +71,16 @@ class Link:
     def is_up(self) -> bool:
         """Whether there is a connection that is not known to be lost."""
         return self._connection is not None and self._connection.is_alive()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether there is a connection that works, and nobody is held up in sending on it."""
+        return self.is_up and self._connection is not None and not self._connection.is_sending
+
+    def receive_if_reader(self) -> None:
+        """See `Connection.receive_if_reader`."""
+        if (connection := self._connection) is not None:
+            connection.receive_if_reader()
 
     def close(self) -> None:
         """End the connection for good; callers that wait get ConnectionFailed. Never blocks; may be repeated."""
@@ -97,31 +100,28 @@ class Link:
         connection = self._connection
         if connection is not None and connection.is_alive():
             return connection
-        held = False
         try:
-            while not held:
-                held = self._lock.acquire(timeout=deadline.at_most(SLICE_SECONDS).remaining)
-                _check_not(is_stopped)
-                if not held and deadline.is_over:
+            while not self._turn.take(deadline.at_most(SLICE_SECONDS)):
+                check_not(is_stopped)
+                if deadline.is_over:
                     raise Timeout(f"no connection to {self.address} in time")
             return self._reconnected(deadline, is_stopped)
         finally:
-            if held:
-                self._lock.release()
+            self._turn.pass_on()
 
     def _reconnected(self, deadline: Deadline, is_stopped: Stopped) -> Connection:
         self._note_loss()
         delay = RETRY_SECONDS
         failure: RocksMQError | None = None
         while not self._closed.is_set():
-            _check_not(is_stopped)
+            check_not(is_stopped)
             if self._connection is not None and self._connection.is_alive():
                 return self._connection
             try:
                 self._connecting = connection = Connection(self.address)
                 if self._closed.is_set():
                     connection.close()  # it was made too late for `close` to see it
-                connection.open(self._client_name, self._client_id, self._token, deadline)
+                connection.open(self._client_name, self._client_id, self._token, deadline, is_stopped)
             except RocksMQError as error:
                 # A broker that is full when all come back at once has room a little later.
                 if not error.retryable and not isinstance(error, (Timeout, LimitExceeded)):
@@ -178,7 +178,7 @@ class Link:
                     raise failure from None
                 if not error.retryable or self._closed.is_set() or deadline.is_over:
                     raise
-                _check_not(is_stopped)
+                check_not(is_stopped)
                 failure = error
             delay = self.pause(delay, deadline, failure.retry_after)
 
@@ -190,8 +190,3 @@ class Link:
         jitter = delay * secrets.randbelow(1_000) / 1_000
         self._closed.wait(min(deadline.remaining, (retry_after or 0) + jitter))
         return min(delay * 2, RETRY_SECONDS_MAX)
-
-
-def _check_not(is_stopped: Stopped) -> None:
-    if is_stopped is not None and is_stopped():
-        raise ConnectionFailed("it was closed while it waited")

@@ -4,12 +4,10 @@ The caller's thread only appends to the open batch, which is one step that no si
 of its own, does the rest.
 """
 
-import atexit
 import logging
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -27,19 +25,19 @@ from rocksmq.protocol.messages import payload_of
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.wire import SEQUENCE_BYTES_MAX
 
-from .deadline import Deadline, checked_timeout
+from .deadline import SLICE_SECONDS, Deadline, checked_timeout
+from .exits import close_at_exit, closed
 from .forks import call_in_child
 from .link import Link
 from .outbox import WINDOW
 from .sending import Sending
-from .window import Sequence, Window, not_stored
+from .window import Sequence, Sequenced, Window, not_stored
 
 logger = logging.getLogger("rocksmq.client")
 
 BATCH_BYTES = 256 * 1024
 BATCH_MESSAGES = 1_000
 LINGER_SECONDS = 0.005
-EXIT_SECONDS = 5.0  # for what is unflushed at the interpreter's exit
 FRAME_BYTES_BESIDE = 512 * 1024  # of a batch: lengths, the largest message beyond it, heads
 
 
@@ -81,12 +79,11 @@ class Producer:
         self._max_in_flight = _checked("max_in_flight", max_in_flight, WINDOW, WINDOW)
         self._payload_bytes_max = limits["payload_bytes_max"]
         self._begin_anew()
-        self._queued: Sequence | None = None  # the last that was sent
         if self.name is not None:
             self._sending.open_name(Deadline(timeout))
         self._opened_at = self._window.last_sequence
         call_in_child(self._close_in_child)
-        _open_producers.add(self)
+        close_at_exit(self)
 
     def _begin_anew(self) -> None:
         self._window = Window()
@@ -140,9 +137,10 @@ class Producer:
         """
         item: Any = payload if type(payload) is bytes else payload_of(payload)
         size = payload_bytes = len(item)
-        if headers:
-            encoded = encode_headers(headers)
-            item, size = (item, encoded), size + len(encoded)
+        if headers or sequence is not None:
+            encoded = encode_headers(headers or {})
+            size += len(encoded)
+            item = (item, encoded) if sequence is None else Sequenced(item, encoded, sequence)
         window = self._window
         with window.lock:
             batch = window.batches[-1]
@@ -159,15 +157,10 @@ class Producer:
                 self._attend(payload_bytes, size)
                 batch = window.batches[-1]
             items = batch.items
+            if not items:
+                self._begin_batch()
             items.append(item)
             batch.size += size
-            if len(items) == 1:
-                batch.due = time.monotonic() + self._linger
-                self._sending.start()
-                window.work.notify()
-            if sequence is not None:
-                self._queued = sequence
-                batch.sequences = (sequence if batch.sequences is None else batch.sequences[0], sequence)
             if len(items) >= self._batch_messages:
                 self._seal_if_room()
 
@@ -191,8 +184,9 @@ class Producer:
                     self._seal_if_room()
                 if deadline.is_over:
                     raise Timeout(f"{window.unflushed} messages are not durable yet and go on being sent{window.trouble}")
-                self._sending.start()
-                window.settled.wait(min(deadline.remaining, threading.TIMEOUT_MAX))
+                self._sending.start(self)
+                window.settled.wait(deadline.at_most(SLICE_SECONDS).remaining)
+                self._link.receive_if_reader()
 
     def send_many(self, payloads: Iterable[Any], headers: Mapping[str, bytes] | None = None) -> None:
         """`send` each, with the same headers; a list of bytes goes faster so.
@@ -241,11 +235,20 @@ class Producer:
         finally:
             with window.lock:
                 window.close()
-            _open_producers.discard(self)
+            closed(self)
         if failures:
             worst = next((error for error in failures if isinstance(error, OUTCOME_UNKNOWN)), failures[0])
             worst.not_stored = tuple(message for error in failures for message in error.not_stored)
             raise worst
+
+    def close_at_exit(self, deadline: Deadline) -> None:
+        """As `close_within`; what is not stored is counted in a ResourceWarning."""
+        try:
+            self.close_within(deadline)
+        except RocksMQError as error:
+            count = "1 message" if len(error.not_stored) == 1 else f"{len(error.not_stored)} messages"
+            text = f"{count} of {self!r} could not be flushed: {error}"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def _close_in_child(self) -> None:
         """In a forked child: what is queued is the parent's to send."""
@@ -271,6 +274,12 @@ class Producer:
             return len(chunk)
 
     # -- under the lock --------------------------------------------------------------
+
+    def _begin_batch(self) -> None:
+        """Before its first message is in."""
+        self._sending.start(self)
+        self._window.open.due = time.monotonic() + self._linger
+        self._window.work.notify()
 
     def _seal_if_room(self) -> bool:
         if len(self._window.batches) > self._max_in_flight:
@@ -306,7 +315,7 @@ class Producer:
     def _raise_failure(self) -> None:
         if self._window.failures:
             # All that was queued went with it: the caller may begin again behind what is stored.
-            self._opened_at, self._queued = self._window.last_sequence, None
+            self._opened_at = self._window.last_sequence
         self._window.raise_failure()
 
     def _is_stored(self, sequence: Sequence | None) -> bool:
@@ -318,11 +327,13 @@ class Producer:
         if sequence is None:
             raise InvalidRequest(f"producer {self.name!r} has a name: give each message its sequence")
         self._raise_failure()
-        _check_sequence(sequence, self._opened_at if self._queued is None else self._queued)
+        queued = self._window.queued_sequence
+        sent = self._window.last_sequence if queued is None else queued
+        _check_sequence(sequence, sent)
         if self._opened_at is not None and sequence <= self._opened_at:  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
             return True
-        if self._queued is not None and sequence <= self._queued:  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
-            raise InvalidRequest(f"sequence {sequence!r} does not rise: {self._queued!r} was sent before it")
+        if sent is not None and sequence <= sent:  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+            raise InvalidRequest(f"sequence {sequence!r} does not rise: {sent!r} was sent before it")
         return False
 
 
@@ -347,21 +358,3 @@ def _checked(name: str, value: int | None, most: int, default: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
         raise InvalidRequest(f"{name} {value!r} is not allowed: 1 to {most}")
     return value
-
-
-_open_producers: "weakref.WeakSet[Producer]" = weakref.WeakSet()
-
-
-def _flush_at_exit() -> None:
-    deadline = Deadline(EXIT_SECONDS)
-    for producer in tuple(_open_producers):
-        lost = 0
-        try:
-            producer.close_within(deadline)
-        except RocksMQError as error:
-            lost = len(error.not_stored)
-        if lost:
-            warnings.warn(f"{lost} messages of {producer!r} were not flushed when Python ended", ResourceWarning, stacklevel=1)
-
-
-atexit.register(_flush_at_exit)

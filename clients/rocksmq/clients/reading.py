@@ -14,11 +14,11 @@ MAX_BYTES = 4 << 20  # of a consume or fetch, when the caller names none
 def poll(once: Callable[[Deadline, Deadline], MessageBatch], until: Deadline, timeout: float | None) -> MessageBatch:
     """Long polls of at most POLL_MS_MAX until something comes or ``until``; the last one's result.
 
-    ``once`` gets the moment until which it waits for messages, and its deadline, ``timeout`` seconds later.
+    ``once`` gets the moment until which it waits for messages, and the deadline of all, ``timeout`` seconds after ``until``.
     """
+    deadline = until.extended(timeout)
     while True:
-        wait_s = min(until.remaining, POLL_MS_MAX / 1000)
-        batch = once(Deadline(wait_s), Deadline(timeout).extended(wait_s))
+        batch = once(until.at_most(POLL_MS_MAX / 1000), deadline)
         if batch or until.is_over:
             return batch
 
@@ -36,6 +36,7 @@ def fetch(
     """Messages from ``position`` on; resent until the deadline. Raises ChannelNotFound, InvalidRequest."""
 
     def send() -> MessageBatch:
+        link.connected(deadline, is_stopped)  # before the wait is told, for that may take some of it
         request = Fetch(channel, *position, count, size, wait.milliseconds)
         return MessageBatch(link.begin(request, deadline, is_stopped).reply(deadline, is_stopped))
 

@@ -15,8 +15,8 @@ from rocksmq.protocol.messages import columns_of
 from rocksmq.protocol.operations import OpenProducer, Produce
 
 from .connection import Call, Connection
-from .deadline import Deadline
-from .link import RETRY_SECONDS, RETRY_SECONDS_MAX, SLICE_SECONDS, Link
+from .deadline import SLICE_SECONDS, Deadline
+from .link import RETRY_SECONDS, RETRY_SECONDS_MAX, Link
 from .outbox import Outbox, Parcel
 from .window import Batch, Window
 
@@ -24,6 +24,7 @@ logger = logging.getLogger("rocksmq.client")
 
 SLICE_SECONDS_MIN = 0.001
 IDLE_SECONDS = 1.0  # without work, until the thread ends
+SEND_SECONDS = 30.0  # for the broker to take a batch: beyond, the connection is taken for dead
 CONNECT_SECONDS = 5.0  # at a time; then it looks whether the producer was closed
 
 
@@ -47,12 +48,15 @@ class Sending:
         self._delay = RETRY_SECONDS
         self._retry_after = 0.0
         self._thread: threading.Thread | None = None
+        self._owner: object = None
 
-    def start(self) -> None:
-        """See that a thread runs. Under the window's lock."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"rocksmq producer of {self._channel}", daemon=True)
-            self._thread.start()
+    def start(self, owner: object) -> None:
+        """See that a thread runs; under the window's lock. Meanwhile ``owner`` is no garbage, for it is to be flushed."""
+        self._owner = owner
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, name=f"rocksmq producer of {self._channel}", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def open_name(self, deadline: Deadline) -> None:
         """Tie the name to a new id. Raises what the broker answers, ConnectionFailed, Timeout."""
@@ -67,6 +71,10 @@ class Sending:
     # -- the thread ----------------------------------------------------------------
 
     def _run(self) -> None:
+        with self._window.lock:
+            if self._thread is not None and self._thread is not threading.current_thread() and self._thread.is_alive():
+                return  # an interrupt had kept `start` from noting it
+            self._thread = threading.current_thread()
         try:
             while self._has_work():
                 self._take()
@@ -88,7 +96,7 @@ class Sending:
                 due_s = max(0.0, batch.due - time.monotonic()) if batch.items else IDLE_SECONDS
                 window.work.wait(min(due_s, threading.TIMEOUT_MAX))
             if window.is_closed or not window.batches[0].items:
-                self._thread = None
+                self._thread = self._owner = None
                 return False
         return True
 
@@ -101,7 +109,7 @@ class Sending:
             taken = [batch for batch in window.batches if not batch.is_taken and batch is not window.open]
         for batch in taken:
             batch.is_taken = True
-            parcel = Parcel(columns_of(batch.items), None if batch.sequences is None else list(batch.sequences))
+            parcel = Parcel(columns_of(batch.messages), batch.sequences)
             self._batches[parcel] = batch
             self._outbox.add(parcel)
 
@@ -112,7 +120,7 @@ class Sending:
         while (parcel := self._outbox.to_send()) is not None:
             request = Produce(self._channel, self._outbox.identity.id, parcel.number, *parcel.batch, parcel.sequences)
             try:
-                call = connection.begin(request, Deadline(CONNECT_SECONDS))
+                call = connection.begin(request, Deadline(SEND_SECONDS))
             except RocksMQError:
                 self._outbox.unsent(parcel)
                 self._is_held = True
@@ -122,7 +130,11 @@ class Sending:
     def _await(self) -> None:
         """Wait for the oldest answer, but not beyond what a batch may linger; then settle all that came."""
         assert self._connection is not None, "something is on its way"
-        self._connection.is_answered(self._on_their_way[0][1], Deadline(self._slice))
+        window = self._window
+        with window.lock:
+            due_s = window.open.due - time.monotonic() if window.open.items else self._slice
+        patience_s = min(max(due_s, SLICE_SECONDS_MIN), self._slice)
+        self._connection.is_answered(self._on_their_way[0][1], Deadline(patience_s))
         answered = [sent for sent in self._on_their_way if sent[1].done]  # asked once: other threads deliver replies too
         if not answered:
             return
@@ -196,3 +208,4 @@ class Sending:
             for batch in [batch for batch in window.batches if batch.items]:
                 window.give_up(batch, InternalError("the producer met a bug; the log has the details"))
             window.close()
+            self._owner = None

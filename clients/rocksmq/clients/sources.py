@@ -6,7 +6,7 @@ from typing import Protocol
 
 from rocksmq.protocol.errors import Conflict, InvalidRequest
 from rocksmq.protocol.messages import MessageBatch, Start, start_of
-from rocksmq.protocol.operations import Commit, Position, Seek
+from rocksmq.protocol.operations import Commit, Position, ReleaseConsumer, Seek
 
 from .claims import Claims
 from .deadline import Deadline
@@ -33,6 +33,10 @@ class Source(Protocol):
         """Read from there; what is in the consumer's hands, or being read, it drops then."""
         ...
 
+    def abandon(self, unread: int | None) -> None:
+        """The end, noted for later; as `close` otherwise. Must not block."""
+        ...
+
     def close(self, unread: int | None, deadline: Deadline) -> None:
         """The end; ``unread`` is the first message of the last batch that was not handed out, None if all were."""
         ...
@@ -41,10 +45,19 @@ class Source(Protocol):
 class AutoSource:
     """Claims under one consumer id of its own."""
 
-    def __init__(self, link: Link, claims: Claims, seek: Callable[[Start], object], timeout: float | None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        claims: Claims,
+        seek: Callable[[Start], object],
+        abandoned: list[ReleaseConsumer],
+        timeout: float | None,
+    ) -> None:
+        """``abandoned`` takes what `abandon` leaves to be sent."""
         self._link = link
         self._claims = claims
         self._seek = seek
+        self._abandoned = abandoned
         self._timeout = timeout
         self._last: MessageBatch | None = None  # claimed, and not known to be returned
 
@@ -64,6 +77,10 @@ class AutoSource:
 
     def seek(self, to: Start) -> None:
         self._seek(to)
+
+    def abandon(self, unread: int | None) -> None:
+        if (request := self._claims.release_request(unread)) is not None:
+            self._abandoned.append(request)
 
     def close(self, unread: int | None, deadline: Deadline) -> None:
         if unread is not None or self._claims.is_unresolved or self._link.is_up:
@@ -102,10 +119,11 @@ class ManualSource:
 
     def commit(self, position: int | None, metadata: bytes) -> None:
         self._check_held()
-        if position is None:
+        if position is None and not metadata:
             return
         try:
-            request = Commit(self._channel, self._group, position, self._generation, metadata)
+            behind = self._position if position is None else position
+            request = Commit(self._channel, self._group, behind, self._generation, metadata)
             self._link.call(request, Deadline(self._timeout))
         except Conflict as error:
             self._conflict = error
@@ -114,6 +132,9 @@ class ManualSource:
     def seek(self, to: Start) -> None:
         self._check_held()
         self._go_to(*start_of(to))
+
+    def abandon(self, unread: int | None) -> None:
+        """Nothing to do: what was not committed is the next reader's."""
 
     def close(self, unread: int | None, deadline: Deadline) -> None:
         """Nothing to do: what was not committed is the next reader's."""

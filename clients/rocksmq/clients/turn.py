@@ -12,13 +12,14 @@ class Turn:
     """Held by one thread at a time."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: entering a Condition is a call, in which a signal may strike
+        self._changed = threading.Condition(self._lock)
         self._holder: int | None = None
 
     def take(self, deadline: Deadline) -> bool:
         """Whether this thread has the turn by then; at once when an interrupt kept it from passing it on."""
         mine = threading.get_ident()
-        with self._changed:
+        with self._lock:
             while self._holder not in (None, mine):
                 if deadline.is_over:
                     return False
@@ -28,7 +29,7 @@ class Turn:
 
     def pass_on(self) -> None:
         """Let another thread have it; nothing when this one does not hold it."""
-        with self._changed:
+        with self._lock:
             if self._holder == threading.get_ident():
                 self._holder = None
                 self._changed.notify_all()

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Sequence as Items
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 from rocksmq.protocol.errors import OUTCOME_UNKNOWN, RocksMQError
 from rocksmq.protocol.messages import Encoded, OutgoingMessage, outgoing_of
@@ -14,15 +14,35 @@ Sequence: TypeAlias = int | bytes
 class Batch:
     """Messages that go together. Appended to while it is the last of the window, then never again."""
 
-    __slots__ = ("due", "is_settled", "is_taken", "items", "sequences", "size")
+    __slots__ = ("due", "is_settled", "is_taken", "items", "size")
 
     def __init__(self) -> None:
-        self.items: list[Encoded] = []
-        self.sequences: tuple[Sequence, Sequence] | None = None  # the first and the last message's
+        self.items: list[Encoded | Sequenced] = []
         self.size = 0
         self.due = 0.0  # when it leaves, on time.monotonic
         self.is_taken = False  # the thread has it
         self.is_settled = False
+
+    @property
+    def messages(self) -> list[Encoded]:
+        """Without their sequences."""
+        if self.items and isinstance(self.items[0], Sequenced):
+            return [item[:2] for item in cast(list[Sequenced], self.items)]
+        return cast(list[Encoded], self.items)
+
+    @property
+    def sequences(self) -> list[Sequence] | None:
+        """The first and the last message's, of a producer with a name."""
+        first, last = self.items[0], self.items[-1]
+        return [first[2], last[2]] if isinstance(first, Sequenced) and isinstance(last, Sequenced) else None
+
+
+class Sequenced(NamedTuple):
+    """A message of a producer with a name, in one piece, so that no interrupt tears it."""
+
+    payload: bytes
+    headers: bytes
+    sequence: Sequence
 
 
 class Failure(NamedTuple):
@@ -89,13 +109,19 @@ class Window:
         raise not_stored(told[0].error, [failure.batch for failure in told])
 
     @property
+    def queued_sequence(self) -> Sequence | None:
+        """Of the last message that is not settled yet."""
+        last = next((batch.items[-1] for batch in reversed(self.batches) if batch.items), None)
+        return last.sequence if isinstance(last, Sequenced) else None
+
+    @property
     def unflushed(self) -> int:
         return sum(len(batch.items) for batch in self.batches)
 
 
 def not_stored(error: RocksMQError, batches: Items[Batch]) -> RocksMQError:
     """``error`` anew, naming the messages of ``batches``."""
-    messages: list[OutgoingMessage] = [outgoing_of(item) for batch in batches for item in batch.items]
+    messages: list[OutgoingMessage] = [outgoing_of(message) for batch in batches for message in batch.messages]
     count = "1 message is" if len(messages) == 1 else f"{len(messages)} messages are"
     what = "of unknown outcome" if isinstance(error, OUTCOME_UNKNOWN) else "not stored"
     named = type(error)(f"{count} {what}: {error.message}", retry_after=error.retry_after)
