@@ -317,7 +317,7 @@ class Groups:
         if len(consumers) > self._limits.consumers_max:
             raise LimitExceeded(
                 f"{len(consumers) - 1} consumers of group {group.name!r} have given messages back that nobody has read"
-                f" yet, and the limit is {self._limits.consumers_max} (consumers_max): read on with fewer"
+                f" yet, and the limit is {self._limits.consumers_max} (consumers_max): ask for more messages at a time, or seek"
             )
         if len(consumers) < len(last_uses):
             self._ids.reserve(1)  # so that whoever is born from now on is younger than the mark

@@ -4,12 +4,12 @@ Owns the identities, and turning wire replies into what users see. Every call is
 its deadline; what makes that harmless is in `recovery` and `claims`.
 """
 
+import logging
 import os
 import secrets
 import socket
 import ssl
 import time
-import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -38,6 +38,8 @@ from .producer import LINGER_SECONDS, Producer
 from .reading import MAX_BYTES, fetch, poll
 from .recovery import Next, in_doubt, verdict
 from .sources import AutoSource, ManualSource
+
+logger = logging.getLogger("rocksmq.client")
 
 RELEASE_SECONDS = 1.0  # that `close` may take to give consumer ids up, on a connection that works
 
@@ -90,7 +92,9 @@ class Client(Admin):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        failures = self._close()
+        if failures and error is None:
+            raise failures[0]
 
     def __repr__(self) -> str:
         return f"<Client of {self._link.address}{', closed' if self._link.is_closed else ''}>"
@@ -99,18 +103,28 @@ class Client(Admin):
         """End the connection; calls that wait in other threads raise ConnectionFailed. May be repeated.
 
         While there is a connection, Producers that are still open are flushed, and Consumers give back what they hold, for 5 s
-        at most. It waits for no broker that is away, and never raises.
+        at most; it waits for no broker that is away. It never raises: what is lost thereby is logged, and raised where a `with`
+        ends well.
         """
+        self._close()
+
+    def _close(self) -> list[RocksMQError]:
+        failures: list[RocksMQError] = []
         if self._link.is_closed:
-            return
+            return failures
         if not self._link.is_up:
             self._link.close()  # first, so that whoever tries to connect does not hold it up
         deadline = Deadline(EXIT_SECONDS)
         for opened in tuple(self._open):
-            _close_quietly(opened, deadline)
+            try:
+                opened.close_within(deadline)
+            except RocksMQError as error:
+                logger.warning("%r was not closed before its client: %s", opened, error)
+                failures.append(error)
         if self._link.is_free:
             self._release(None, Deadline(RELEASE_SECONDS))
         self._link.close()
+        return failures
 
     def _release(self, place: tuple[str, str] | None, deadline: Deadline) -> None:
         """Give back what Consumers left behind that nobody closed, and what free consumer ids of ``place`` hold (None: of all).
@@ -370,13 +384,6 @@ class Client(Admin):
         """The broker at the other end, as of the last connection."""
         hello = self._link.connected(self._deadline()).server
         return ServerInfo(hello.server.removeprefix("rocksmqd/"), hello.version, hello.durability, hello.limits)
-
-
-def _close_quietly(opened: Producer | Consumer, deadline: Deadline) -> None:
-    try:
-        opened.close_within(deadline)
-    except RocksMQError as error:
-        warnings.warn(f"{opened!r} was not closed before its client: {error}", ResourceWarning, stacklevel=3)
 
 
 def _checked_bounds(max_messages: int, max_bytes: int) -> tuple[int, int]:

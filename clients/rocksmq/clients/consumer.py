@@ -145,7 +145,7 @@ class Consumer:
         """With ``ack="manual"``: all that was handed out is done; the group goes on behind it. Durable when it returns.
 
         ``metadata``, at most 256 bytes, is kept with the position. Raises Conflict when the group was sought by somebody
-        else, or taken over by another consumer: then this one is over.
+        else, or taken over by another consumer: then this one is over. Until it commits it does not know, and reads on.
         """
         self._check_open()
         with self._moving:
@@ -191,13 +191,16 @@ class Consumer:
 
     def close_at_exit(self, deadline: Deadline) -> None:
         """As `close_within`, with the ResourceWarning of who was not closed."""
-        self._warn()
         with suppress(RocksMQError):
             self.close_within(deadline)
+        self._warn()
 
     def _warn(self) -> None:
         warnings.warn(
-            f"{self!r} was not closed: use it in a `with`, or call close()", ResourceWarning, stacklevel=3, source=self
+            f"<Consumer {self._name}> was not closed: use it in a `with`, or call close()",
+            ResourceWarning,
+            stacklevel=3,
+            source=self,
         )
 
     def _unread(self) -> int | None:

@@ -52,7 +52,7 @@ class Deadline:
 
 def checked_timeout(seconds: float | None) -> float | None:
     """``seconds`` itself. Raises InvalidRequest for a negative one or not a number."""
-    if seconds is not None and not seconds >= 0:
+    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRequest(f"timeout {seconds!r} is not allowed: seconds from 0 on, or None to wait for ever")
     return seconds
 

@@ -32,8 +32,14 @@ def closed(opened: Closable) -> None:
 
 def _close_all() -> None:
     deadline = Deadline(EXIT_SECONDS)
+    failures: list[Exception] = []
     for opened in tuple(_open):
-        opened.close_at_exit(deadline)
+        try:
+            opened.close_at_exit(deadline)
+        except Exception as error:  # a ResourceWarning too, where warnings are errors: the others are closed all the same
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 atexit.register(_close_all)

@@ -23,6 +23,7 @@ from .window import Batch, Window
 logger = logging.getLogger("rocksmq.client")
 
 SLICE_SECONDS_MIN = 0.001
+LATE_SECONDS = 0.02  # beyond its linger that a batch may leave while an earlier one is not answered for long
 IDLE_SECONDS = 1.0  # without work, until the thread ends
 SEND_SECONDS = 30.0  # for the broker to take a batch: beyond, the connection is taken for dead
 CONNECT_SECONDS = 5.0  # at a time; then it looks whether the producer was closed
@@ -40,6 +41,7 @@ class Sending:
         self._window = window
         self._max_in_flight = max_in_flight
         self._slice = min(max(linger, SLICE_SECONDS_MIN), SLICE_SECONDS)
+        self._patience_s = self._slice
         self._outbox = Outbox(lambda: Identity.new(link.present_id), has_name=name is not None)
         self._batches: dict[Parcel, Batch] = {}
         self._on_their_way: list[tuple[Parcel, Call]] = []
@@ -132,12 +134,14 @@ class Sending:
         assert self._connection is not None, "something is on its way"
         window = self._window
         with window.lock:
-            due_s = window.open.due - time.monotonic() if window.open.items else self._slice
-        patience_s = min(max(due_s, SLICE_SECONDS_MIN), self._slice)
-        self._connection.is_answered(self._on_their_way[0][1], Deadline(patience_s))
+            due_s = window.open.due - time.monotonic() if window.open.items else self._patience_s
+        # Looking often costs; so the longer nothing happens, the later a first message is seen, up to LATE_SECONDS.
+        self._patience_s = min(2 * self._patience_s, max(self._slice, LATE_SECONDS))
+        self._connection.is_answered(self._on_their_way[0][1], Deadline(max(min(due_s, self._patience_s), SLICE_SECONDS_MIN)))
         answered = [sent for sent in self._on_their_way if sent[1].done]  # asked once: other threads deliver replies too
         if not answered:
             return
+        self._patience_s = self._slice
         self._on_their_way = [sent for sent in self._on_their_way if sent not in answered]
         with self._window.lock:
             for parcel, call in answered:

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from typing import Protocol
 
-from rocksmq.protocol.errors import Conflict, InvalidRequest
+from rocksmq.protocol.errors import Conflict, InvalidRequest, RocksMQError
 from rocksmq.protocol.messages import MessageBatch, Start, start_of
 from rocksmq.protocol.operations import Commit, Position, ReleaseConsumer, Seek
 
@@ -84,7 +84,11 @@ class AutoSource:
 
     def close(self, unread: int | None, deadline: Deadline) -> None:
         if unread is not None or self._claims.is_unresolved or self._link.is_up:
-            self._claims.release(unread, deadline)
+            try:
+                self._claims.release(unread, deadline)
+            except RocksMQError:
+                self.abandon(unread)
+                raise
 
 
 class ManualSource:

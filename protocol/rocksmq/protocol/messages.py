@@ -131,9 +131,11 @@ def payload_of(payload: Buffer) -> bytes:
     """A payload as bytes of its own. Raises TypeError when it is not bytes-like."""
     if isinstance(payload, bytes):
         return payload
-    if not isinstance(payload, (bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"a payload is bytes-like, not {type(payload).__name__}: encode text first, for example text.encode()")
-    return bytes(payload)
+    try:
+        return memoryview(payload).tobytes()
+    except TypeError:
+        how = ": encode text first, for example text.encode()" if isinstance(payload, str) else ""
+        raise TypeError(f"a payload is bytes-like, not {type(payload).__name__}{how}") from None
 
 
 class MessageBatch(Sequence[Message]):

@@ -122,8 +122,10 @@ def _chunks(source: io.BufferedIOBase, sender: "Sender", stop: Stop, advance: Ca
             if not _is_ready(source, POLL_SECONDS):
                 continue
         chunk = source.read1(CHUNK_BYTES)
+        if not chunk and not stop.is_wanted:
+            return  # and not because the signal ended who writes, too, in the midst of a line
         if not chunk:
-            return
+            break
         yield chunk
         advance(len(chunk))
     raise Interrupted
