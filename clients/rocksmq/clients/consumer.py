@@ -196,12 +196,8 @@ class Consumer:
         self._warn()
 
     def _warn(self) -> None:
-        warnings.warn(
-            f"<Consumer {self._name}> was not closed: use it in a `with`, or call close()",
-            ResourceWarning,
-            stacklevel=3,
-            source=self,
-        )
+        text = f"<Consumer {self._name}> was not closed: use it in a `with`, or call close()"
+        warnings.warn(text, ResourceWarning, stacklevel=3, source=self)
 
     def _unread(self) -> int | None:
         """The first message in hand that was not handed out; what was in hand has arrived."""
@@ -303,7 +299,8 @@ class Consumer:
             self._reader = None
             try:
                 if self._must_finish:
-                    self._finish()
+                    with suppress(RocksMQError):  # what could not be given back now is noted for later
+                        self._finish()
             finally:
                 self._turn.pass_on()
         if batch.gap is not None:
