@@ -83,6 +83,7 @@ class Server:
             await trio.sleep(FLUSH_POLL_SECONDS)
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        await trio.lowlevel.checkpoint()  # while they come faster than they are accepted, the others have their turn
         try:
             sock, _ = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
