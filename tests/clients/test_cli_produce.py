@@ -262,6 +262,21 @@ def test_given_ctrl_c_when_producing_then_whole_lines_are_stored_and_summed_up(b
     assert stored(client, "c") == [b"one", b"two"]
 
 
+def test_given_ctrl_c_that_ends_the_writer_of_the_pipe_too_when_producing_then_half_a_line_is_not_stored(
+    broker: Broker, client: Client
+) -> None:
+    client.create_channel("c")
+    with started(broker.url, "produce", "c") as process:
+        assert process.stdin is not None
+        process.stdin.write(b"one\nhalf a line")
+        assert len(client.fetch("c", "earliest", timeout=60)) == 1
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)  # closes the pipe at once
+    assert (process.returncode, err) == (130, b"")
+    assert out.startswith(b"1 message, 3 bytes, ")
+    assert stored(client, "c") == [b"one"]
+
+
 def test_given_a_terminal_when_lines_are_typed_then_each_is_a_message_until_ctrl_d(broker: Broker, client: Client) -> None:
     client.create_channel("c")
     code, shown = on_terminal(["--url", broker.url, "produce", "c"], b"one\ntwo\n\x04")

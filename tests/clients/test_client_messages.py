@@ -1,9 +1,11 @@
 """The client's messages over a real broker: producing, consuming, fetching, and what may not be sent."""
 
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,27 @@ def test_given_what_is_not_bytes_when_produced_then_it_is_a_type_error_and_nothi
     for messages in wrong:
         with pytest.raises(TypeError, match=type(payload).__name__):
             mq.produce("orders", messages)  # type: ignore[arg-type]  # pyright: ignore
+    assert mq.describe_channel("orders").message_count == 0
+
+
+def test_given_an_array_when_produced_then_its_bytes_are_the_payload(mq: Client) -> None:
+    numbers = array("H", [1, 2, 65_535])
+    mq.produce("orders", [numbers])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    with mq.producer("orders") as producer:
+        producer.send(numbers)
+    assert mq.fetch("orders", "earliest").payloads == [numbers.tobytes()] * 2
+
+
+@pytest.mark.parametrize(("payload", "is_advised"), [("text", True), (1, False), (None, False)])
+def test_given_what_is_not_bytes_when_sent_then_only_text_is_told_to_be_encoded(
+    mq: Client, payload: Any, is_advised: bool
+) -> None:
+    with mq.producer("orders") as producer, pytest.raises(TypeError) as by_producer:
+        producer.send(payload)
+    with pytest.raises(TypeError) as by_client:
+        mq.produce("orders", [payload])
+    for raised in (by_producer, by_client):
+        assert ("text.encode()" in str(raised.value)) == is_advised
     assert mq.describe_channel("orders").message_count == 0
 
 

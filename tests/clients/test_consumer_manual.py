@@ -93,6 +93,15 @@ def test_given_metadata_that_changed_when_nothing_was_handed_out_since_then_it_i
         assert ten.describe_consumer_group("orders", "billing").metadata == b"b"
 
 
+def test_given_metadata_when_nothing_was_handed_out_yet_then_it_is_kept_and_the_position_stays(ten: Client) -> None:
+    with manual(ten) as consumer:
+        consumer.commit(metadata=b"begun")
+        assert (ten.describe_consumer_group("orders", "billing").metadata, lag(ten)) == (b"begun", 10)
+        consumer.seek("latest")
+        consumer.commit(metadata=b"sought")
+        assert (ten.describe_consumer_group("orders", "billing").metadata, lag(ten)) == (b"sought", 0)
+
+
 def test_given_a_group_that_another_took_over_when_the_former_commits_then_it_gets_conflict_for_good(
     ten: Client, broker: Broker
 ) -> None:
