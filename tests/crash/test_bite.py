@@ -20,7 +20,7 @@ LIFE_SECONDS = 1.0
 MUTANTS: dict[str, tuple[Sequence[str], bool, str]] = {
     "no-dedup": (["before-reply/produce=raise@5"], False, "doubled"),
     "early-ack": (["before-write=kill@30"], False, "lost|is not at|not there|does not start"),
-    "position-after-reply": (["before-meta=kill@10"], False, "handed out twice"),
+    "position-after-reply": (["before-meta=kill@10"], False, "handed out twice|handed out, and is not there"),
     "no-consumer-entry": (["before-reply/consume=raise@5"], False, "never handed out"),
     "no-fsync": ([], True, "exit code 3"),
 }
