@@ -191,6 +191,7 @@ class Connection:
                 raise
             finally:
                 if leads:
+                    self._reader = None  # a plain store, in which no interrupt can strike
                     self._hand_over()
         return True
 
@@ -214,6 +215,7 @@ class Connection:
                 self._receive()
         finally:
             if leads:
+                self._reader = None
                 self._hand_over()
         return self.failure is None
 
@@ -317,8 +319,10 @@ class Connection:
                 call.wakeup.set()
 
     def _hand_over(self) -> None:
+        """If nobody reads, wake one of those who wait, to do it."""
         with self._lock:
-            self._reader = None
+            if self._reader is not None:
+                return
             for call in self._calls.values():
                 if call.wakeup is not None and not call.done:
                     call.wakeup.set()
