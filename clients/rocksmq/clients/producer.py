@@ -8,7 +8,9 @@ import logging
 import threading
 import time
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from types import TracebackType
 from typing import Any, Self
 
@@ -264,14 +266,14 @@ class Producer:
             if window.must_attend or not batch.items or self.name is not None or set(map(type, chunk)) != {bytes}:
                 return 0
             sizes = list(map(len, chunk))
-            size = sum(sizes)
-            if batch.size + size > self._batch_bytes or max(sizes) > self._payload_bytes_max:
+            fits = bisect_right(list(accumulate(sizes)), self._batch_bytes - batch.size)
+            if not fits or max(sizes[:fits]) > self._payload_bytes_max:
                 return 0
-            batch.items += chunk
-            batch.size += size
+            batch.items += chunk[:fits]
+            batch.size += sum(sizes[:fits])
             if len(batch.items) >= self._batch_messages:
                 self._seal_if_room()
-            return len(chunk)
+            return fits
 
     # -- under the lock --------------------------------------------------------------
 
