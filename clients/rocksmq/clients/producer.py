@@ -199,11 +199,12 @@ class Producer:
             for payload in payloads:
                 self.send(payload, headers)
             return
+        listed: list[Any] = payloads
         begin = 0
-        while begin < len(payloads):
-            queued = self._extend(payloads, begin)
+        while begin < len(listed):
+            queued = self._extend(listed, begin)
             if not queued:
-                self.send(payloads[begin])
+                self.send(listed[begin])
                 queued = 1
             begin += queued
 
