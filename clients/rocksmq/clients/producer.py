@@ -195,16 +195,15 @@ class Producer:
 
         When it raises, some of them are queued, in order; `send` tells which.
         """
-        if headers or type(payloads) is not list:
+        if headers or not isinstance(payloads, list):
             for payload in payloads:
                 self.send(payload, headers)
             return
-        listed: list[Any] = payloads
         begin = 0
-        while begin < len(listed):
-            queued = self._extend(listed, begin)
+        while begin < len(payloads):
+            queued = self._extend(payloads, begin)
             if not queued:
-                self.send(listed[begin])
+                self.send(payloads[begin])
                 queued = 1
             begin += queued
 
