@@ -70,8 +70,8 @@ class Consumer:
         self._gaps: deque[Gap] = deque(maxlen=GAPS_MAX)
         self._lock = threading.RLock()  # what follows
         self._turn = Turn()  # held by who reads
-        self._moving = threading.RLock()  # held by who seeks or commits: meanwhile nothing that was read is kept
         self._reader: int | None = None  # the thread that does
+        self._moving = threading.RLock()  # held by who seeks or commits: meanwhile nothing that was read is kept
         self._close_deadline: Deadline | None = None  # of a close that was not finished
         self._must_finish = False  # the reader does that
         self._batch: MessageBatch | None = None
@@ -177,10 +177,10 @@ class Consumer:
                 return
             self._is_closed = True
             self._close_deadline = deadline
+        closed(self)
         if self._reader == threading.get_ident():
             self._must_finish = True  # called by a signal handler in the midst of a read
             return
-        closed(self)
         try:
             if self._turn.take(deadline):  # whoever reads finds out soon
                 self._finish()

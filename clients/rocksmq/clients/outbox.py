@@ -26,7 +26,7 @@ Sequence = int | bytes
 
 
 class Parcel:
-    """A batch on its way to be stored. ``last_sequence``: of its last message, when the producer has a name."""
+    """A batch on its way to be stored. ``sequences``: of its first and last message, when the producer has a name."""
 
     __slots__ = ("batch", "is_sent", "is_unanswered", "number", "sequences")
 
