@@ -1,16 +1,17 @@
 """One of everything through a client that heals, and the check that all of it happened once.
 
 The load has no retry code. Only when the client reports that storage failed, it does what any caller would: a produce is noted
-as of unknown outcome, anything else is done again. `Keeper` starts the broker again whenever it ends.
+as of unknown outcome, and so is what was behind it; anything else is done again. `Keeper` starts the broker again whenever it ends.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from rocksmq.clients import Client, Message, OutgoingMessage, RocksMQError, StorageFailed
+from rocksmq.clients import Client, Message, OutgoingMessage, OutOfSequence, RocksMQError, StorageFailed
 
 from .content import LABEL, describe, label_of, labels_in, payload_of
 from .process import FaultyBroker
@@ -23,6 +24,7 @@ SENDER, CALLER, NAMED = 1, 2, 3  # producers
 COUNT = 40  # messages of each
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 0.01
+ENDING_SECONDS = 30.0  # a broker whose storage failed is gone by then
 Result = TypeVar("Result")
 
 
@@ -120,18 +122,21 @@ class Round:
     # -- the parts ------------------------------------------------------------------
 
     def _do(self, call: Callable[[], Result]) -> Result:
-        """What may be done again."""
-        try:
-            return call()
-        except StorageFailed as error:
-            self.errors.append(error)
-            return call()
+        """What may be done again: until the broker that said so has ended, it says so again."""
+        give_up = time.monotonic() + ENDING_SECONDS
+        while True:
+            try:
+                return call()
+            except StorageFailed as error:
+                self.errors.append(error)
+                if time.monotonic() > give_up:
+                    raise
 
     def _produce(self, call: Callable[[], object], labels: Sequence[int] = ()) -> None:
         """What is done once. ``labels`` are stored by it, or not, when it raises."""
         try:
             call()
-        except StorageFailed as error:
+        except (StorageFailed, OutOfSequence) as error:
             self.errors.append(error)
             self._unknown.update(labels)
             lost: tuple[OutgoingMessage, ...] = error.not_stored

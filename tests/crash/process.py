@@ -46,8 +46,7 @@ class FaultyBroker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._process is not None:
-            self.kill()
+        self.kill()
 
     @property
     def url(self) -> str:
@@ -85,8 +84,9 @@ class FaultyBroker:
 
     def kill(self) -> None:
         """kill -9, unless it has ended."""
-        self._signal(signal.SIGKILL)
-        self.wait()
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self.wait()
 
     def terminate(self) -> int:
         """SIGTERM, unless it has ended; its exit code."""

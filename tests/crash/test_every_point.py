@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from rocksmq.broker.daemon import EXIT_OK
-from rocksmq.clients import Client, StorageFailed
+from rocksmq.clients import Client, OutOfSequence, StorageFailed
 
 from .healing import Keeper, Round, prepare
 from .points import POINTS
@@ -29,28 +29,37 @@ OPERATIONS = (
 
 
 class Sweep:
-    """One broker and one client over all tests. Between them a round is prepared, and no broker runs."""
+    """One broker and one client over all tests. Between them no broker runs."""
 
     def __init__(self, broker: FaultyBroker, mq: Client) -> None:
-        """The broker runs."""
         self._broker = broker
         self._mq = mq
         self._count = 0
-        self._prepare()
-        broker.kill()
+        self._next: Round | None = None
 
-    def _prepare(self) -> None:
+    def round(self) -> Round:
+        """A prepared one: by the life that was struck last, unless that failed."""
+        work, self._next = self._next, None
+        if work is None:
+            self._broker.kill()
+            self._broker.faults = ()
+            assert self._broker.start(), self._broker.log.read_text()[-2_000:]
+            work = self._prepared()
+            self._broker.kill()
+        return work
+
+    def _prepared(self) -> Round:
         self._count += 1
-        self.round = Round(self._mq, f"round-{self._count}")
-        self.round.prepare()
+        work = Round(self._mq, f"round-{self._count}")
+        work.prepare()
+        return work
 
-    def survives(self, *faults: str) -> list[int]:
+    def survives(self, work: Round, *faults: str) -> list[int]:
         """The round while each fault strikes once; the exit codes of all lives, of which SIGTERM ends the last."""
-        work = self.round
         with Keeper(self._broker, faults) as keeper:
             work.run()
             work.check()
-            self._prepare()
+            prepared = self._prepared()
         codes = [*keeper.codes, self._broker.terminate()]
         assert sorted(keeper.struck()) == sorted(faults)
         if codes[-1] != EXIT_OK:
@@ -58,6 +67,7 @@ class Sweep:
             assert self._broker.start(), self._broker.log.read_text()[-2_000:]
             work.check()
             self._broker.kill()
+        self._next = prepared
         return codes
 
 
@@ -75,12 +85,13 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
 def test_given_a_fault_at_a_point_when_it_strikes_under_load_then_the_client_heals_and_all_is_there_once(
     sweep: Sweep, fault: str
 ) -> None:
-    work = sweep.round
-    codes = sweep.survives(fault)
+    work = sweep.round()
+    codes = sweep.survives(work, fault)
     if fault.endswith("=kill"):
         assert -signal.SIGKILL in codes
     if fault.endswith("storage-failed"):
-        assert {type(error) for error in work.errors} <= {StorageFailed}, "which is reported"
+        # Which is reported; what was sent behind a batch that failed, and never answered, is of unknown outcome too.
+        assert {type(error) for error in work.errors} <= {StorageFailed, OutOfSequence}
     else:
         assert not work.errors
     assert codes[-1] == EXIT_OK or fault.removesuffix("=kill") in STOPPING
@@ -89,8 +100,8 @@ def test_given_a_fault_at_a_point_when_it_strikes_under_load_then_the_client_hea
 @pytest.mark.slow
 def test_given_a_delay_at_every_point_when_they_strike_under_load_then_all_is_there_once(sweep: Sweep) -> None:
     faults = [f"{point}=delay:100" for point in POINTS]
-    work = sweep.round
-    codes = sweep.survives(*faults)
+    work = sweep.round()
+    codes = sweep.survives(work, *faults)
     assert codes == [EXIT_OK]
     assert not work.errors
 
@@ -98,8 +109,8 @@ def test_given_a_delay_at_every_point_when_they_strike_under_load_then_all_is_th
 @pytest.mark.slow
 @pytest.mark.parametrize("point", [name for name, point in POINTS.items() if point.has_operations])
 def test_given_every_operation_when_one_after_the_other_is_killed_then_the_client_heals(sweep: Sweep, point: str) -> None:
-    work = sweep.round
-    codes = sweep.survives(*(f"{point}/{operation}=kill" for operation in OPERATIONS))
+    work = sweep.round()
+    codes = sweep.survives(work, *(f"{point}/{operation}=kill" for operation in OPERATIONS))
     assert codes == [-signal.SIGKILL] * len(OPERATIONS) + [EXIT_OK]
     assert not work.errors
 
@@ -108,7 +119,7 @@ def test_given_every_operation_when_one_after_the_other_is_killed_then_the_clien
 @pytest.mark.parametrize("point", [name for name, point in POINTS.items() if point.has_operations])
 def test_given_every_operation_when_its_connection_is_lost_then_the_client_heals(sweep: Sweep, point: str) -> None:
     faults = [f"{point}/{operation}=raise" for operation in OPERATIONS]
-    work = sweep.round
-    codes = sweep.survives(*faults)
+    work = sweep.round()
+    codes = sweep.survives(work, *faults)
     assert codes == [EXIT_OK]
     assert not work.errors
