@@ -1,0 +1,30 @@
+"""A client of an etcd of a test, for what needs a deadline shorter than etcdctl takes to start."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from pyetcd import Endpoint, MultiEndpointEtcd3Client
+
+from .etcd_tls import Certificates
+
+
+@contextmanager
+def etcd_client(endpoint: str, certificates: Certificates | None = None, timeout: float = 10.0) -> Generator[Any]:
+    """A pyetcd client of ``endpoint`` (``HOST:PORT``), each of whose calls raises after ``timeout`` seconds."""
+    host, port = endpoint.rsplit(":", 1)
+    credentials: grpc.ChannelCredentials | None = None
+    if certificates is not None:
+        credentials = grpc.ssl_channel_credentials(
+            certificates.authority.read_bytes(),
+            certificates.client_key.read_bytes(),
+            certificates.client_certificate.read_bytes(),
+        )
+    # A time to retry of nothing: calls go out although the one before failed.
+    place = Endpoint(host, int(port), secure=certificates is not None, creds=credentials, time_retry=0.0)
+    client: Any = MultiEndpointEtcd3Client([place], timeout=timeout)
+    try:
+        yield client
+    finally:
+        client.close()
