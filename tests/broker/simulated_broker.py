@@ -17,6 +17,7 @@ from rocksmq.broker.core import Core
 from rocksmq.broker.directory import DataDirectory
 from rocksmq.broker.ids import IDAllocator
 from rocksmq.broker.limits import Limits
+from rocksmq.broker.meta_embedded import EmbeddedMeta
 from rocksmq.broker.store import Change, Delete, Family, Put
 from rocksmq.broker.waiters import Waiter
 from rocksmq.protocol.operations import HelloReply
@@ -78,6 +79,9 @@ class Simulation:
         number = 0 if stored is None else keys.from_u64(stored)
         directory = SimpleNamespace(store=self.store, commit_number=number, path=Path(tempfile.gettempdir()))
         self.core = Core(cast(DataDirectory, directory), IDAllocator(clock=lambda: self.now_ms), self._limits, FSYNC)
+        meta = EmbeddedMeta(self.core, cast(DataDirectory, directory))
+        self.core.meta = meta
+        meta.load()
         self._present: dict[int, Link] = {}  # each client's newest connection, by its index
         self._waiting: list[tuple[Link, Waiter]] = []
 

@@ -15,7 +15,6 @@ from rocksmq.broker.groups import Group, Groups
 from rocksmq.broker.ids import COUNTER_BITS, IDAllocator
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.log import Log
-from rocksmq.broker.meta import EmbeddedMeta
 from rocksmq.broker.names import ProducerNames
 from rocksmq.broker.producers import Producers
 from rocksmq.broker.store import Store
@@ -78,7 +77,7 @@ class World:
         self.producers = Producers(0)
         self.names = ProducerNames(self.ids, self.limits)
         self.channels = Channels(self.log, self.ids, self.producers, self.names, self.limits, FSYNC)
-        self.groups = Groups(self.log, self.ids, EmbeddedMeta(self.store), self.limits)
+        self.groups = Groups(self.log, self.ids, self.limits)
         self.open = Commit()
         self.committed = 0
         self._made = 0

@@ -103,7 +103,9 @@ def test_given_a_channel_with_everything_when_destroyed_then_nothing_of_it_is_le
     world.names.open(world.open, number, OpenProducer("orders", "importer", SECOND))
     world.commit()
     assert keys.name_key(number, "importer") in meta(world)
-    assert world.channels.destroy(world.open, DestroyChannel("orders", number)) is not None
+    channel = world.channels.destroy(world.open, DestroyChannel("orders", number))
+    assert channel is not None
+    world.groups.destroy_all(world.open, channel.groups.values())
     world.commit()
     assert meta(world) == before
     assert list(world.store.scan(Family.DATA, *keys.channel_span(number))) == []
@@ -132,6 +134,7 @@ def test_given_a_channel_recreated_in_the_same_commit_when_written_then_it_is_em
     world.append(Produce("orders", SECOND, 0, *batch_of(b"unwritten")))
     world.names.open(world.open, old.number, OpenProducer("orders", "unwritten", SECOND))
     world.channels.destroy(world.open, DestroyChannel("orders", old.number))
+    world.groups.destroy_all(world.open, old.groups.values())
     assert create(world, "orders", SECOND)
     world.produce([b"new"])
     channel = world.channels.find("orders")

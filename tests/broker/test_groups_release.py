@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rocksmq.broker.groups import Group
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.records import GroupState
 from rocksmq.protocol.errors import LimitExceeded, OutOfSequence
@@ -282,7 +283,7 @@ def test_given_a_seek_that_drops_ranges_when_rolled_back_then_they_are_there_aga
 def test_given_ranges_given_back_when_read_from_the_store_then_they_are_served_as_before(filled: World) -> None:
     give_back(filled, claimed(filled, 3), 0, filled.time_of(10) + 1)
     group = filled.group()
-    loaded = filled.groups.load("billing", "orders", GroupState.decode(group.state.encode()))
+    loaded = Group("billing", "orders", GroupState.decode(group.state.encode()))
     assert loaded.state == group.state
     filled.channel().groups["billing"] = loaded
     assert lag(filled) == 5

@@ -23,7 +23,16 @@ later of these wins. Example: rocksmqd --data-dir /var/lib/rocksmq
 @click.option(
     "--durability", metavar="MODE", help="When a produce is acknowledged: fsync, interval:<ms>, os.  [default: fsync]"
 )
-@click.option("--meta", metavar="STORE", help="Where group positions are kept; embedded is the only one in this version.")
+@click.option(
+    "--meta",
+    metavar="embedded|URL",
+    help="Where positions are kept: etcd://host:2379[,host...]/prefix, etcds:// with TLS.  [default: embedded]",
+)
+@click.option("--meta-ca", metavar="FILE", help="Who signed etcd's certificate.  [default: the system's]")
+@click.option("--meta-cert", metavar="FILE", help="The broker's certificate for etcd.")
+@click.option("--meta-key", metavar="FILE", help="The key of --meta-cert.")
+@click.option("--meta-user", metavar="NAME", help="The broker's user in etcd.")
+@click.option("--meta-password-file", metavar="FILE", help="Holds the password of --meta-user.")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
 @click.option(
     "--insecure", is_flag=True, default=None, help="Allow --listen on an address that others reach (no TLS, no token)."

@@ -7,7 +7,7 @@ what is durable in the channel's mode, and all that a reader may see.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rocksmq.protocol.errors import ChannelNotFound, LimitExceeded
 from rocksmq.protocol.names import checked_name
@@ -103,6 +103,9 @@ class Channels:
     def __len__(self) -> int:
         return len(self._channels)
 
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(self._channels.values())
+
     def create(self, commit: Commit, request: CreateChannel) -> bool:
         """Create the channel; True if this request did, also when it is a repeat of the one that did."""
         checked_name("channel", request.channel)
@@ -126,16 +129,13 @@ class Channels:
         return True
 
     def destroy(self, commit: Commit, request: DestroyChannel) -> Channel | None:
-        """Remove the channel with that number and all that belongs to it; None if it is gone already."""
+        """Remove the channel with that number and all that belongs to it but its groups; None if it is gone already."""
         checked_name("channel", request.channel)
         channel = self._channels.get(request.channel)
         if channel is None or channel.number != request.number:
             return None
         self._remove(channel)
         commit.undo.append(lambda: self._restore(channel))
-        for group in channel.groups.values():
-            commit.discard(group)
-            commit.changes += group.deletion()
         self._producers.drop(commit, channel.number)
         self._names.drop(commit, channel.number)
         commit.discard(channel)

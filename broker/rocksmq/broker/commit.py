@@ -93,6 +93,19 @@ class Commit:
             changes.append(Put(Family.META, keys.COMMIT_NUMBER, keys.u64(number)))
         return changes
 
+    def tell(self, *, before_sync: bool = False) -> None:
+        """Answer those who wait for no more than the write (``before_sync``), or all."""
+        due = [answer for answer in self.answers if not (before_sync and answer[0])]
+        self.answers = [answer for answer in self.answers if before_sync and answer[0]]
+        for _, done, reply in due:
+            done(reply)
+
+    def fail(self, error: RocksMQError) -> None:
+        """Answer each with an error object of its own."""
+        due, self.answers = self.answers, []
+        for _, done, _ in due:
+            done(type(error)(error.message, retry_after=error.retry_after))
+
     def roll_back(self) -> None:
         """Take back what was changed in memory."""
         for step in reversed(self.undo):
@@ -206,7 +219,7 @@ class Committer:
                 await self._sync_written()
         except StorageFailed as error:
             self.failure = error
-            _fail(self.open, error)
+            self.open.fail(error)
             self.open = Commit()
             raise
 
@@ -226,21 +239,22 @@ class Committer:
         try:
             self._write_open(commit)
             self._listener.written(commit)
-            _answer(commit, lambda after_sync: not (after_sync or commit.sync_first))
+            if not commit.sync_first:
+                commit.tell(before_sync=True)
             if (commit.sync or self._is_sync_due) and self.synced_number != self.written_number:
                 await self._sync_written()
         except DiskFull as error:
             commit.roll_back()
             self._listener.rolled_back(commit)
-            _fail(commit, error)
+            commit.fail(error)
             return
         except StorageFailed as error:
-            _fail(commit, error)
+            commit.fail(error)
             raise
         finally:
             self.current = None
         self._listener.synced(commit)
-        _answer(commit, lambda after_sync: True)
+        commit.tell()
         self._listener.answered(commit)
 
     def _write_open(self, commit: Commit) -> None:
@@ -271,17 +285,3 @@ class Committer:
         begin = self._clock()
         self._sync()
         return self._clock() - begin
-
-
-def _answer(commit: Commit, is_due: Callable[[bool], bool]) -> None:
-    """Answer those that are due, given whether they wait for the sync."""
-    due = [answer for answer in commit.answers if is_due(answer[0])]
-    commit.answers = [answer for answer in commit.answers if not is_due(answer[0])]
-    for _, done, reply in due:
-        done(reply)
-
-
-def _fail(commit: Commit, error: RocksMQError) -> None:
-    """Answer each with an error object of its own."""
-    for _, done, _ in commit.answers:
-        done(type(error)(error.message, retry_after=error.retry_after))

@@ -8,7 +8,7 @@ import ipaddress
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from rocksmq.protocol.errors import InvalidRequest
 
 from .durability import Durability
 from .limits import LIMIT_NAMES, MIB, Limits
+from .meta_url import MetaUrl
 
 ENVIRONMENT_PREFIX = "ROCKSMQ_"
 LIMITS_TABLE = "limits"
@@ -41,6 +42,11 @@ class Config:
     http: str = OFF
     durability: str = "fsync"
     meta: str = EMBEDDED
+    meta_ca: str = ""  # files: who signed etcd's certificate, and the broker's own certificate and key for it
+    meta_cert: str = ""
+    meta_key: str = ""
+    meta_user: str = ""
+    meta_password_file: str = ""
     log_level: str = "info"
     insecure: bool = False  # allow an address that other machines reach, without TLS and token
     limits: Limits = field(default_factory=Limits)
@@ -142,8 +148,7 @@ def _check(config: Config) -> None:
         )
     if config.http != OFF:
         refuse("http", "this version has no HTTP listener yet: leave it off")
-    if config.meta != EMBEDDED:
-        refuse("meta", "this version keeps positions embedded only")
+    _check_meta(config, refuse)
     if config.log_level not in ("debug", "info", "warning", "error"):
         refuse("log_level", "not one of debug, info, warning, error")
     try:
@@ -166,6 +171,22 @@ def _check(config: Config) -> None:
         refuse("limits.poll_ms_max", "a poll may not outlast idle_close_seconds")
     if limits.page_names_max > Limits().page_names_max:
         refuse("limits.page_names_max", f"a page must stay below 4,096 CBOR items: at most {Limits().page_names_max}")
+
+
+def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:
+    is_tls = False
+    if config.meta != EMBEDDED:
+        try:
+            is_tls = MetaUrl.parse(config.meta).is_tls
+        except ValueError as error:
+            refuse("meta", str(error))
+    for key in ("meta_ca", "meta_cert", "meta_key"):
+        if getattr(config, key) and not is_tls:
+            refuse(key, "it is used with etcds:// only")
+    if bool(config.meta_cert) != bool(config.meta_key):
+        refuse("meta_cert", "meta_cert and meta_key go together")
+    if bool(config.meta_user) != bool(config.meta_password_file):
+        refuse("meta_user", "meta_user and meta_password_file go together")
 
 
 def _is_loopback(host: str) -> bool:

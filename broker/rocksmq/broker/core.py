@@ -6,8 +6,9 @@ when the result is durable. Long polls are parked and attempted again whenever t
 be more. Knows no sockets and no tasks; `engine` owns those. All in the loop's thread.
 """
 
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown, StorageFailed
@@ -45,21 +46,27 @@ from .groups import Group, Groups
 from .ids import IDAllocator
 from .limits import Limits
 from .log import Log
-from .meta import EmbeddedMeta
+from .meta import MetaStore
 from .names import ProducerNames
 from .producers import Producers
-from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, ProducerName
+from .records import EMPTY_EXTENT, ChannelSettings, Extent, GroupState, ProducedEntry, ProducerName
 from .replies import merged, nothing
 from .store import DataRefused, Family, Put, Store
 from .waiters import Waiter, Waiters
 
+logger = logging.getLogger("rocksmq.broker")
+
 OVERLOADED_RETRY_SECONDS = 0.1
-CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
 DISK_FULL_RETRY_SECONDS = 1.0
 
 
 class Core:
-    """The state of one broker and what may be done to it."""
+    """The state of one broker and what may be done to it. ``meta``, set once by the owner, loads its groups.
+
+    ``positions_brought_back`` counts groups that had passed messages which a power cut took.
+    """
+
+    meta: MetaStore
 
     def __init__(self, directory: DataDirectory, ids: IDAllocator, limits: Limits, durability: Durability) -> None:
         """Load the state from ``directory``. Raises DataRefused, StorageFailed."""
@@ -71,14 +78,13 @@ class Core:
         self.committer = Committer(store.write, store.sync, self, number=directory.commit_number)
         self.on_destroyed: Callable[[int], None] = lambda channel_number: None
         self.is_closing = False
-        self._held: set[int] = set()  # channels with waiters that were passed over
+        self.positions_brought_back = 0
         self._disk = DiskGuard(directory.path)
         self._log = Log(store, limits.tail_cache_bytes)
         self._producers = Producers(_stored_number(store, keys.FORGOTTEN, 0))
         self._names = ProducerNames(ids, limits)
         self.channels = Channels(self._log, ids, self._producers, self._names, limits, durability)
-        self._meta = EmbeddedMeta(store)
-        self._groups = Groups(self._log, ids, self._meta, limits)
+        self.groups = Groups(self._log, ids, limits)
         self._handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
             CreateChannel: self._create_channel,
             DestroyChannel: self._destroy_channel,
@@ -143,9 +149,10 @@ class Core:
         commit = self.committer.open
         channel = self.channels.destroy(commit, request)
         if channel is not None:
+            self.meta.destroy(commit, channel)
             self._log.cache.drop(channel.number)
             commit.answer(self._destroyed, channel.number)
-            self._attempt_all(channel.number)
+            self.attempt_all(channel.number)
         self._answer(done, Empty())
 
     def _destroyed(self, result: int | RocksMQError) -> None:
@@ -159,29 +166,38 @@ class Core:
         reply = self.channels.describe(request.channel)
         self._answer_in(self._creating(self.channels.find(request.channel)), done, reply)
 
-    def _create_group(self, request: CreateGroup, done: Done) -> None:
-        channel = self.channels.find(request.channel)
-        created = self._groups.create(self.committer.open, channel.groups, channel.number, channel.visible, request)
-        self._answer_in(self._creating(channel.groups[request.group]), done, Created(created))
+    def _create_group(self, request: CreateGroup, done: Done) -> Waiter | None:
+        def create(commit: Commit) -> None:
+            channel = self.channels.find(request.channel)
+            created = self.groups.create(commit, channel.groups, channel.number, channel.visible, request)
+            self._answer_in(self._creating(channel.groups[request.group]), done, Created(created))
 
-    def _destroy_group(self, request: DestroyGroup, done: Done) -> None:
+        return self._in_meta(self.channels.find(request.channel).number, create, done)
+
+    def _destroy_group(self, request: DestroyGroup, done: Done) -> Waiter | None:
+        def destroy(commit: Commit) -> None:
+            channel = self.channels.get(request.channel)
+            groups = channel.groups if channel is not None else {}
+            group = self.groups.destroy(commit, groups, request.group, request.creation_id)
+            self._answer_in(commit, done, Empty())
+            if group is not None and channel is not None:
+                self.attempt_all(channel.number)
+
         channel = self.channels.get(request.channel)
-        groups = channel.groups if channel is not None else {}
-        group = self._groups.destroy(self.committer.open, groups, request.group, request.creation_id)
-        if group is not None and channel is not None:
-            self._attempt_all(channel.number)
-        self._answer(done, Empty())
+        return self._in_meta(channel.number if channel is not None else 0, destroy, done)
 
     def _list_groups(self, request: ListGroups, done: Done) -> None:
+        self.meta.check_loaded()
         groups = self.channels.find(request.channel).groups
         names = sorted(name for name, group in groups.items() if name > request.after and group.visible is not None)
         page = names[: self.limits.page_names_max]
         done(Names(page, len(names) > len(page)))
 
     def _describe_group(self, request: DescribeGroup, done: Done) -> None:
+        self.meta.check_loaded()
         channel = self.channels.find(request.channel)
-        group = self._groups.find(channel.groups, channel.name, request.group)
-        self._answer_in(self._creating(group), done, self._groups.describe(group, channel.number, channel.visible))
+        group = self.groups.find(channel.groups, channel.name, request.group)
+        self._answer_in(self._creating(group), done, self.groups.describe(group, channel.number, channel.visible))
 
     def _produce(self, request: Produce, done: Done) -> None:
         channel, first_id = self.channels.produce(self.committer.open, request, self._admit)
@@ -213,11 +229,11 @@ class Core:
 
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
-            group = self._groups.find(channel.groups, channel.name, request.group)
+            group = self.groups.find(channel.groups, channel.name, request.group)
             is_repeat = group.repeats(request)
-            holding = self.committer.holding(lambda commit: is_repeat and group.came_with(commit, request.consumer))
+            holding = self.meta.holding(lambda commit: is_repeat and group.came_with(commit, request.consumer))
             extent = channel.value if sealing or holding is not None else channel.visible
-            claim = self._groups.consume(commit, group, extent, request)
+            claim = self.groups.consume(commit, group, extent, request)
             if claim is None:
                 return False
             if not is_repeat:
@@ -228,35 +244,35 @@ class Core:
             return True
 
         def expire() -> None:
-            group = self._groups.find(self.channels.find(request.channel).groups, request.channel, request.group)
+            group = self.groups.find(self.channels.find(request.channel).groups, request.channel, request.group)
             if group.repeats(request):
                 attempt(self.committer.open, False)  # claimed for an earlier sending of it: an empty reply would deny that
             else:
                 done(nothing(group.state.position, group.state.generation))
 
-        if attempt(self.committer.open, False):
-            return None
-        channel = self.channels.find(request.channel)
-        waiter = Waiter(channel.number, attempt, expire, done)
+        waiter = Waiter(self.channels.find(request.channel).number, attempt, expire, done)
         waiter.consumer = (request.group, request.consumer)
-        return self._park(waiter, request.wait_ms)
+        return self.meta.submit(waiter, min(request.wait_ms, self.limits.poll_ms_max))
 
-    def _release_consumer(self, request: ReleaseConsumer, done: Done) -> None:
-        channel = self.channels.find(request.channel)
-        group = self._groups.find(channel.groups, channel.name, request.group)
-        for waiter in self.waiters.of(channel.number):
-            if waiter.consumer == (request.group, request.consumer) and self.waiters.cancel(waiter):
-                waiter.done(nothing(group.state.position, group.state.generation))
-        self._groups.release(self.committer.open, group, channel.visible, request)
-        self._answer(done, Empty(), channel)
-        self._attempt_all(channel.number)
+    def _release_consumer(self, request: ReleaseConsumer, done: Done) -> Waiter | None:
+        def release(commit: Commit) -> None:
+            channel = self.channels.find(request.channel)
+            group = self.groups.find(channel.groups, channel.name, request.group)
+            for waiter in self.waiters.of(channel.number):
+                if waiter.consumer == (request.group, request.consumer) and self.waiters.cancel(waiter):
+                    waiter.done(nothing(group.state.position, group.state.generation))
+            self.groups.release(commit, group, channel.visible, request)
+            self._answer_in(commit, done, Empty(), channel)
+            self.attempt_all(channel.number)
+
+        return self._in_meta(self.channels.find(request.channel).number, release, done)
 
     def _fetch(self, request: Fetch, done: Done) -> Waiter | None:
         _check_bounds(request)
         channel = self.channels.find(request.channel)
         position = request.start
         if request.start_kind != Position.ID:
-            target = self._groups.target(channel.number, channel.visible, request.start_kind, request.start)
+            target = self.groups.target(channel.number, channel.visible, request.start_kind, request.start)
             position = target.place.message_id
 
         def attempt(commit: Commit, sealing: bool) -> bool:
@@ -272,20 +288,27 @@ class Core:
 
         if attempt(self.committer.open, False):
             return None
-        return self._park(Waiter(channel.number, attempt, lambda: done(nothing(position, 0)), done, position), request.wait_ms)
+        waiter = Waiter(channel.number, attempt, lambda: done(nothing(position, 0)), done, position)
+        return self.waiters.wait(waiter, min(request.wait_ms, self.limits.poll_ms_max))
 
-    def _commit(self, request: CommitRequest, done: Done) -> None:
-        channel = self.channels.find(request.channel)
-        group = self._groups.find(channel.groups, channel.name, request.group)
-        self._groups.move(self.committer.open, group, channel.visible, request)
-        self._answer(done, Empty(), channel)
+    def _commit(self, request: CommitRequest, done: Done) -> Waiter | None:
+        def move(commit: Commit) -> None:
+            channel = self.channels.find(request.channel)
+            group = self.groups.find(channel.groups, channel.name, request.group)
+            self.groups.move(commit, group, channel.visible, request)
+            self._answer_in(commit, done, Empty(), channel)
 
-    def _seek(self, request: Seek, done: Done) -> None:
-        channel = self.channels.find(request.channel)
-        group = self._groups.find(channel.groups, channel.name, request.group)
-        sought = self._groups.seek(self.committer.open, group, channel.visible, request)
-        self._answer(done, sought)
-        self._attempt_all(channel.number)
+        return self._in_meta(self.channels.find(request.channel).number, move, done)
+
+    def _seek(self, request: Seek, done: Done) -> Waiter | None:
+        def seek(commit: Commit) -> None:
+            channel = self.channels.find(request.channel)
+            group = self.groups.find(channel.groups, channel.name, request.group)
+            sought = self.groups.seek(commit, group, channel.visible, request)
+            self._answer_in(commit, done, sought)
+            self.attempt_all(channel.number)
+
+        return self._in_meta(self.channels.find(request.channel).number, seek, done)
 
     # -- parking and answering -------------------------------------------------
 
@@ -308,39 +331,36 @@ class Core:
 
     def _creating(self, made: Channel | Group) -> Commit | None:
         """The commit that creates it; None: it is durable, and may be shown."""
-        is_durable = made.is_public if isinstance(made, Channel) else made.visible is not None
-        return self.committer.holding(lambda commit: not is_durable and made in commit.cells)
+        if isinstance(made, Channel):
+            return self.committer.holding(lambda commit: not made.is_public and made in commit.cells)
+        return self.meta.holding(lambda commit: made.visible is None and made in commit.cells)
 
-    def _attempt_all(self, channel_number: int) -> None:
+    def _in_meta(self, channel_number: int, operate: Callable[[Commit], None], done: Done) -> Waiter | None:
+        """Do an operation on a group of a channel in the commit of the store that keeps it."""
+
+        def attempt(commit: Commit, sealing: bool) -> bool:
+            operate(commit)
+            return True
+
+        return self.meta.submit(Waiter(channel_number, attempt, lambda: None, done), 0)
+
+    def attempt_all(self, channel_number: int) -> None:
+        """There may be more for those who wait on a channel."""
         for waiter in self.waiters.of(channel_number):
-            self._attempt(waiter, sealing=False)
+            self._attempt(waiter)
 
-    def _park(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
-        if wait_ms == 0:
-            waiter.expire()
-            return None
-        self.waiters.park(waiter, min(wait_ms, self.limits.poll_ms_max) / 1000)
-        return waiter
-
-    def _attempt(self, waiter: Waiter, *, sealing: bool) -> None:
-        if waiter.must_wait() or self.committer.open.size >= CLAIM_BYTES_MAX:
-            self._held.add(waiter.channel_number)
-            return
-        try:
-            if waiter.attempt(self.committer.open, sealing):
-                self.waiters.cancel(waiter)
-        except RocksMQError as error:
-            self.waiters.cancel(waiter)
-            waiter.done(error)
+    def _attempt(self, waiter: Waiter) -> None:
+        if waiter.position is None:
+            self.meta.attempt(waiter)
+        else:
+            self.waiters.attempt(waiter, self.committer.open)
 
     # -- what the committer tells ------------------------------------------------
 
     def before_seal(self, commit: Commit) -> None:
         for cell in tuple(commit.cells):
             if isinstance(cell, Channel):
-                for waiter in self.waiters.of(cell.number):
-                    if waiter.position is None:
-                        self._attempt(waiter, sealing=True)
+                self.meta.before_seal(commit, cell)
         if commit.changes:
             self._producers.forget(commit, self.ids.present_id)
             self._names.forget(commit)
@@ -366,19 +386,19 @@ class Core:
             if isinstance(cell, Channel):
                 for waiter in self.waiters.of(cell.number):
                     if waiter.position is None or waiter.position <= cell.visible.end_id:
-                        self._attempt(waiter, sealing=False)
+                        self._attempt(waiter)
         self.attempt_held()
 
     def attempt_held(self) -> None:
         """Attempt again those whose answer could not leave, or would have made the commit too large."""
-        held, self._held = self._held, set()
+        held, self.waiters.passed_over = self.waiters.passed_over, set()
         for channel_number in held:
-            self._attempt_all(channel_number)
+            self.attempt_all(channel_number)
 
     def rolled_back(self, commit: Commit) -> None:
         self._log.roll_back()
         for waiter in self.waiters:
-            self._attempt(waiter, sealing=False)  # what it waits on may never have been made
+            self._attempt(waiter)  # what it waits on may never have been made
 
     def _publish(self, commit: Commit, *, synced: bool) -> None:
         for cell, value in commit.sealed.items():
@@ -400,10 +420,6 @@ class Core:
         for key, settings in _records(store, keys.SETTINGS, ChannelSettings.decode):
             number = keys.from_u64(key[1:])
             self.channels.load(number, settings, extents.get(number, EMPTY_EXTENT))
-        for name, channel_name, state in self._meta.load():
-            channel = self.channels.get(channel_name)
-            if channel is not None and channel.number == state.channel_number:
-                channel.groups[name] = self._groups.load(name, channel_name, state)
         entries: defaultdict[tuple[int, bytes], list[ProducedEntry]] = defaultdict(list)
         for key, entry in _records(store, keys.PRODUCER, ProducedEntry.decode):
             entries[keys.producer_of(key)].append(entry)
@@ -417,6 +433,32 @@ class Core:
             store.sync()
 
         self.ids.restore(window_end, save)
+
+    def attach(self, found: Iterable[tuple[tuple[str, str], GroupState]]) -> tuple[list[Group], list[tuple[str, str]]]:
+        """Give channels the groups that their store has; those groups, and the names of what belongs to no channel."""
+        for channel in self.channels:
+            channel.groups.clear()
+        attached: list[Group] = []
+        garbage: list[tuple[str, str]] = []
+        for (name, channel_name), state in found:
+            owner = self.channels.get(channel_name)
+            if owner is None or owner.number != state.channel_number:
+                garbage.append((name, channel_name))
+            else:
+                attached.append(Group(name, channel_name, state))
+                owner.groups[name] = attached[-1]
+        return attached, garbage
+
+    def bring_back(self, commit: Commit, groups: Iterable[Group]) -> None:
+        """Move ``groups`` back to the ends of their channels."""
+        for group in groups:
+            extent = self.channels.find(group.channel_name).visible
+            logger.warning(
+                "group %r of channel %r was at %d, beyond the end that a power cut left: it goes on behind %d",
+                *(group.name, group.channel_name, group.state.position, extent.end_id),
+            )
+            self.groups.bring_back(commit, group, extent)
+            self.positions_brought_back += 1
 
 
 Record = TypeVar("Record")

@@ -21,10 +21,13 @@ import trio
 
 from rocksmq.protocol.errors import StorageFailed
 
-from .config import Config
+from .config import EMBEDDED, Config
 from .durability import Durability
 from .engine import RocksMQ
 from .limits import Limits
+from .meta_remote import Remote
+from .meta_url import MetaUrl
+from .reconcile import PrefixInUse
 from .server import BACKLOG, Server
 from .store import DataRefused, DirectoryInUse
 
@@ -46,10 +49,10 @@ def run(config: Config, *, accept_loss: bool, say: Callable[[str], None]) -> int
     os.umask(0o077)
     try:
         trio.run(_serve, config, accept_loss, say)
-    except* DirectoryInUse as group:
-        failed(group.exceptions[0], EXIT_IN_USE)
+    except* (DirectoryInUse, PrefixInUse) as group:
+        failed(_first(group), EXIT_IN_USE)
     except* DataRefused as group:
-        failed(group.exceptions[0], EXIT_DATA_REFUSED)
+        failed(_first(group), EXIT_DATA_REFUSED)
     except* StorageFailed as group:
         failed(f"{_first(group)}: stopped, so that nothing is acknowledged that may be lost", EXIT_STORAGE_FAILED)
     except* OSError as group:
@@ -65,8 +68,11 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def _serve(config: Config, accept_loss: bool, say: Callable[[str], None]) -> None:
     limits = _within_files(config.limits)
     durability = Durability.parse(config.durability)
+    remote = _remote(config)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with RocksMQ(config.data_dir, durability=durability, limits=limits, accept_loss=accept_loss) as engine:
+        async with RocksMQ(
+            config.data_dir, durability=durability, limits=limits, accept_loss=accept_loss, remote=remote
+        ) as engine:
             listener = _listen(*config.address)
             server = Server(engine.core, limits)
             async with trio.open_nursery() as nursery:
@@ -79,6 +85,21 @@ async def _serve(config: Config, accept_loss: bool, say: Callable[[str], None]) 
                     await engine.drain()
                     await server.flushed()
                 nursery.cancel_scope.cancel()
+
+
+def _remote(config: Config) -> Remote | None:
+    """Where positions are kept, if not in the data directory. Raises OSError."""
+    if config.meta == EMBEDDED:
+        return None
+    try:
+        from .meta_etcd import EtcdRemote, Login
+    except ModuleNotFoundError as error:
+        raise OSError(f"{error.name} is missing: install it with  pip install 'rocksmq[etcd]'") from None
+    ca, cert, key, password = (
+        Path(name) if name else None for name in (config.meta_ca, config.meta_cert, config.meta_key, config.meta_password_file)
+    )
+    login = Login(ca, cert, key, config.meta_user or None, password)
+    return EtcdRemote(MetaUrl.parse(config.meta), login, call_seconds=config.limits.meta_call_seconds)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -41,6 +41,9 @@ from .durability import Durability
 from .groups import Groups
 from .ids import IDAllocator
 from .limits import Limits
+from .meta import MetaStore
+from .meta_embedded import EmbeddedMeta
+from .meta_remote import Remote, RemoteMeta
 from .store import DataRefused, Family
 
 logger = logging.getLogger("rocksmq.broker")
@@ -57,7 +60,8 @@ class RocksMQ:
             ids = await mq.produce("orders", [b"one", b"two"])
 
     ``name`` is the data directory, ``id_allocator`` gives out the ids (one of its own by default). What a method
-    returned is durable. Opening raises DirectoryInUse, DataRefused or OSError; StorageFailed ends the
+    returned is durable. ``remote`` keeps the positions of groups elsewhere, None in the directory. Opening raises
+    DirectoryInUse, PrefixInUse, DataRefused or OSError; StorageFailed ends the
     context: nothing is acknowledged after it. Leaving the context finishes what is in flight.
     """
 
@@ -69,12 +73,14 @@ class RocksMQ:
         durability: Durability = FSYNC,
         limits: Limits | None = None,
         accept_loss: bool = False,
+        remote: Remote | None = None,
     ) -> None:
         self._path = Path(name)
         self._ids = id_allocator or IDAllocator()
         self._durability = durability
         self._limits = limits or Limits()
         self._accept_loss = accept_loss
+        self._remote = remote
         self._stack = AsyncExitStack()
         self._compacting = trio.CapacityLimiter(1)  # its own, lest compactions take every thread from syncs
         self._identities: dict[tuple[int, ...], list[Identity]] = {}
@@ -83,17 +89,21 @@ class RocksMQ:
         self._directory = DataDirectory(self._path, accept_loss=self._accept_loss)
         try:
             self.core = Core(self._directory, self._ids, self._limits, self._durability)
+            self.core.meta = self._meta()
+            await self.core.meta.open()
             self._nursery = await self._stack.enter_async_context(trio.open_nursery())
-        except StorageFailed as error:
+        except BaseException as error:
+            if self._remote is not None:
+                self._remote.close()
             self._directory.close()
-            raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
-        except BaseException:
-            self._directory.close()
+            if isinstance(error, StorageFailed):
+                raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
             raise
         self.core.on_destroyed = self._compact_soon
         self._committed = trio.Event()
         self._nursery.start_soon(self._commit)
         self._nursery.start_soon(self.core.waiters.run)
+        self._nursery.start_soon(self.core.meta.run)
         self._nursery.start_soon(self._keep_mark)
         return self
 
@@ -122,6 +132,12 @@ class RocksMQ:
         """Refuse what is new with ShuttingDown, answer who waits, and finish what was accepted."""
         self.core.close()
         await self._committed.wait()
+        await self.core.meta.close()
+
+    def _meta(self) -> MetaStore:
+        if self._remote is None:
+            return EmbeddedMeta(self.core, self._directory, accept_loss=self._accept_loss)
+        return RemoteMeta(self.core, self._directory, self._remote, accept_loss=self._accept_loss)
 
     # -- the seeds' operations -------------------------------------------------
 

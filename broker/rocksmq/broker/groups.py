@@ -5,6 +5,7 @@ Pure and synchronous like `channels`. A group's position is the id of the next m
 last is kept with the position and in the same write, so that a repeat gets it again.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from rocksmq.protocol.errors import Conflict, GroupNotFound, InvalidRequest, LimitExceeded, OutOfSequence
@@ -23,13 +24,13 @@ from rocksmq.protocol.operations import (
 from rocksmq.protocol.operations import Commit as CommitRequest
 from rocksmq.protocol.operations import Seek as SeekRequest
 
+from . import keys
 from .commit import Commit
 from .ids import COUNTER_BITS, IDAllocator, clock_ms, time_ms_of
 from .limits import Limits
 from .log import Log, Place, Reading
-from .meta import MetaStore
 from .records import ConsumerEntry, Extent, GroupState, LastSeek
-from .store import Change
+from .store import Change, Delete, Family, Put
 
 IDLE_CONSUMER_MS_MAX = 3600 * 1000
 
@@ -41,12 +42,11 @@ class Group:
     entry last asked in vain, as present ids; kept in memory only, for which ids are idle.
     """
 
-    __slots__ = ("channel_name", "meta", "name", "polls", "value", "visible")
+    __slots__ = ("channel_name", "name", "polls", "value", "visible")
 
-    def __init__(self, name: str, channel_name: str, meta: MetaStore, value: GroupState | None) -> None:
+    def __init__(self, name: str, channel_name: str, value: GroupState | None) -> None:
         self.name = name
         self.channel_name = channel_name
-        self.meta = meta
         self.value = value
         self.visible = value
         self.polls: dict[bytes, int] = {}
@@ -69,12 +69,18 @@ class Group:
         return before is None or before.consumers.get(consumer) != self.state.consumers.get(consumer)
 
     def changes(self, old: GroupState | None) -> list[Change]:
-        """As a cell of the commit."""
-        return self.meta.changes(self.name, self.channel_name, self.value)
+        """As a cell of the commit: the seeds' key, and everything else beside it."""
+        return [
+            Put(Family.META, self._key(keys.CURRENT_ID), str(self.state.position).encode()),
+            Put(Family.META, self._key(keys.STATE), self.state.encode()),
+        ]
 
     def deletion(self) -> list[Change]:
         """What removes it from the store."""
-        return self.meta.changes(self.name, self.channel_name, None)
+        return [Delete(Family.META, self._key(leaf)) for leaf in (keys.CURRENT_ID, keys.STATE)]
+
+    def _key(self, leaf: str) -> bytes:
+        return keys.group_key(self.name, self.channel_name, leaf)
 
 
 class Target(NamedTuple):
@@ -94,15 +100,10 @@ class Claim(NamedTuple):
 class Groups:
     """The operations on the groups of a channel, given that channel's groups, number and extent."""
 
-    def __init__(self, log: Log, ids: IDAllocator, meta: MetaStore, limits: Limits) -> None:
+    def __init__(self, log: Log, ids: IDAllocator, limits: Limits) -> None:
         self._log = log
         self._ids = ids
-        self._meta = meta
         self._limits = limits
-
-    def load(self, name: str, channel_name: str, state: GroupState) -> Group:
-        """A group that was found in the store at start."""
-        return Group(name, channel_name, self._meta, state)
 
     @staticmethod
     def find(groups: dict[str, Group], channel: str, name: str) -> Group:
@@ -125,7 +126,7 @@ class Groups:
             )
         place = self.target(number, extent, request.start_kind, request.start).place
         creation_id = self._ids.reserve(1)
-        group = Group(request.group, request.channel, self._meta, None)
+        group = Group(request.group, request.channel, None)
         groups[group.name] = group
         commit.undo.append(lambda: groups.__delitem__(group.name))
         commit.set(
@@ -145,6 +146,13 @@ class Groups:
         commit.discard(group)
         commit.changes += group.deletion()
         return group
+
+    @staticmethod
+    def destroy_all(commit: Commit, groups: Iterable[Group]) -> None:
+        """Remove ``groups`` from the store, with their channel."""
+        for group in groups:
+            commit.discard(group)
+            commit.changes += group.deletion()
 
     def describe(self, group: Group, number: int, extent: Extent) -> GroupDescribed:
         """Position and exact lag, as far as they are durable."""
@@ -260,6 +268,13 @@ class Groups:
             ),
         )
         return sought
+
+    def bring_back(self, commit: Commit, group: Group, extent: Extent) -> None:
+        """Move the position to the channel's end, which lies before it: what was handed out beyond it is lost."""
+        consumers = {consumer: entry for consumer, entry in group.state.consumers.items() if not entry.is_released}
+        position, offset, generation = extent.end_id + 1, extent.end_offset, self._ids.reserve(1)
+        state = group.state._replace(position=position, offset=offset, generation=generation, consumers=consumers)
+        commit.set(group, state)
 
     def _current(self, state: GroupState, extent: Extent) -> Place:
         """Where the group stands, or the first message that was given back."""

@@ -4,6 +4,7 @@ data   channel number u64 | first id u64                          -> records.Sto
 meta   "!commit"                                                  -> u64, number of the last group commit
        "!ids"                                                     -> u64, no id at or above it was given out
        "!forgotten"                                               -> u64, see producers.py
+       "!meta"                                                    -> records.MetaBinding
        "c" | channel number u64                                   -> records.ChannelSettings
        "x" | channel number u64                                   -> records.Extent
        "p" | channel number u64 | producer 16 B | number mod 16   -> records.ProducedEntry
@@ -20,7 +21,9 @@ _U64_PAIR = Struct(">QQ")
 COMMIT_NUMBER = b"!commit"
 IDS = b"!ids"
 FORGOTTEN = b"!forgotten"
+META_BINDING = b"!meta"
 SETTINGS, EXTENT, PRODUCER, NAME, GROUP = b"c", b"x", b"p", b"n", b"g/"
+CURRENT_ID, STATE = "current_id", "state"
 ID_MAX = (1 << 64) - 1
 
 

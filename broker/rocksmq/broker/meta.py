@@ -1,49 +1,55 @@
-"""Where channel groups keep their positions: the seam between the state and its stores.
+"""Where the states of groups are kept: the seam between the operations on them and the stores.
 
-The embedded store puts them into the same RocksDB, so that a position rides in the group
-commit of the messages it passes. Keys are those of the seeds: `<group>/<channel>/current_id`,
-and `.../state` beside it with everything else, always written together.
+Embedded (meta_embedded.py), they are in the broker's own RocksDB, and change in the group commit of the messages that they
+pass. Kept elsewhere (meta_remote.py), they change in transactions of their own, once the messages are durable.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Protocol
 
-from . import keys
-from .records import GroupState
-from .store import Change, Delete, Family, Put, Store
-
-CURRENT_ID, STATE = "current_id", "state"
+from .channels import Channel
+from .commit import Commit
+from .waiters import Waiter
 
 
 class MetaStore(Protocol):
-    """Loads all groups at start, and says what stores a group's present state."""
+    """Does the operations on groups, each in a commit that makes its outcome durable."""
 
-    def load(self) -> Iterator[tuple[str, str, GroupState]]:
-        """Group name, channel name and state of every group. Raises StorageFailed."""
+    async def open(self) -> None:
+        """Load the groups, or give up for now when the store is away. Raises DataRefused, PrefixInUse."""
         ...
 
-    def changes(self, group: str, channel: str, state: GroupState | None) -> list[Change]:
-        """What makes ``state`` durable with the commit that it is part of; None deletes the group."""
+    async def run(self) -> None:
+        """Serve, from `open` until cancelled. Raises what `open` raises."""
         ...
 
+    async def close(self) -> None:
+        """Finish what is in flight, and let go of the store."""
+        ...
 
-class EmbeddedMeta:
-    """Positions in the broker's own RocksDB."""
+    def submit(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
+        """Attempt it now, or as soon as the store can; one that finds nothing then waits for ``wait_ms``.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+        Returns the waiter when it is parked. Raises RocksMQError.
+        """
+        ...
 
-    def load(self) -> Iterator[tuple[str, str, GroupState]]:
-        for key, value in self._store.scan(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP)):
-            group, channel, leaf = keys.group_of(key)
-            if leaf == STATE:
-                yield group, channel, GroupState.decode(value)
+    def attempt(self, waiter: Waiter) -> None:
+        """There may be something for a parked one."""
+        ...
 
-    def changes(self, group: str, channel: str, state: GroupState | None) -> list[Change]:
-        current_id, rest = (keys.group_key(group, channel, leaf) for leaf in (CURRENT_ID, STATE))
-        if state is None:
-            return [Delete(Family.META, current_id), Delete(Family.META, rest)]
-        return [
-            Put(Family.META, current_id, str(state.position).encode()),
-            Put(Family.META, rest, state.encode()),
-        ]
+    def before_seal(self, commit: Commit, channel: Channel) -> None:
+        """``commit`` brings messages of ``channel``."""
+        ...
+
+    def destroy(self, commit: Commit, channel: Channel) -> None:
+        """``commit`` destroys ``channel``, and its groups with it."""
+        ...
+
+    def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
+        """The commit that holds something and is not durable yet; None: it is durable."""
+        ...
+
+    def check_loaded(self) -> None:
+        """Raises MetaUnavailable while it is not known which groups there are."""
+        ...

@@ -224,6 +224,24 @@ class GroupState(NamedTuple):
         return cls._make((*fields, seek, entries, forgotten))
 
 
+class MetaBinding(NamedTuple):
+    """Where the positions of this data directory are kept: "embedded", or the name of a store elsewhere.
+
+    Epochs of the latest takeovers there: the one that was planned, and the one that is known to have succeeded.
+    """
+
+    store: str
+    planned_epoch: int
+    applied_epoch: int
+
+    def encode(self) -> bytes:
+        return encode_value([VERSION, *self])
+
+    @classmethod
+    def decode(cls, data: bytes) -> "MetaBinding":
+        return cls(*_fields(data, "meta binding", len(cls._fields)))
+
+
 class ProducerName(NamedTuple):
     """Whose a producer's name is, and the last sequence that is stored under it; None: nothing is."""
 

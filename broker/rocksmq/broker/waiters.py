@@ -15,6 +15,7 @@ from rocksmq.protocol.errors import RocksMQError
 
 from .commit import Commit, Done
 
+CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
 STALE_MAX = 1_000  # served long polls whose deadline is still kept; then they are swept out
 
 
@@ -23,11 +24,15 @@ class Waiter:
 
     ``attempt(commit, sealing)`` answers it if it can and says whether it did; with ``sealing`` it may claim
     what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``position`` is
-    what a fetch waits for, None for a consume; ``consumer`` is a consume's group and consumer id. While ``must_wait``
-    it is not attempted: its answer could not leave.
+    what a fetch waits for, None for an operation on a group; ``consumer`` is a consume's group and consumer id. While
+    ``must_wait`` it is not attempted: its answer could not leave. ``unavailable`` makes the error to answer when the
+    ``deadline`` passes while it waits for its store; ``until`` is how long it wants to wait for messages.
     """
 
-    __slots__ = ("_expire", "attempt", "channel_number", "consumer", "done", "must_wait", "position")
+    __slots__ = (
+        *("_expire", "attempt", "channel_number", "consumer", "deadline", "done"),
+        *("must_wait", "position", "unavailable", "until"),
+    )
 
     def __init__(
         self,
@@ -43,11 +48,21 @@ class Waiter:
         self.position = position
         self.consumer: tuple[str, bytes] | None = None
         self.must_wait: Callable[[], bool] = _never
+        self.unavailable: Callable[[], RocksMQError] | None = None
+        self.deadline = float("inf")
+        self.until = 0.0
         self._expire = expire
+
+    @property
+    def brings_messages(self) -> bool:
+        """Whether its answer may be large."""
+        return self.position is not None or self.consumer is not None
 
     def expire(self) -> None:
         """Answer that nothing came, or why nothing can."""
         try:
+            if self.unavailable is not None:
+                raise self.unavailable()
             self._expire()
         except RocksMQError as error:
             self.done(error)
@@ -58,9 +73,13 @@ def _never() -> bool:
 
 
 class Waiters:
-    """All parked requests, first come first served a channel."""
+    """All parked requests, first come first served a channel.
+
+    ``passed_over``: channels with some whose answer could not leave, or would have made the commit too large.
+    """
 
     def __init__(self) -> None:
+        self.passed_over: set[int] = set()
         self._waiting: dict[int, OrderedDict[Waiter, None]] = {}
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._order = count()
@@ -68,22 +87,47 @@ class Waiters:
         self._sooner = trio.Event()
 
     def park(self, waiter: Waiter, seconds: float) -> None:
-        """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed."""
-        self._waiting.setdefault(waiter.channel_number, OrderedDict())[waiter] = None
-        self._count += 1
+        """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed: from now on, if it is parked already."""
+        waiting = self._waiting.setdefault(waiter.channel_number, OrderedDict())
+        self._count += waiter not in waiting
+        waiting[waiter] = None
         if len(self._deadlines) > 2 * self._count + STALE_MAX:
-            self._deadlines = [entry for entry in self._deadlines if entry[2] in self._waiting.get(entry[2].channel_number, ())]
+            self._deadlines = [entry for entry in self._deadlines if entry[0] == entry[2].deadline and self.holds(entry[2])]
             heapify(self._deadlines)
-        deadline = trio.current_time() + seconds
-        heappush(self._deadlines, (deadline, next(self._order), waiter))
+        waiter.deadline = trio.current_time() + seconds
+        heappush(self._deadlines, (waiter.deadline, next(self._order), waiter))
         if self._deadlines[0][2] is waiter:
             self._sooner.set()
 
+    def wait(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
+        """Park it, if it waits at all; None: it was told that nothing came."""
+        if wait_ms == 0:
+            waiter.expire()
+            return None
+        self.park(waiter, wait_ms / 1000)
+        return waiter
+
+    def attempt(self, waiter: Waiter, commit: Commit, *, sealing: bool = False) -> None:
+        """Attempt it in ``commit``, unless its answer could not leave."""
+        if (waiter.brings_messages and waiter.must_wait()) or commit.size >= CLAIM_BYTES_MAX:
+            self.passed_over.add(waiter.channel_number)
+            return
+        try:
+            if waiter.attempt(commit, sealing):
+                self.cancel(waiter)
+        except RocksMQError as error:
+            self.cancel(waiter)
+            waiter.done(error)
+
+    def holds(self, waiter: Waiter) -> bool:
+        """Whether it still waits."""
+        return waiter in self._waiting.get(waiter.channel_number, ())
+
     def cancel(self, waiter: Waiter) -> bool:
         """Forget it without an answer; whether it still waited."""
-        waiting = self._waiting.get(waiter.channel_number)
-        if waiting is None or waiter not in waiting:
+        if not self.holds(waiter):
             return False
+        waiting = self._waiting[waiter.channel_number]
         del waiting[waiter]
         self._count -= 1
         if not waiting:
@@ -109,6 +153,6 @@ class Waiters:
             with trio.move_on_at(deadline):
                 await self._sooner.wait()
             while self._deadlines and self._deadlines[0][0] <= trio.current_time():
-                waiter = heappop(self._deadlines)[2]
-                if self.cancel(waiter):
+                deadline, _, waiter = heappop(self._deadlines)
+                if deadline == waiter.deadline and self.cancel(waiter):
                     waiter.expire()

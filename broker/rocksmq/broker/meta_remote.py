@@ -1,0 +1,432 @@
+"""Groups in a store elsewhere: one transaction in flight, written by one broker only (design §6).
+
+Operations on groups wait in a queue until the transaction before them is settled; then as many as fit are done in
+memory and sent together, and answered when that was applied. So memory never runs ahead of the store by more than
+what is in flight, and that is undone if it was not applied. While nobody can tell, nothing else is done: whoever waits
+is answered MetaUnavailable, and a repeat finds out. Messages are written and read meanwhile as ever.
+"""
+
+import logging
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
+
+import trio
+
+from rocksmq.protocol.errors import DiskFull, MetaUnavailable, RocksMQError, ShuttingDown
+
+from . import keys
+from .channels import Channel
+from .commit import Commit
+from .core import Core
+from .directory import DataDirectory
+from .fence import Attempt, CommitValue, Fence, Fenced, Met
+from .groups import Group
+from .meta_embedded import stored_binding, stored_groups
+from .prefix import DATA, OWNER, DataMark, Found, GroupKey, Owner, channel_entries, group_entries
+from .reconcile import PrefixInUse, check_owner, checked, foreign, misbound, positions_ahead
+from .records import MetaBinding
+from .store import Change, Delete, DeleteRange, Family, Put
+from .waiters import CLAIM_BYTES_MAX, Waiter
+
+logger = logging.getLogger("rocksmq.broker")
+
+LEASE_SECONDS = 10
+KEEP_ALIVE_SECONDS = 3.0
+RETRY_SECONDS = 0.2
+MIRROR_SECONDS = 0.5
+KEYS_MAX = 124  # a transaction: etcd takes 128, of which commit, data and owner are three
+CHANNELS_MAX = 20  # whose ids ride along, two keys each
+GARBAGE_MAX = 20  # groups of destroyed channels, two keys each
+STATE_BYTES_MAX = 1 << 20  # a transaction: etcd takes 1.5 MiB
+STATE_BYTES, CONSUMER_BYTES = 600, 250  # of a group's state, and of each consumer entry in it
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+
+class RemoteFailed(Exception):
+    """The store gave no answer, or refused: whether a transaction was applied is not known."""
+
+
+class Remote(Protocol):
+    """A store of text under one prefix. Each method blocks, for a bounded time, and raises RemoteFailed."""
+
+    name: str  # for messages and for binding a data directory to it
+
+    def read(self) -> dict[str, str]:
+        """Everything under the prefix, at one moment, by keys without the prefix."""
+        ...
+
+    def transact(self, attempt: Attempt, entries: Mapping[str, str | None], lease: int | None) -> Met:
+        """Set ``entries`` (None deletes) if `commit` is as expected, and `commit` with them; `owner` is put on ``lease``."""
+        ...
+
+    def grant(self, seconds: int) -> int:
+        """A new lease."""
+        ...
+
+    def keep_alive(self, lease: int) -> bool:
+        """Whether it still lived, and was renewed."""
+        ...
+
+    def revoke(self, lease: int) -> None:
+        """End it, and what was put on it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+class RemoteMeta:
+    """As `MetaStore`."""
+
+    def __init__(self, core: Core, directory: DataDirectory, remote: Remote, *, accept_loss: bool = False) -> None:
+        self.open_commit = Commit()  # being filled, which takes no turn of the loop
+        self.current: Commit | None = None  # sent, and not settled
+        self.problem: str | None = "not reached yet"
+        self._core = core
+        self._waiters = core.waiters
+        self._store = directory.store
+        self._instance = directory.instance
+        self._recovered_number = directory.commit_number
+        self._remote = remote
+        self._accept_loss = accept_loss
+        self._limiter = trio.CapacityLimiter(1)  # its own, lest a slow store keeps threads from the disk
+        self._fence: Fence | None = None
+        self._takeovers: set[CommitValue] = set()  # sent, each maybe applied
+        self._lease: int | None = None
+        self._is_owner_known = False
+        self._carried = Carried({}, [], [])
+        self._keep_alive_due = 0.0
+        self._queue: deque[Waiter] = deque()
+        self._garbage: dict[GroupKey, None] = {}
+        self._ahead: dict[Group, None] = {}
+        self._changed: dict[str, None] = {}  # channels whose ids the store was not told
+        self._mirror_due = 0.0
+        self._work = trio.Event()
+        self._over = trio.Event()
+        self._over.set()
+        self._is_closing = False
+
+    # -- as MetaStore ------------------------------------------------------------
+
+    async def open(self) -> None:
+        with trio.move_on_after(self._core.limits.meta_start_seconds):
+            while self._fence is None:
+                await self._try(self._take_over)
+        if self._fence is None:
+            logger.warning("starting without %s: consume answers MetaUnavailable until it is back", self._remote.name)
+
+    async def run(self) -> None:
+        self._over = trio.Event()
+        try:
+            while not self._is_closing:
+                if self._fence is None:
+                    await self._try(self._take_over)
+                elif self._fence.is_in_doubt:
+                    await self._try(self._settle)
+                else:
+                    await self._wait_for_work()
+                    await self._try(self._serve)
+        finally:
+            self._over.set()
+
+    async def close(self) -> None:
+        self._is_closing = True
+        self._work.set()
+        await self._over.wait()
+        lease, self._lease = self._lease, None
+        if lease is not None and self.problem is None:
+            await self._try(lambda: self._call(self._remote.revoke, lease))
+        await self._call(self._remote.close)
+
+    def submit(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
+        if len(self._queue) >= self._core.limits.meta_queue_max:
+            self._queue = deque(filter(self._waiters.holds, self._queue))
+            if len(self._queue) >= self._core.limits.meta_queue_max:
+                raise self._unavailable()
+        waiter.until = trio.current_time() + wait_ms / 1000
+        self._enqueue(waiter)
+        return waiter
+
+    def attempt(self, waiter: Waiter) -> None:
+        if waiter.unavailable is None:
+            self._enqueue(waiter)
+
+    def before_seal(self, commit: Commit, channel: Channel) -> None:
+        self._ids_changed(channel.name)
+
+    def destroy(self, commit: Commit, channel: Channel) -> None:
+        def destroyed(result: int | RocksMQError) -> None:
+            if isinstance(result, int):
+                self._garbage |= dict.fromkeys((group, channel.name) for group in channel.groups)
+                self._ids_changed(channel.name)
+
+        commit.answer(destroyed, channel.number)
+
+    def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
+        if is_in(self.open_commit):
+            return self.open_commit
+        return self.current if self.current is not None and is_in(self.current) else None
+
+    def check_loaded(self) -> None:
+        if self._fence is None:
+            raise self._unavailable()
+
+    # -- what waits ----------------------------------------------------------------
+
+    def _enqueue(self, waiter: Waiter) -> None:
+        waiter.unavailable = self._unavailable
+        self._waiters.park(waiter, self._core.limits.meta_wait_seconds)
+        self._queue.append(waiter)
+        self._work.set()
+
+    def _unavailable(self) -> RocksMQError:
+        if self._is_closing:
+            return ShuttingDown("the broker is stopping: try again once it is back")
+        why = f"is away ({self.problem})" if self.problem is not None else "is slow"
+        return MetaUnavailable(
+            f"{self._remote.name}, which keeps the positions, {why}: nothing is lost, and it goes on once that is back",
+            retry_after=RETRY_SECONDS,
+        )
+
+    def _ids_changed(self, channel_name: str) -> None:
+        if not self._changed:
+            self._mirror_due = trio.current_time() + MIRROR_SECONDS
+            self._work.set()
+        self._changed[channel_name] = None
+
+    async def _wait_for_work(self) -> None:
+        while not (self._queue or self._garbage or self._ahead or self._is_closing):
+            due = min(self._keep_alive_due, self._mirror_due if self._changed else float("inf"))
+            if due <= trio.current_time():
+                return
+            self._work = trio.Event()
+            with trio.move_on_at(due):
+                await self._work.wait()
+
+    # -- transactions ----------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Send one transaction with all there is to do, as far as it fits."""
+        fence = self._fence
+        assert fence is not None, "it has taken over"
+        await self._keep_alive()
+        carried = self._carried = self._carry()
+        commit = self._fill(KEYS_MAX - len(carried.entries))
+        entries = carried.entries | _group_entries(commit)
+        if not entries:
+            self._resolve(commit, is_applied=True)
+            return
+        try:
+            await self._save_ids()
+        except DiskFull as error:
+            commit.fail(error)
+            self._resolve(commit, is_applied=False)
+            return
+        entries[DATA] = DataMark(self._instance, self._core.committer.synced_number).encode()
+        attempt = fence.begin()
+        try:
+            met = await self._call(self._remote.transact, attempt, entries, self._lease)
+        except RemoteFailed as error:
+            self._is_away(error)
+            commit.fail(self._unavailable())
+            raise
+        self._resolve(commit, is_applied=fence.answered(attempt, met))
+
+    async def _settle(self) -> None:
+        """Find out what became of the transaction that was not answered."""
+        assert self._fence is not None, "it has taken over"
+        assert self.current is not None, "there is one in doubt"
+        attempt = self._fence.begin()
+        nothing: dict[str, str | None] = {}
+        met = await self._call(self._remote.transact, attempt, nothing, None)
+        self._resolve(self.current, is_applied=self._fence.answered(attempt, met))
+
+    def _resolve(self, commit: Commit, *, is_applied: bool) -> None:
+        self.current = None
+        if is_applied:
+            self._is_owner_known = self._is_owner_known or OWNER in self._carried.entries
+            for group in commit.cells:
+                group.visible = group.value
+                self._ahead.pop(group, None)
+            commit.tell()
+            return
+        commit.roll_back()
+        commit.fail(self._unavailable())
+        self._garbage |= dict.fromkeys(self._carried.garbage)
+        for name in self._carried.channels:
+            self._ids_changed(name)
+        for name in {group.channel_name for group in commit.cells}:
+            if (channel := self._core.channels.get(name)) is not None:
+                self._core.attempt_all(channel.number)
+
+    async def _keep_alive(self) -> None:
+        now = trio.current_time()
+        if now >= self._keep_alive_due:
+            if self._lease is None or not await self._call(self._remote.keep_alive, self._lease):
+                self._lease = await self._call(self._remote.grant, LEASE_SECONDS)
+                self._is_owner_known = False
+            self._keep_alive_due = now + KEEP_ALIVE_SECONDS
+
+    def _carry(self) -> "Carried":
+        """The owner where its lease had ended, changed ids of channels, and groups of channels that were destroyed."""
+        entries: dict[str, str | None] = {}
+        if not self._is_owner_known and self._fence is not None:
+            entries[OWNER] = self._owner(self._fence.known.epoch)
+        names = list(self._changed)[:CHANNELS_MAX] if trio.current_time() >= self._mirror_due else []
+        for name in names:
+            del self._changed[name]
+            channel = self._core.channels.get(name)
+            ids = None if channel is None or not channel.is_public else (channel.visible.begin_id, channel.visible.end_id)
+            entries |= channel_entries(name, ids)
+        if self._changed:
+            self._mirror_due = max(self._mirror_due, trio.current_time())
+        garbage = list(self._garbage)[:GARBAGE_MAX]
+        for name, channel_name in garbage:
+            del self._garbage[name, channel_name]
+            channel = self._core.channels.get(channel_name)
+            if channel is None or name not in channel.groups:  # else it was made anew, over the old
+                entries |= group_entries((name, channel_name), None)
+        return Carried(entries, names, garbage)
+
+    def _fill(self, keys_max: int) -> Commit:
+        """Do the operations that wait, as far as they fit into one transaction."""
+        commit = self.open_commit
+        self._core.bring_back(commit, list(self._ahead)[: keys_max // 4])
+        while self._queue and self._has_room(commit, keys_max):
+            waiter = self._queue.popleft()
+            if not self._waiters.holds(waiter):
+                continue
+            waiter.unavailable = None
+            self._waiters.attempt(waiter, commit)
+            if self._waiters.holds(waiter):
+                self._wait_for_messages(waiter)
+        self.current, self.open_commit = commit, Commit()
+        return commit
+
+    def _wait_for_messages(self, waiter: Waiter) -> None:
+        seconds = waiter.until - trio.current_time()
+        if seconds > 0:
+            self._waiters.park(waiter, seconds)
+        elif self._waiters.cancel(waiter):
+            waiter.expire()
+
+    @staticmethod
+    def _has_room(commit: Commit, keys_max: int) -> bool:
+        groups: list[Group] = list(commit.cells)
+        size = sum(STATE_BYTES + CONSUMER_BYTES * len(group.state.consumers) for group in groups)
+        keys_next = len(commit.changes) + 2 * (len(groups) + 1)
+        return keys_next <= keys_max and size < STATE_BYTES_MAX and commit.size < CLAIM_BYTES_MAX
+
+    async def _save_ids(self) -> None:
+        """Make the ids that were given out durable. Raises DiskFull, StorageFailed."""
+        if self._core.ids.unsaved_end is None:
+            return
+        saved = trio.Event()
+        result: list[object] = []
+
+        def done(reply: object) -> None:
+            result.append(reply)
+            saved.set()
+
+        self._core.committer.open.answer(done, None)
+        self._core.committer.wake()
+        await saved.wait()
+        if isinstance(result[0], RocksMQError):
+            raise result[0]
+
+    # -- ownership -------------------------------------------------------------------
+
+    async def _take_over(self) -> None:
+        """Become the writer, and load the groups. Raises PrefixInUse, DataRefused."""
+        found = Found.decode(await self._call(self._remote.read))
+        bound = stored_binding(self._store)
+        check_owner(found, self._instance, self._remote.name)
+        value = found.commit
+        attached, garbage = self._core.attach(found.groups.items())
+        ahead = positions_ahead(attached, self._core.channels)
+        if value is None or value not in self._takeovers:
+            has_groups = next(stored_groups(self._store), None) is not None
+            problems = misbound(bound, self._remote.name, has_groups=has_groups)
+            problems = problems or foreign(found, bound, self._instance, self._recovered_number)
+            problems = problems or [str(lost) for lost in ahead if lost.is_refused]
+            checked(problems, accept_loss=self._accept_loss)
+            applied_epoch = 0 if bound is None or problems else bound.applied_epoch
+            epoch = 1 + max(0 if value is None else value.epoch, 0 if bound is None else bound.applied_epoch)
+            self._bind(MetaBinding(self._remote.name, epoch, applied_epoch))
+            self._lease = await self._call(self._remote.grant, LEASE_SECONDS)
+            attempt = Attempt(value, CommitValue(epoch, secrets.randbits(62)))
+            self._takeovers.add(attempt.value)
+            entries: dict[str, str | None] = {
+                OWNER: self._owner(epoch),
+                DATA: DataMark(self._instance, self._core.committer.synced_number).encode(),
+            }
+            if not (await self._call(self._remote.transact, attempt, entries, self._lease)).is_applied:
+                return  # something was written since: look again
+            value = attempt.value
+        embedded = DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))  # of before, if there were any
+        self._bind(MetaBinding(self._remote.name, value.epoch, value.epoch), embedded)
+        self._fence = Fence(value)
+        self._is_owner_known = False
+        self._keep_alive_due = 0.0
+        self._garbage |= dict.fromkeys(garbage)
+        self._ahead = {lost.group: None for lost in ahead}
+        for name in found.channels | {channel.name for channel in self._core.channels}:
+            self._ids_changed(name)
+
+    def _owner(self, epoch: int) -> str:
+        return Owner(self._instance, epoch, socket.gethostname(), os.getpid()).encode()
+
+    def _bind(self, binding: MetaBinding, *changes: Change) -> None:
+        self._store.write([Put(Family.META, keys.META_BINDING, binding.encode()), *changes])
+        self._store.sync()
+
+    # -- calls -----------------------------------------------------------------------
+
+    async def _try(self, act: Callable[[], Awaitable[object]]) -> None:
+        """``act``, or wait a little when the store fails. Raises PrefixInUse once another broker has taken over."""
+        try:
+            await act()
+        except RemoteFailed as error:
+            self._is_away(error)
+            await trio.sleep(RETRY_SECONDS)
+        except Fenced as error:
+            raise PrefixInUse(
+                f"another broker has taken over {self._remote.name}: {error}. Never run two on copies of one data directory"
+            ) from error
+        else:
+            if self.problem is not None:
+                logger.info("positions are kept in %s", self._remote.name)
+            self.problem = None
+
+    def _is_away(self, error: RemoteFailed) -> None:
+        if self.problem is None:
+            logger.warning("%s is away, and consume answers MetaUnavailable: %s", self._remote.name, error)
+        self.problem = str(error)
+
+    async def _call(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
+
+
+class Carried(NamedTuple):
+    """What a transaction carries beside the groups that were operated on."""
+
+    entries: dict[str, str | None]
+    channels: list[str]
+    garbage: list[GroupKey]
+
+
+def _group_entries(commit: Commit) -> dict[str, str | None]:
+    entries: dict[str, str | None] = {}
+    for change in commit.changes:
+        assert isinstance(change, Delete), "groups are only changed as cells, or deleted"
+        group, channel, _ = keys.group_of(change.key)
+        entries |= group_entries((group, channel), None)
+    for group in commit.cells:
+        entries |= group_entries((group.name, group.channel_name), group.state)
+    return entries

@@ -1,0 +1,109 @@
+"""Whether positions and data belong together: what a start refuses, and what it mends (contract §3, design §6).
+
+Pure. Each check returns what is wrong as sentences with numbers; `checked` refuses them, or lets them pass and logs them
+where the loss was accepted.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .channels import Channels
+from .config import EMBEDDED
+from .durability import Mode
+from .groups import Group
+from .prefix import Found
+from .records import MetaBinding
+from .store import DataRefused
+
+logger = logging.getLogger("rocksmq.broker")
+
+SHOWN_MAX = 5
+
+
+class PrefixInUse(Exception):
+    """Another broker writes under the prefix."""
+
+
+class Ahead(NamedTuple):
+    """A group whose position lies beyond the end of its channel: messages that it has passed are missing."""
+
+    group: Group
+    end_id: int
+    is_refused: bool
+
+    def __str__(self) -> str:
+        group = self.group
+        return (
+            f"group {group.name!r} of channel {group.channel_name!r} is at {group.state.position},"
+            f" and the channel ends at {self.end_id}: messages that it has read are missing"
+        )
+
+
+def checked(problems: list[str], *, accept_loss: bool) -> None:
+    """Raises DataRefused that names the first of ``problems``, unless the loss is accepted."""
+    if problems and not accept_loss:
+        more = f" (and {len(problems) - SHOWN_MAX} more)" if len(problems) > SHOWN_MAX else ""
+        raise DataRefused(
+            f"{'; '.join(problems[:SHOWN_MAX])}{more}. Restore what belongs together, or start once with --accept-loss to"
+            " go on with what is there"
+        )
+    for problem in problems:
+        logger.warning("accepted: %s", problem)
+
+
+def positions_ahead(groups: Iterable[Group], channels: Channels) -> list[Ahead]:
+    """Those of ``groups`` whose position lies beyond the end. Where messages were fsynced before any position passed
+    them, that is refused; in the other modes a power cut may have taken the end of a channel.
+    """
+    ahead: list[Ahead] = []
+    for group in groups:
+        channel = channels.find(group.channel_name)
+        if group.state.position > channel.visible.end_id + 1:
+            ahead.append(Ahead(group, channel.visible.end_id, channel.durability.mode is Mode.FSYNC))
+    return ahead
+
+
+def misbound(bound: MetaBinding | None, store: str, *, has_groups: bool) -> list[str]:
+    """What is wrong when the positions of a data directory are sought in ``store``."""
+    if bound is None or bound.store == store or (bound.store == EMBEDDED and not has_groups):
+        return []
+    return [
+        f"the positions of this data directory are kept in {bound.store}, not in {store}: move them with"
+        " `rocksmq meta export` and `rocksmq meta import`"
+    ]
+
+
+def foreign(found: Found, bound: MetaBinding | None, instance: str, commit_number: int) -> list[str]:
+    """What is wrong when the data directory ``instance``, which holds commits up to ``commit_number``, meets a prefix."""
+    applied, planned = (0, 0) if bound is None else (bound.applied_epoch, bound.planned_epoch)
+    epoch = 0 if found.commit is None else found.commit.epoch
+    if found.data is not None and found.data.instance != instance:
+        return [f"the positions belong to the data directory of instance {found.data.instance}, and this one is {instance}"]
+    problems: list[str] = []
+    if epoch > planned:
+        problems.append(
+            f"the positions were taken over {epoch} times, and this data directory knows of {planned}:"
+            " it is older than the positions, or a copy"
+        )
+    if epoch < applied:
+        problems.append(
+            f"the positions were taken over {epoch} times, and this data directory knows of {applied}:"
+            " they were deleted, or restored from a backup"
+        )
+    if found.data is not None and found.data.commit_number > commit_number:
+        problems.append(
+            f"group commit {found.data.commit_number} was synced when positions were written last, and this data directory"
+            f" ends at {commit_number}: {found.data.commit_number - commit_number} commits are missing"
+        )
+    return problems
+
+
+def check_owner(found: Found, instance: str, prefix: str) -> None:
+    """Raises PrefixInUse while a broker of another instance writes there."""
+    owner = found.owner
+    if owner is not None and owner.instance != instance:
+        raise PrefixInUse(
+            f"{prefix} is in use by instance {owner.instance} (pid {owner.pid} on {owner.host}), and this is {instance}:"
+            " give each broker a prefix of its own"
+        )
