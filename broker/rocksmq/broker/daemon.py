@@ -68,7 +68,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def _serve(config: Config, accept_loss: bool, say: Callable[[str], None]) -> None:
     limits = _within_files(config.limits)
     durability = Durability.parse(config.durability)
-    remote = _remote(config)
+    remote = meta_store(config)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with RocksMQ(
             config.data_dir, durability=durability, limits=limits, accept_loss=accept_loss, remote=remote
@@ -87,7 +87,7 @@ async def _serve(config: Config, accept_loss: bool, say: Callable[[str], None]) 
                 nursery.cancel_scope.cancel()
 
 
-def _remote(config: Config) -> Remote | None:
+def meta_store(config: Config) -> Remote | None:
     """Where positions are kept, if not in the data directory. Raises OSError."""
     if config.meta == EMBEDDED:
         return None

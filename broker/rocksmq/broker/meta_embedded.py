@@ -32,7 +32,8 @@ class EmbeddedMeta:
         bound = stored_binding(self._store)
         if bound is None or bound.store != EMBEDDED:
             checked(misbound(bound, EMBEDDED, has_groups=False), accept_loss=self._accept_loss)
-            self._committer.open.put(Put(Family.META, keys.META_BINDING, MetaBinding(EMBEDDED, 0, 0).encode()))
+            bound = MetaBinding(EMBEDDED, 0, 0) if bound is None else bound._replace(store=EMBEDDED)
+            self._committer.open.put(Put(Family.META, keys.META_BINDING, bound.encode()))
         attached, _ = self._core.attach(stored_groups(self._store))
         ahead = positions_ahead(attached, self._core.channels)
         checked([str(lost) for lost in ahead if lost.is_refused], accept_loss=self._accept_loss)
@@ -73,6 +74,11 @@ def stored_groups(store: Store) -> Iterator[tuple[tuple[str, str], GroupState]]:
         group, channel, leaf = keys.group_of(key)
         if leaf == keys.STATE:
             yield (group, channel), GroupState.decode(value)
+
+
+def has_groups(store: Store) -> bool:
+    """Whether positions are kept in ``store`` itself. Raises StorageFailed."""
+    return next(stored_groups(store), None) is not None
 
 
 def stored_binding(store: Store) -> MetaBinding | None:

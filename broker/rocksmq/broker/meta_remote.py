@@ -25,7 +25,7 @@ from .core import Core
 from .directory import DataDirectory
 from .fence import Attempt, CommitValue, Fence, Fenced, Met
 from .groups import Group
-from .meta_embedded import stored_binding, stored_groups
+from .meta_embedded import has_groups, stored_binding
 from .prefix import DATA, OWNER, DataMark, Found, GroupKey, Owner, channel_entries, group_entries
 from .reconcile import PrefixInUse, check_owner, checked, foreign, misbound, positions_ahead
 from .records import MetaBinding
@@ -351,8 +351,8 @@ class RemoteMeta:
         attached, garbage = self._core.attach(found.groups.items())
         ahead = positions_ahead(attached, self._core.channels)
         if value is None or value not in self._takeovers:
-            has_groups = next(stored_groups(self._store), None) is not None
-            problems = misbound(bound, self._remote.name, has_groups=has_groups)
+            is_kept_elsewhere = has_groups(self._store) or bool(attached)
+            problems = misbound(bound, self._remote.name, has_groups=is_kept_elsewhere)
             problems = problems or foreign(found, bound, self._instance, self._recovered_number)
             problems = problems or [str(lost) for lost in ahead if lost.is_refused]
             checked(problems, accept_loss=self._accept_loss)

@@ -140,7 +140,7 @@ class StorageFailed(RocksMQError):
 
 
 class MetaUnavailable(RocksMQError):
-    """Group positions cannot be moved now; produce and fetch go on. Nothing was changed."""
+    """Group positions cannot be moved now; produce and fetch go on. The same call again finds out whether it was done."""
 
     code = ErrorCode.META_UNAVAILABLE
     retryable = True
