@@ -1,5 +1,6 @@
 """Fixtures for the broker's tests."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from rocksmq.broker.store import Store
 
+from .check_support import Healthy, made
 from .disk_support import Disk
 from .support import World
 
@@ -31,3 +33,16 @@ def world(tmp_path: Path) -> Iterator[World]:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """Every store's disk, for the test to slow down or break."""
     return Disk(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def checked_original(tmp_path_factory: pytest.TempPathFactory) -> Healthy:
+    """A healthy data directory."""
+    return made(tmp_path_factory.mktemp("check") / "data")
+
+
+@pytest.fixture
+def healthy(checked_original: Healthy, tmp_path: Path) -> Healthy:
+    """A copy to damage."""
+    shutil.copytree(checked_original.path, tmp_path / "data")
+    return checked_original._replace(path=tmp_path / "data")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rocksmq.broker.keys import batch_key, channel_span
-from rocksmq.broker.store import DataRefused, Delete, DeleteRange, DirectoryInUse, Family, Put, Store
+from rocksmq.broker.store import DataRefused, Delete, DeleteRange, DirectoryInUse, Family, Put, Store, looking_at
 from rocksmq.protocol.errors import DiskFull, StorageFailed
 
 DATA, META = Family.DATA, Family.META
@@ -164,3 +164,33 @@ def test_given_reads_that_fail_when_made_then_the_store_has_failed(store: Store,
     with pytest.raises(StorageFailed, match="bad block"):
         list(store.scan(DATA, b"a", b"b"))
     monkeypatch.undo()
+
+
+def test_given_a_store_when_looked_at_then_it_reads_as_an_opening_would_and_no_file_is_touched(tmp_path: Path) -> None:
+    first = Store(tmp_path / "db")
+    first.write([Put(DATA, b"a", b"1"), Put(META, b"b", b"2")])
+    first.sync()
+    shutil.copytree(tmp_path / "db", tmp_path / "killed")
+    first.close()
+    before = {entry: (entry.stat().st_mtime_ns, entry.read_bytes()) for entry in (tmp_path / "killed").iterdir()}
+    with looking_at(tmp_path / "killed") as store:
+        assert store is not None
+        assert (store.get(DATA, b"a"), store.get(META, b"b")) == (b"1", b"2")
+        assert list(store.scan(DATA, b"", b"z")) == [(b"a", b"1")]
+        with pytest.raises(StorageFailed):
+            store.write([Put(DATA, b"c", b"3")])
+    assert {entry: (entry.stat().st_mtime_ns, entry.read_bytes()) for entry in (tmp_path / "killed").iterdir()} == before
+
+
+def test_given_no_database_yet_when_looked_at_then_there_is_none(tmp_path: Path) -> None:
+    with looking_at(tmp_path / "db") as store:
+        assert store is None
+    assert not (tmp_path / "db").exists()
+
+
+def test_given_a_missing_catalogue_when_looked_at_then_it_is_refused_by_the_name_of_the_directory(tmp_path: Path) -> None:
+    Store(tmp_path / "db").close()
+    (manifest,) = (tmp_path / "db").glob("MANIFEST-*")
+    manifest.unlink()
+    with pytest.raises(DataRefused, match=f"RocksDB cannot open {tmp_path}/db"), looking_at(tmp_path / "db"):
+        pass

@@ -30,9 +30,9 @@ class DataDirectory:
         """Open or create ``path``. Raises DirectoryInUse, DataRefused, OSError."""
         self.path = path
         _make_directory(path)
-        self._lock_fd = _lock(path / "lock")
+        self._lock_fd = lock(path / "lock", "rocksmqd")
         try:
-            self.instance = _check_format(path)
+            self.instance = _instance_of(path)
             self.mark = _open_mark(path, accept_loss)
             try:
                 self.store = Store(path / "db")
@@ -102,20 +102,21 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _lock(path: Path) -> int:
+def lock(path: Path, holder: str) -> int:
+    """Take the directory's lock and write down who has it; closing the descriptor gives it back. Raises DirectoryInUse."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = os.read(fd, 200).decode(errors="replace").strip() or "another process"
+        other = os.read(fd, 200).decode(errors="replace").strip() or "another process"
         os.close(fd)
-        raise DirectoryInUse(f"the data directory {path.parent} is in use by {holder}") from error
+        raise DirectoryInUse(f"the data directory {path.parent} is in use by {other}") from error
     os.ftruncate(fd, 0)
-    os.write(fd, f"rocksmqd with pid {os.getpid()} on {socket.gethostname()}".encode())
+    os.write(fd, f"{holder} with pid {os.getpid()} on {socket.gethostname()}".encode())
     return fd
 
 
-def _check_format(path: Path) -> str:
+def _instance_of(path: Path) -> str:
     """The instance id; written first of all when the directory is new."""
     file = path / "format"
     if not file.exists():
@@ -131,15 +132,26 @@ def _check_format(path: Path) -> str:
         (path / "db").mkdir(mode=0o700)
         sync_directory(path)
         return instance
+    version, instance = read_format(path)
+    check_format(path, version)
+    return instance
+
+
+def read_format(path: Path) -> tuple[int, str]:
+    """Format and instance id of the directory. Raises DataRefused, OSError."""
+    file = path / "format"
     try:
         found = json.loads(file.read_text())
-        version, instance = int(found["format"]), str(found["instance"])
+        return int(found["format"]), str(found["instance"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataRefused(f"{file} is damaged: {error}") from error
+
+
+def check_format(path: Path, version: int) -> None:
+    """Raises DataRefused for a format that this version does not read."""
     if version > FORMAT:
         raise DataRefused(
             f"{path} has format {version}, written by a newer rocksmqd; this one reads up to {FORMAT}: upgrade it"
         )
     if version < FORMAT:
         raise DataRefused(f"{path} has format {version}, which was never released")
-    return instance

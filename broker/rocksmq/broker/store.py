@@ -6,9 +6,11 @@ and `compact`, which release the GIL and may run in a thread of their own.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeAlias
 
 from rocksdict import (
@@ -96,7 +98,7 @@ def _options(cache: Cache) -> Options:
 
 
 def peek(directory: Path, family: Family, key: bytes) -> bytes | None:
-    """A value of the database as an opening for writing would find it, which changes no file. Raises DataRefused.
+    """A value of the database as an opening for writing would find it, which changes nothing in it. Raises DataRefused.
 
     Opening for writing drops for good what recovery could not read; so whoever may refuse must look first.
     """
@@ -116,6 +118,42 @@ def peek(directory: Path, family: Family, key: bytes) -> bytes | None:
     return value
 
 
+OWN_FILE = "rocksdict-config.json"  # rocksdict writes it at each opening, for reading too
+
+
+@contextmanager
+def looking_at(directory: Path) -> Generator["Store | None", None, None]:
+    """The database for reading, as an opening for writing would find it; None: nothing was ever stored. Raises DataRefused.
+
+    It changes no file in ``directory``, and may lack the right to: what rocksdict writes comes to lie among links to the files.
+    """
+    with TemporaryDirectory(prefix="rocksmq-") as name:
+        links = Path(name)
+        for entry in directory.resolve().iterdir() if (directory / "CURRENT").exists() else ():
+            if entry.name != OWN_FILE:
+                (links / entry.name).symlink_to(entry)
+        if not _has_families(links, directory):
+            yield None
+            return
+        store = Store(directory, links)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def _has_families(links: Path, directory: Path) -> bool:
+    """Whether the creation of the database was not cut short."""
+    if not (links / "CURRENT").exists():
+        return False
+    try:
+        found = Rdict.list_cf(str(links), _options(Cache(BLOCK_CACHE_BYTES)))
+    except Exception as error:
+        told = str(error).replace(str(links), str(directory))
+        raise DataRefused(f"RocksDB cannot open {directory}: {told}") from error
+    return all(family.name.lower() in found for family in Family)
+
+
 class Store:
     """A RocksDB with the families of `Family`.
 
@@ -123,14 +161,18 @@ class Store:
     not: unknown; no write succeeds until the store is opened anew).
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, links: Path | None = None) -> None:
+        """Open ``directory``, or links to its files for reading only. Raises DirectoryInUse, DataRefused."""
         cache = Cache(BLOCK_CACHE_BYTES)
+        self._directory, self._opened = directory, links or directory
+        access = AccessType.read_write() if links is None else AccessType.read_only()
+        families = {family.name.lower(): _options(cache) for family in Family}
         try:
-            self._db = Rdict(str(directory), _options(cache), column_families={f.name.lower(): _options(cache) for f in Family})
+            self._db = Rdict(str(self._opened), _options(cache), column_families=families, access_type=access)
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
             if "lock hold by" in str(error) or "While lock file" in str(error):
                 raise DirectoryInUse(f"another process holds the database in {directory}") from error
-            raise DataRefused(f"RocksDB cannot open {directory}: {error}") from error
+            raise DataRefused(f"RocksDB cannot open {directory}: {self._told(error)}") from error
         self._handles = [self._db.get_column_family_handle(f.name.lower()) for f in Family]
         self._families = [self._db.get_column_family(f.name.lower()) for f in Family]
 
@@ -166,7 +208,7 @@ class Store:
         try:
             value: bytes | None = self._families[family].get(key)
         except Exception as error:
-            raise StorageFailed(f"the database could not read: {error}") from error
+            raise StorageFailed(f"the database could not read: {self._told(error)}") from error
         return value
 
     def scan(self, family: Family, begin: bytes, end: bytes, *, at_or_before: bool = False) -> Iterator[tuple[bytes, bytes]]:
@@ -190,7 +232,7 @@ class Store:
                 entries.next()
             entries.status()
         except Exception as error:
-            raise StorageFailed(f"the database could not read: {error}") from error
+            raise StorageFailed(f"the database could not read: {self._told(error)}") from error
 
     def compact(self, family: Family, begin: bytes, end: bytes) -> None:
         """Give the disk back what was deleted from ``begin`` to ``end``. Takes seconds. Raises StorageFailed."""
@@ -198,6 +240,10 @@ class Store:
             self._families[family].compact_range(begin, end)
         except Exception as error:
             raise StorageFailed(f"the database could not compact: {error}") from error
+
+    def _told(self, error: Exception) -> str:
+        """RocksDB's text, with the files named by where they are."""
+        return str(error).replace(str(self._opened), str(self._directory))
 
     def close(self) -> None:
         """Give the database up. RocksDB lets go of it once its last handle is gone."""

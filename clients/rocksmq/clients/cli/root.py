@@ -16,6 +16,7 @@ from rocksmq.protocol.errors import RocksMQError
 from .bench import bench
 from .channel import channel
 from .consume import consume
+from .extensions import EXTENSIONS
 from .group import group
 from .output import Failed
 from .parameters import seconds
@@ -34,6 +35,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except RocksMQError as error:
             raise Failed(error.message) from error
+        except click.ClickException as error:
+            if type(error) is click.ClickException:  # of a command that another part brings
+                raise Failed(error.message) from error
+            raise
         except BrokenPipeError:
             _end_quietly()
         except OSError as error:
@@ -90,5 +95,5 @@ def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float | No
     ctx.obj = Session(url, as_json, timeout)
 
 
-for command in (channel, group, produce, consume, tail, status, bench):
+for command in (channel, group, produce, consume, tail, status, bench, *EXTENSIONS):
     main.add_command(command)

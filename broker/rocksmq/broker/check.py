@@ -1,0 +1,299 @@
+"""Is everything in a stopped broker's data directory as it was written? It reads all of it and changes nothing.
+
+`check` says what it finds while it goes: first the `Overview`, then each `ChannelFound`, a `Finding`
+wherever something is wrong or worth knowing, and at the end the `Total`. One batch at a time is in memory, and the records
+of channels and groups. Where a part cannot be read, it says so and goes on behind it.
+"""
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from rocksmq.protocol.errors import StorageFailed
+
+from . import keys
+from .config import EMBEDDED
+from .directory import FORMAT, check_format, lock, read_format
+from .findings import Finding, counted, note, problem
+from .inventory import FoundChannel, Inventory
+from .mark import MarkFile
+from .records import GroupState
+from .store import DataRefused, Family, Store, looking_at
+from .sweep import Sweep
+
+HOLDER = "rocksmq check"  # what the lock says meanwhile
+DATA_END = b"\xff" * 17
+
+
+class NoDataDirectory(Exception):
+    """There is no RocksMQ data in this directory."""
+
+
+class Overview(NamedTuple):
+    """The directory itself; None is what is missing or cannot be read. ``mark``: the last commit that was synced for sure."""
+
+    path: Path
+    format: int | None
+    instance: str | None
+    mark: int | None
+    commit_number: int | None
+    window_end: int | None
+
+
+class ChannelFound(NamedTuple):
+    """What is stored of a channel, as counted. ``byte_count``: payloads and headers. Ids are None when it is empty."""
+
+    name: str
+    message_count: int
+    byte_count: int
+    begin_id: int | None
+    end_id: int | None
+    groups: int
+
+
+class Total(NamedTuple):
+    """Of the whole check."""
+
+    channels: int
+    groups: int
+    message_count: int
+    byte_count: int
+    problems: int
+    notes: int
+
+
+Item: TypeAlias = Overview | ChannelFound | Finding | Total
+
+
+def check(
+    directory: Path,
+    groups: Iterable[tuple[str, str, GroupState]] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Generator[Item, None, None]:
+    """Check the data in ``directory``, whose broker must be stopped.
+
+    ``groups``: name, channel and state of groups that are kept elsewhere. ``progress`` is told how many bytes of messages are
+    done, of how many. The last item is the `Total`; until it came, or the generator is closed, the directory is locked.
+    Raises NoDataDirectory, DirectoryInUse, OSError.
+    """
+    if not ((directory / "format").exists() or (directory / "db").exists()):
+        raise NoDataDirectory(f"{directory} is no RocksMQ data directory: it holds neither `format` nor `db`")
+    channels = found_groups = message_count = byte_count = problems = notes = 0
+    with _locked(directory):
+        for item in _Check(directory, progress).run(groups):
+            if isinstance(item, ChannelFound):
+                channels += 1
+                found_groups += item.groups
+                message_count += item.message_count
+                byte_count += item.byte_count
+            elif isinstance(item, Finding):
+                problems += item.is_problem
+                notes += not item.is_problem
+            yield item
+    yield Total(channels, found_groups, message_count, byte_count, problems, notes)
+
+
+@contextmanager
+def _locked(directory: Path) -> Generator[None, None, None]:
+    """Hold the lock. Without its file there never was a broker here, as in a copy: then none is made."""
+    path = directory / "lock"
+    fd = lock(path, HOLDER) if path.exists() else None
+    try:
+        yield
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+class _Check:
+    """One check, under way."""
+
+    def __init__(self, directory: Path, progress: Callable[[int, int], None]) -> None:
+        self._directory = directory
+        self._progress = progress
+        self._bytes_done = 0
+        self._bytes_total = 0
+
+    def run(self, groups: Iterable[tuple[str, str, GroupState]]) -> Iterator[Item]:
+        found: list[Finding] = []
+        version, instance = self._format(found)
+        mark = self._mark(found)
+        if version is not None and version != FORMAT:
+            yield Overview(self._directory, version, instance, mark, None, None)
+            yield from found
+            return
+        try:
+            with looking_at(self._directory / "db") as store:
+                if store is None:
+                    yield Overview(self._directory, version, instance, mark, 0, None)
+                    yield from (*found, *_compare_mark(mark, 0))
+                    return
+                commit_number = _number(store, keys.COMMIT_NUMBER, "commit number", found, default=0)
+                is_new = commit_number == 0
+                window_end = _number(store, keys.IDS, "id window", found, default=1 if is_new else None)
+                yield Overview(self._directory, version, instance, mark, commit_number, window_end)
+                yield from found
+                if commit_number is not None:
+                    yield from _compare_mark(mark, commit_number)
+                yield from self._contents(store, window_end, groups)
+        except DataRefused as error:
+            yield Overview(self._directory, version, instance, mark, None, None)
+            yield from (*found, problem("database", str(error)))
+
+    def _format(self, found: list[Finding]) -> tuple[int | None, str | None]:
+        try:
+            version, instance = read_format(self._directory)
+        except FileNotFoundError:
+            found.append(problem("format", "the file is missing, so the broker would refuse this directory"))
+        except DataRefused as error:
+            found.append(problem("format", str(error)))
+        else:
+            try:
+                check_format(self._directory, version)
+            except DataRefused as error:
+                found.append(problem("format", f"{error}; nothing else was checked"))
+            return version, instance
+        return None, None
+
+    def _mark(self, found: list[Finding]) -> int | None:
+        path = self._directory / "mark"
+        if not path.exists():
+            return None
+        try:
+            mark = MarkFile(path)
+        except DataRefused as error:
+            found.append(problem("mark", str(error)))
+            return None
+        mark.close()
+        return mark.number
+
+    def _contents(
+        self, store: Store, window_end: int | None, groups: Iterable[tuple[str, str, GroupState]]
+    ) -> Iterator[ChannelFound | Finding]:
+        inventory = Inventory()
+        yield from inventory.read(store)
+        is_given = False
+        for group, channel_name, state in groups:
+            is_given = True
+            inventory.add_group(group, channel_name, state)
+        if inventory.positions_in != EMBEDDED and not is_given:
+            yield note("positions", f"they are kept in {inventory.positions_in}: not checked")
+        yield from inventory.compare(window_end)
+        known = inventory.channels
+        self._bytes_total = sum(channel.extent.byte_count for channel in known.values() if channel.extent is not None)
+        behind = b""
+        for number in sorted(known):
+            begin, end = keys.channel_span(number)
+            yield from _left_over(store, behind, begin, is_certain=inventory.is_whole)
+            yield from self._channel(store, known[number])
+            behind = end
+        yield from _left_over(store, behind, DATA_END, is_certain=inventory.is_whole)
+
+    def _channel(self, store: Store, channel: FoundChannel) -> Iterator[ChannelFound | Finding]:
+        extent, settings = channel.extent, channel.settings
+        if extent is None or settings is None:
+            begin, end = keys.channel_span(channel.number)
+            is_garbage = extent is None and settings is None and not channel.is_damaged
+            yield from _left_over(store, begin, end, is_certain=is_garbage)
+            return
+        sweep = Sweep(channel, extent)
+        for entry in _entries(store, channel):
+            if isinstance(entry, Finding):
+                sweep.tear()
+                yield entry
+            else:
+                yield from sweep.take(*entry)
+                self._bytes_done += len(entry[1])
+                self._progress(self._bytes_done, self._bytes_total)
+        yield from sweep.finish()
+        is_empty = sweep.message_count == 0
+        begin_id, end_id = (None, None) if is_empty else (sweep.first_id, sweep.last_id)
+        yield ChannelFound(settings.name, sweep.message_count, sweep.byte_count, begin_id, end_id, len(channel.groups))
+
+
+def _compare_mark(mark: int | None, commit_number: int) -> Iterator[Finding]:
+    if mark is None:
+        if commit_number:
+            yield problem("mark", "it is missing or damaged, so it cannot be told whether acknowledged messages are lost")
+    elif commit_number < mark:
+        missing = counted(mark - commit_number, "commit")
+        yield problem("mark", f"commit {mark} was synced, the database ends at {commit_number}: {missing} missing")
+    if commit_number == 0 and not mark:
+        yield note("database", "nothing was ever stored")
+
+
+def _number(store: Store, key: bytes, what: str, found: list[Finding], *, default: int | None) -> int | None:
+    """The number under ``key``; None, and a problem, when there is none and no default, or it cannot be read."""
+    try:
+        value = store.get(Family.META, key)
+    except StorageFailed as error:
+        found.append(problem(what, error.message))
+        return None
+    if value is None and default is not None:
+        return default
+    if value is None or len(value) != len(keys.u64(0)):
+        found.append(problem(what, "its record is missing" if value is None else f"its record is damaged: {value!r}"))
+        return None
+    return keys.from_u64(value)
+
+
+def _left_over(store: Store, begin: bytes, end: bytes, *, is_certain: bool) -> Iterator[Finding]:
+    """What lies where no channel is; with ``is_certain`` it is garbage, else a channel's record may only be lost."""
+    entries = 0
+    try:
+        for _ in store.scan(Family.DATA, begin, end):
+            entries += 1
+    except StorageFailed as error:
+        if not is_certain:  # else it concerns a channel beside it, which says so itself, or nobody
+            yield problem("messages", error.message)
+    if not entries:
+        return
+    stored = f"{entries:,} {'entry' if entries == 1 else 'entries'}"
+    if is_certain:
+        yield note("messages", f"{stored} of channels that do not exist: garbage")
+    else:
+        yield problem("messages", f"{stored} of a channel whose records are damaged: not checked")
+
+
+def _entries(store: Store, channel: FoundChannel) -> Iterator[tuple[bytes, bytes] | Finding]:
+    """The channel's entries; where the database cannot read on, a problem, and then those behind it."""
+    begin, end = keys.channel_span(channel.number)
+    next_id: int | None = 0
+    while next_id is not None:
+        failed = next_id
+        try:
+            for key, value in store.scan(Family.DATA, begin, end):
+                failed = keys.first_id_of(key[:16]) + 1
+                yield key, value
+            return
+        except StorageFailed as error:
+            next_id = _readable_behind(store, channel.number, failed)
+            where = "nothing more was read" if next_id is None else f"read again from id {next_id} on"
+            yield problem(channel.subject, f"behind id {failed - 1}: {error.message}; {where}")
+            begin = keys.batch_key(channel.number, next_id or 0)
+
+
+def _readable_behind(store: Store, number: int, failed: int) -> int | None:
+    """The first id behind ``failed`` that can be read from: found by doubling the step, then by halving it."""
+    step, bad = 1, failed
+    while not _is_readable(store, number, good := failed + step):
+        bad, step = good, step * 2
+        if failed + step > keys.ID_MAX:
+            return None
+    while good - bad > 1:
+        middle = (bad + good) // 2
+        if _is_readable(store, number, middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def _is_readable(store: Store, number: int, message_id: int) -> bool:
+    try:
+        next(store.scan(Family.DATA, keys.batch_key(number, message_id), keys.channel_span(number)[1]), None)
+    except StorageFailed:
+        return False
+    return True
