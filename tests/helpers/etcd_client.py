@@ -9,6 +9,9 @@ from pyetcd import Endpoint, MultiEndpointEtcd3Client
 
 from .etcd_tls import Certificates
 
+# What http_proxy names would be asked for the loopback too; and connections of one client would be another's.
+_OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+
 
 @contextmanager
 def etcd_client(endpoint: str, certificates: Certificates | None = None, timeout: float = 10.0) -> Generator[Any]:
@@ -22,7 +25,7 @@ def etcd_client(endpoint: str, certificates: Certificates | None = None, timeout
             certificates.client_certificate.read_bytes(),
         )
     # A time to retry of nothing: calls go out although the one before failed.
-    place = Endpoint(host, int(port), secure=certificates is not None, creds=credentials, time_retry=0.0)
+    place = Endpoint(host, int(port), secure=certificates is not None, creds=credentials, time_retry=0.0, opts=_OPTIONS)
     client: Any = MultiEndpointEtcd3Client([place], timeout=timeout)
     try:
         yield client

@@ -69,16 +69,17 @@ def test_given_a_killed_etcd_when_a_client_calls_then_it_is_refused_and_later_se
 
 
 def test_given_a_stopped_etcd_when_a_client_calls_then_it_times_out_until_etcd_goes_on(etcd: Etcd) -> None:
-    with etcd_client(etcd.endpoint, timeout=0.3) as client:
+    with etcd_client(etcd.endpoint) as client:
         client.put("key", "before")
         etcd.stop()
         assert etcd.is_running
+        client.timeout = 0.3
         with pytest.raises(ConnectionTimeoutError):
             client.put("key", "meanwhile")
         etcd.cont()
         client.timeout = 10
-        client.put("key", "after")
-    assert etcd.get("key") == "after"
+        client.put("other", "after")
+    assert etcd.get("other") == "after"
 
 
 def test_given_a_stopped_etcd_when_it_is_killed_then_it_ends(etcd: Etcd) -> None:
