@@ -7,6 +7,7 @@ must not be ignored silently.
 import ipaddress
 import json
 import re
+import ssl
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,7 @@ PAYLOAD_BYTES_MOST = 64 * MIB
 COLUMN_BYTES = 20  # a message, at most, in the columns of a reply beside payloads and headers
 OFF = "off"
 EMBEDDED = "embedded"
+_META_FILES = ("meta_ca", "meta_cert", "meta_key", "meta_password_file")
 # The client's own variables, and those that Kubernetes makes of a service named rocksmq.
 _NOT_OURS = re.compile(r"ROCKSMQ_(URL|TOKEN|TOKEN_FILE|CA|CERT|KEY|TIMEOUT|CONTEXT|SERVICE_.*|PORT|PORT_.*)")
 
@@ -178,15 +180,38 @@ def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:
     if config.meta != EMBEDDED:
         try:
             is_tls = MetaUrl.parse(config.meta).is_tls
-        except ValueError as error:
-            refuse("meta", str(error))
-    for key in ("meta_ca", "meta_cert", "meta_key"):
-        if getattr(config, key) and not is_tls:
-            refuse(key, "it is used with etcds:// only")
-    if bool(config.meta_cert) != bool(config.meta_key):
-        refuse("meta_cert", "meta_cert and meta_key go together")
-    if bool(config.meta_user) != bool(config.meta_password_file):
-        refuse("meta_user", "meta_user and meta_password_file go together")
+        except ValueError as error:  # the value may hold a password
+            raise BadConfiguration(f"{config.origins.get('meta', 'default')}: meta: {error}") from None
+    for key in _META_FILES:
+        if not getattr(config, key):
+            continue
+        if config.meta == EMBEDDED or (not is_tls and key != "meta_password_file"):
+            refuse(key, "it is used with etcd:// only" if key == "meta_password_file" else "it is used with etcds:// only")
+        try:
+            Path(getattr(config, key)).read_text()
+        except (OSError, ValueError) as error:
+            refuse(key, f"cannot be read: {error.strerror if isinstance(error, OSError) else 'it is not text'}")
+    for one, other in (("meta_cert", "meta_key"), ("meta_user", "meta_password_file")):
+        for given, missing in ((one, other), (other, one)):
+            if getattr(config, given) and not getattr(config, missing):
+                refuse(given, f"{missing} belongs to it")
+    if config.meta_password_file and not Path(config.meta_password_file).read_text().rstrip("\r\n"):
+        refuse("meta_password_file", "it is empty")
+    _check_certificates(config, refuse)
+
+
+def _check_certificates(config: Config, refuse: Callable[[str, str], None]) -> None:
+    context = ssl.create_default_context()
+    try:
+        if config.meta_ca:
+            context.load_verify_locations(config.meta_ca)
+    except ssl.SSLError:
+        refuse("meta_ca", "it holds no certificate in PEM")
+    try:
+        if config.meta_cert:
+            context.load_cert_chain(config.meta_cert, config.meta_key, password="")  # never asked for at a terminal
+    except ssl.SSLError:
+        refuse("meta_cert", "it and meta_key are no certificate in PEM and its key, without a password")
 
 
 def _is_loopback(host: str) -> bool:

@@ -49,6 +49,7 @@ from .log import Log
 from .meta import MetaStore
 from .names import ProducerNames
 from .producers import Producers
+from .reconcile import Ahead
 from .records import EMPTY_EXTENT, ChannelSettings, Extent, GroupState, ProducedEntry, ProducerName
 from .replies import merged, nothing
 from .store import DataRefused, Family, Put, Store
@@ -406,6 +407,7 @@ class Core:
                 cell.visible = value
                 if synced and not cell.is_public:
                     self.channels.publish(cell)
+                self.meta.extent_changed(cell)
             elif isinstance(cell, Group) and (synced or self._is_lax(cell.channel_name)):
                 cell.visible = value
 
@@ -449,16 +451,14 @@ class Core:
                 owner.groups[name] = attached[-1]
         return attached, garbage
 
-    def bring_back(self, commit: Commit, groups: Iterable[Group]) -> None:
-        """Move ``groups`` back to the ends of their channels."""
-        for group in groups:
-            extent = self.channels.find(group.channel_name).visible
-            logger.warning(
-                "group %r of channel %r was at %d, beyond the end that a power cut left: it goes on behind %d",
-                *(group.name, group.channel_name, group.state.position, extent.end_id),
-            )
-            self.groups.bring_back(commit, group, extent)
-            self.positions_brought_back += 1
+    def extents(self) -> dict[int, Extent]:
+        """What each channel holds, by its number."""
+        return {channel.number: channel.visible for channel in self.channels}
+
+    def brought_back(self, lost: Ahead) -> None:
+        """A group was moved back to the end that a power cut left."""
+        self.positions_brought_back += 1
+        logger.warning("%s: it goes on behind that end", lost)
 
 
 Record = TypeVar("Record")

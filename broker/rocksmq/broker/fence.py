@@ -36,14 +36,14 @@ class Attempt(NamedTuple):
 
 
 class Met(NamedTuple):
-    """The answer to an attempt: whether it was applied, and if not, the value that it found (None: nothing)."""
+    """The answer to an attempt: whether it was applied, and if not, the value that it found (None: none that is one)."""
 
     is_applied: bool
     found: CommitValue | None
 
 
 class Fenced(Exception):
-    """Another writer has taken over; nothing of this one is applied any more."""
+    """Somebody else has set the value; nothing of this writer is applied any more."""
 
     def __init__(self, found: CommitValue | None) -> None:
         super().__init__(f"the commit value is {found}, which this writer never set")

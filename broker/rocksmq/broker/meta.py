@@ -42,6 +42,10 @@ class MetaStore(Protocol):
         """``commit`` brings messages of ``channel``."""
         ...
 
+    def extent_changed(self, channel: Channel) -> None:
+        """What ``channel`` holds is durable, and was not before."""
+        ...
+
     def destroy(self, commit: Commit, channel: Channel) -> None:
         """``commit`` destroys ``channel``, and its groups with it."""
         ...

@@ -35,9 +35,11 @@ class EmbeddedMeta:
             bound = MetaBinding(EMBEDDED, 0, 0) if bound is None else bound._replace(store=EMBEDDED)
             self._committer.open.put(Put(Family.META, keys.META_BINDING, bound.encode()))
         attached, _ = self._core.attach(stored_groups(self._store))
-        ahead = positions_ahead(attached, self._core.channels)
+        ahead = positions_ahead(attached, self._core.channels, self._core.extents())
         checked([str(lost) for lost in ahead if lost.is_refused], accept_loss=self._accept_loss)
-        self._core.bring_back(self._committer.open, [lost.group for lost in ahead])
+        for lost in ahead:
+            self._core.groups.bring_back(self._committer.open, lost.group, lost.extent)
+            self._core.brought_back(lost)
 
     async def run(self) -> None:
         pass
@@ -52,6 +54,9 @@ class EmbeddedMeta:
 
     def attempt(self, waiter: Waiter) -> None:
         self._waiters.attempt(waiter, self._committer.open)
+
+    def extent_changed(self, channel: Channel) -> None:
+        pass
 
     def before_seal(self, commit: Commit, channel: Channel) -> None:
         for waiter in self._waiters.of(channel.number):

@@ -52,7 +52,7 @@ class EtcdRemote:
         self.name = f"etcd prefix {url.prefix}"
         self._url = url
         self._user = login.user
-        self._password = None if login.password_file is None else login.password_file.read_text().strip()
+        self._password = None if login.password_file is None else login.password_file.read_text().rstrip("\r\n")
         self._credentials = (
             grpc.ssl_channel_credentials(*map(_content, (login.ca, login.key, login.cert))) if url.is_tls else None
         )
@@ -73,8 +73,7 @@ class EtcdRemote:
         is_applied, replies = self._do(lambda client: client.transaction([expected], changes, [Get(commit)]))
         if is_applied:
             return Met(True, None)
-        found = [value for value, _ in replies[0]]
-        return Met(False, CommitValue.parse(found[0].decode()) if found else None)
+        return Met(False, _commit_value([value for value, _ in replies[0]]))
 
     def grant(self, seconds: int) -> int:
         return int(self._do(lambda client: client.lease(seconds).id))
@@ -138,14 +137,21 @@ class EtcdRemote:
 
     def _reason(self, error: Exception) -> str:
         """Why, for a message that clients may see: no address, no text of a file."""
-        if isinstance(error, pyetcd.exceptions.ConnectionTimeoutError):
+        code = error.code() if isinstance(error, grpc.Call) else None
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED or isinstance(error, pyetcd.exceptions.ConnectionTimeoutError):
             return f"no answer within {self._call_seconds:g} s"
-        if isinstance(error, pyetcd.exceptions.ConnectionFailedError):
+        if code is grpc.StatusCode.UNAVAILABLE or isinstance(error, pyetcd.exceptions.ConnectionFailedError):
             return "it cannot be reached"
-        if isinstance(error, grpc.Call):
-            return f"it refuses: {error.details()}"
-        return "it failed"
+        details = error.details() if isinstance(error, grpc.Call) else None
+        return f"it refuses: {details}" if details is not None and details.startswith("etcdserver: ") else "it failed"
 
 
 def _content(file: Path | None) -> bytes | None:
     return None if file is None else file.read_bytes()
+
+
+def _commit_value(found: list[bytes]) -> CommitValue | None:
+    try:
+        return CommitValue.parse(found[0].decode())
+    except (IndexError, ValueError):
+        return None

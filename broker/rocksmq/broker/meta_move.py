@@ -61,7 +61,7 @@ class Positions(NamedTuple):
             first, *rest = map(json.loads, lines)
             header = Header(**first)
             groups = {(line["group"], line["channel"]): decode_state(json.dumps(line["state"])) for line in rest}
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataRefused(f"this is not a file of `rocksmq meta export`: {error}") from error
         if (header.kind, header.version) != (KIND, VERSION):
             raise DataRefused(f"this is a file of {header.kind} {header.version}, not of {KIND} {VERSION}")
@@ -127,7 +127,8 @@ class Mover:
             problems.append(f"the positions are kept in {self._store_name} already, and would be replaced")
         attached, garbage = self._core.attach(positions.groups.items())
         problems += [f"group {group!r} is of a channel {channel!r} that is not here" for group, channel in garbage]
-        return problems + [str(lost) for lost in positions_ahead(attached, self._core.channels) if lost.is_refused]
+        ahead = positions_ahead(attached, self._core.channels, self._core.extents())
+        return problems + [str(lost) for lost in ahead if lost.is_refused]
 
     def _write_embedded(self, groups: dict[GroupKey, GroupState]) -> None:
         store = self._directory.store

@@ -27,9 +27,9 @@ from .fence import Attempt, CommitValue, Fence, Fenced, Met
 from .groups import Group
 from .meta_embedded import has_groups, stored_binding
 from .prefix import DATA, OWNER, DataMark, Found, GroupKey, Owner, channel_entries, group_entries
-from .reconcile import PrefixInUse, check_owner, checked, foreign, misbound, positions_ahead
+from .reconcile import Ahead, PrefixInUse, check_owner, checked, foreign, misbound, positions_ahead
 from .records import MetaBinding
-from .store import Change, Delete, DeleteRange, Family, Put
+from .store import Change, DataRefused, Delete, DeleteRange, Family, Put
 from .waiters import CLAIM_BYTES_MAX, Waiter
 
 logger = logging.getLogger("rocksmq.broker")
@@ -37,6 +37,7 @@ logger = logging.getLogger("rocksmq.broker")
 LEASE_SECONDS = 10
 KEEP_ALIVE_SECONDS = 3.0
 RETRY_SECONDS = 0.2
+TELL_SECONDS = 30.0  # between two lines of log that only give another reason
 MIRROR_SECONDS = 0.5
 KEYS_MAX = 124  # a transaction: etcd takes 128, of which commit, data and owner are three
 CHANNELS_MAX = 20  # whose ids ride along, two keys each
@@ -88,6 +89,7 @@ class RemoteMeta:
         self.open_commit = Commit()  # being filled, which takes no turn of the loop
         self.current: Commit | None = None  # sent, and not settled
         self.problem: str | None = "not reached yet"
+        self._told_away = float("-inf")
         self._core = core
         self._waiters = core.waiters
         self._store = directory.store
@@ -104,7 +106,8 @@ class RemoteMeta:
         self._keep_alive_due = 0.0
         self._queue: deque[Waiter] = deque()
         self._garbage: dict[GroupKey, None] = {}
-        self._ahead: dict[Group, None] = {}
+        self._recovered = core.extents()
+        self._ahead: dict[Group, Ahead] = {}
         self._changed: dict[str, None] = {}  # channels whose ids the store was not told
         self._mirror_due = 0.0
         self._work = trio.Event()
@@ -115,11 +118,12 @@ class RemoteMeta:
     # -- as MetaStore ------------------------------------------------------------
 
     async def open(self) -> None:
+        self._check_binding(is_attached=False)
         with trio.move_on_after(self._core.limits.meta_start_seconds):
             while self._fence is None:
                 await self._try(self._take_over)
         if self._fence is None:
-            logger.warning("starting without %s: consume answers MetaUnavailable until it is back", self._remote.name)
+            logger.warning("starting without %s", self._remote.name)
 
     async def run(self) -> None:
         self._over = trio.Event()
@@ -158,6 +162,9 @@ class RemoteMeta:
             self._enqueue(waiter)
 
     def before_seal(self, commit: Commit, channel: Channel) -> None:
+        pass
+
+    def extent_changed(self, channel: Channel) -> None:
         self._ids_changed(channel.name)
 
     def destroy(self, commit: Commit, channel: Channel) -> None:
@@ -186,7 +193,7 @@ class RemoteMeta:
         self._work.set()
 
     def _unavailable(self) -> RocksMQError:
-        if self._is_closing:
+        if self._core.is_closing:
             return ShuttingDown("the broker is stopping: try again once it is back")
         why = f"is away ({self.problem})" if self.problem is not None else "is slow"
         return MetaUnavailable(
@@ -253,7 +260,8 @@ class RemoteMeta:
             self._is_owner_known = self._is_owner_known or OWNER in self._carried.entries
             for group in commit.cells:
                 group.visible = group.value
-                self._ahead.pop(group, None)
+                if (lost := self._ahead.pop(group, None)) is not None:
+                    self._core.brought_back(lost)
             commit.tell()
             return
         commit.roll_back()
@@ -297,7 +305,12 @@ class RemoteMeta:
     def _fill(self, keys_max: int) -> Commit:
         """Do the operations that wait, as far as they fit into one transaction."""
         commit = self.open_commit
-        self._core.bring_back(commit, list(self._ahead)[: keys_max // 4])
+        for group, lost in list(self._ahead.items())[: keys_max // 4]:
+            channel = self._core.channels.get(group.channel_name)
+            if channel is not None and channel.groups.get(group.name) is group:
+                self._core.groups.bring_back(commit, group, lost.extent)
+            else:
+                del self._ahead[group]  # destroyed meanwhile
         while self._queue and self._has_room(commit, keys_max):
             waiter = self._queue.popleft()
             if not self._waiters.holds(waiter):
@@ -349,12 +362,11 @@ class RemoteMeta:
         check_owner(found, self._instance, self._remote.name)
         value = found.commit
         attached, garbage = self._core.attach(found.groups.items())
-        ahead = positions_ahead(attached, self._core.channels)
+        ahead = positions_ahead(attached, self._core.channels, self._recovered)
         if value is None or value not in self._takeovers:
-            is_kept_elsewhere = has_groups(self._store) or bool(attached)
-            problems = misbound(bound, self._remote.name, has_groups=is_kept_elsewhere)
-            problems = problems or foreign(found, bound, self._instance, self._recovered_number)
-            problems = problems or [str(lost) for lost in ahead if lost.is_refused]
+            self._check_binding(is_attached=bool(attached))
+            problems = foreign(found, bound, self._instance, self._recovered_number)
+            problems += [str(lost) for lost in ahead if lost.is_refused]
             checked(problems, accept_loss=self._accept_loss)
             applied_epoch = 0 if bound is None or problems else bound.applied_epoch
             epoch = 1 + max(0 if value is None else value.epoch, 0 if bound is None else bound.applied_epoch)
@@ -375,9 +387,14 @@ class RemoteMeta:
         self._is_owner_known = False
         self._keep_alive_due = 0.0
         self._garbage |= dict.fromkeys(garbage)
-        self._ahead = {lost.group: None for lost in ahead}
+        self._ahead = {lost.group: lost for lost in ahead}
         for name in found.channels | {channel.name for channel in self._core.channels}:
             self._ids_changed(name)
+
+    def _check_binding(self, *, is_attached: bool) -> None:
+        kept = has_groups(self._store) or is_attached
+        problems = misbound(stored_binding(self._store), self._remote.name, has_groups=kept)
+        checked(problems, accept_loss=self._accept_loss)
 
     def _owner(self, epoch: int) -> str:
         return Owner(self._instance, epoch, socket.gethostname(), os.getpid()).encode()
@@ -392,10 +409,12 @@ class RemoteMeta:
         """``act``, or wait a little when the store fails. Raises PrefixInUse once another broker has taken over."""
         try:
             await act()
-        except RemoteFailed as error:
+        except (RemoteFailed, DiskFull) as error:
             self._is_away(error)
             await trio.sleep(RETRY_SECONDS)
         except Fenced as error:
+            if error.found is None:
+                raise DataRefused(f"{self._remote.name} was deleted or edited while this broker wrote there") from error
             raise PrefixInUse(
                 f"another broker has taken over {self._remote.name}: {error}. Never run two on copies of one data directory"
             ) from error
@@ -404,9 +423,11 @@ class RemoteMeta:
                 logger.info("positions are kept in %s", self._remote.name)
             self.problem = None
 
-    def _is_away(self, error: RemoteFailed) -> None:
-        if self.problem is None:
+    def _is_away(self, error: Exception) -> None:
+        now = trio.current_time()
+        if self.problem is None or (self.problem != str(error) and now > self._told_away + TELL_SECONDS):
             logger.warning("%s is away, and consume answers MetaUnavailable: %s", self._remote.name, error)
+            self._told_away = now
         self.problem = str(error)
 
     async def _call(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:

@@ -27,6 +27,8 @@ class MetaUrl:
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(f"the prefix is letters, digits and ._- with / between: {WANTED}")
         endpoints: list[tuple[str, int]] = []
+        if "@" in hosts:
+            raise ValueError("it holds no user: --meta-user and --meta-password-file name user and password")
         for host in hosts.split(","):
             match = _ENDPOINT.fullmatch(host)
             if match is None or not 0 < int(match["port"] or PORT) < 1 << 16:

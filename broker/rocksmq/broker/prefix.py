@@ -74,7 +74,9 @@ class Found(NamedTuple):
                 groups,
                 channels,
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except KeyError as error:
+            raise DataRefused(f"the positions in the meta store are damaged: the key {error} is missing") from error
+        except (ValueError, TypeError, AttributeError) as error:
             raise DataRefused(f"the positions in the meta store are damaged: {error}") from error
 
 
@@ -115,7 +117,7 @@ def encode_state(state: GroupState) -> str:
 
 
 def decode_state(text: str) -> GroupState:
-    """The state of `encode_state`. Raises ValueError, TypeError, KeyError."""
+    """The state of `encode_state`. Raises ValueError, TypeError, KeyError, AttributeError."""
     fields: dict[str, Any] = json.loads(text)
     if (version := fields.pop("version")) != VERSION:
         raise ValueError(f"a group's state has version {version}; this broker reads {VERSION}")

@@ -5,7 +5,7 @@ where the loss was accepted.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .channels import Channels
@@ -13,7 +13,7 @@ from .config import EMBEDDED
 from .durability import Mode
 from .groups import Group
 from .prefix import Found
-from .records import MetaBinding
+from .records import Extent, MetaBinding
 from .store import DataRefused
 
 logger = logging.getLogger("rocksmq.broker")
@@ -26,17 +26,17 @@ class PrefixInUse(Exception):
 
 
 class Ahead(NamedTuple):
-    """A group whose position lies beyond the end of its channel: messages that it has passed are missing."""
+    """A group whose position lies beyond ``extent``, that of its channel: messages that it has passed are missing."""
 
     group: Group
-    end_id: int
+    extent: Extent
     is_refused: bool
 
     def __str__(self) -> str:
         group = self.group
         return (
             f"group {group.name!r} of channel {group.channel_name!r} is at {group.state.position},"
-            f" and the channel ends at {self.end_id}: messages that it has read are missing"
+            f" and the channel ends at {self.extent.end_id}: messages that it has read are missing"
         )
 
 
@@ -52,22 +52,27 @@ def checked(problems: list[str], *, accept_loss: bool) -> None:
         logger.warning("accepted: %s", problem)
 
 
-def positions_ahead(groups: Iterable[Group], channels: Channels) -> list[Ahead]:
-    """Those of ``groups`` whose position lies beyond the end. Where messages were fsynced before any position passed
-    them, that is refused; in the other modes a power cut may have taken the end of a channel.
+def positions_ahead(groups: Iterable[Group], channels: Channels, recovered: Mapping[int, Extent]) -> list[Ahead]:
+    """Those of ``groups`` whose position lies beyond what was ``recovered`` of their channels, by number.
+
+    Where messages were fsynced before any position passed them, that is refused; in the other modes a power cut may have
+    taken the end of a channel.
     """
     ahead: list[Ahead] = []
     for group in groups:
         channel = channels.find(group.channel_name)
-        if group.state.position > channel.visible.end_id + 1:
-            ahead.append(Ahead(group, channel.visible.end_id, channel.durability.mode is Mode.FSYNC))
+        extent = recovered.get(channel.number)
+        if extent is not None and group.state.position > extent.end_id + 1:
+            ahead.append(Ahead(group, extent, channel.durability.mode is Mode.FSYNC))
     return ahead
 
 
 def misbound(bound: MetaBinding | None, store: str, *, has_groups: bool) -> list[str]:
     """What is wrong when the positions of a data directory are sought in ``store``."""
-    if bound is None or bound.store == store or (bound.store == EMBEDDED and not has_groups):
+    if bound is None or bound.store == store:
         return []
+    if not has_groups if bound.store == EMBEDDED else bound.applied_epoch == 0:
+        return []  # nothing was ever kept there
     return [
         f"the positions of this data directory are kept in {bound.store}, not in {store}: move them with"
         " `rocksmq meta export` and `rocksmq meta import`"

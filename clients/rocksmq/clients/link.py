@@ -59,6 +59,7 @@ class Link:
         self._client_id = secrets.token_bytes(16)
         self._turn = Turn()  # to connect
         self._lost_at: float | None = None
+        self._failure: RocksMQError | None = None  # of the latest attempts to connect
         for connection in inherited:
             if connection is not None:
                 connection.abandon()
@@ -104,7 +105,8 @@ class Link:
             while not self._turn.take(deadline.at_most(SLICE_SECONDS)):
                 check_not(is_stopped)
                 if deadline.is_over:
-                    raise Timeout(f"no connection to {self.address} in time")
+                    failure = self._failure or Timeout(f"no connection to {self.address} in time")
+                    raise type(failure)(failure.message)
             return self._reconnected(deadline, is_stopped)
         finally:
             self._turn.pass_on()
@@ -112,7 +114,6 @@ class Link:
     def _reconnected(self, deadline: Deadline, is_stopped: Stopped) -> Connection:
         self._note_loss()
         delay = RETRY_SECONDS
-        failure: RocksMQError | None = None
         while not self._closed.is_set():
             check_not(is_stopped)
             if self._connection is not None and self._connection.is_alive():
@@ -126,12 +127,12 @@ class Link:
                 # A broker that is full when all come back at once has room a little later.
                 if not error.retryable and not isinstance(error, (Timeout, LimitExceeded)):
                     raise
-                failure = error if failure is None or not isinstance(error, Timeout) else failure
+                self._failure = error if self._failure is None or not isinstance(error, Timeout) else self._failure
                 if deadline.is_over:
-                    raise failure from None
+                    raise self._failure from None
                 delay = self.pause(delay, deadline, error.retry_after)
             else:
-                self._connection, self._connecting = connection, None
+                self._connection, self._connecting, self._failure = connection, None, None
                 self.told(connection.server.present_id)
                 self._note_return()
                 if not self._closed.is_set():
