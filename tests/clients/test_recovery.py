@@ -48,7 +48,7 @@ TABLE: dict[type[RocksMQError], tuple[Outcome, Outcome]] = {
     ProtocolError: UNKNOWN,
     Overloaded: NOT_NOW,
     DiskFull: NOT_NOW,
-    MetaUnavailable: NOT_NOW,
+    MetaUnavailable: LOST,
     ShuttingDown: NOT_NOW_UNSEEN,
     ChannelNotFound: NEVER_UNSEEN,
     GroupNotFound: NEVER_UNSEEN,

@@ -95,6 +95,7 @@ class RocksMQ:
         except BaseException as error:
             if self._remote is not None:
                 self._remote.close()
+            self._ids.release()
             self._directory.close()
             if isinstance(error, StorageFailed):
                 raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
@@ -179,6 +180,7 @@ class RocksMQ:
         self, channel: str, group: str, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0
     ) -> MessageBatch:
         """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout`` s."""
+        self.core.meta.check_loaded()
         found = self.core.channels.find(channel)
         place = (found.number, Groups.find(found.groups, channel, group).state.creation_id)
 

@@ -28,7 +28,7 @@ from .groups import Group
 from .meta_embedded import has_groups, stored_binding
 from .prefix import DATA, OWNER, DataMark, Found, GroupKey, Owner, channel_entries, group_entries
 from .reconcile import Ahead, PrefixInUse, check_owner, checked, foreign, misbound, positions_ahead
-from .records import MetaBinding
+from .records import GroupState, MetaBinding
 from .store import Change, DataRefused, Delete, DeleteRange, Family, Put
 from .waiters import CLAIM_BYTES_MAX, Waiter
 
@@ -113,7 +113,6 @@ class RemoteMeta:
         self._work = trio.Event()
         self._over = trio.Event()
         self._over.set()
-        self._is_closing = False
 
     # -- as MetaStore ------------------------------------------------------------
 
@@ -128,7 +127,7 @@ class RemoteMeta:
     async def run(self) -> None:
         self._over = trio.Event()
         try:
-            while not self._is_closing:
+            while not self._core.is_closing:
                 if self._fence is None:
                     await self._try(self._take_over)
                 elif self._fence.is_in_doubt:
@@ -140,7 +139,6 @@ class RemoteMeta:
             self._over.set()
 
     async def close(self) -> None:
-        self._is_closing = True
         self._work.set()
         await self._over.wait()
         lease, self._lease = self._lease, None
@@ -158,7 +156,7 @@ class RemoteMeta:
         return waiter
 
     def attempt(self, waiter: Waiter) -> None:
-        if waiter.unavailable is None:
+        if not waiter.is_queued:
             self._enqueue(waiter)
 
     def before_seal(self, commit: Commit, channel: Channel) -> None:
@@ -187,7 +185,7 @@ class RemoteMeta:
     # -- what waits ----------------------------------------------------------------
 
     def _enqueue(self, waiter: Waiter) -> None:
-        waiter.unavailable = self._unavailable
+        waiter.is_queued, waiter.unavailable = True, self._unavailable
         self._waiters.park(waiter, self._core.limits.meta_wait_seconds)
         self._queue.append(waiter)
         self._work.set()
@@ -195,9 +193,8 @@ class RemoteMeta:
     def _unavailable(self) -> RocksMQError:
         if self._core.is_closing:
             return ShuttingDown("the broker is stopping: try again once it is back")
-        why = f"is away ({self.problem})" if self.problem is not None else "is slow"
         return MetaUnavailable(
-            f"{self._remote.name}, which keeps the positions, {why}: nothing is lost, and it goes on once that is back",
+            f"positions cannot be moved in {self._remote.name} ({self.problem or 'it is slow'}): nothing is lost; try again",
             retry_after=RETRY_SECONDS,
         )
 
@@ -208,7 +205,7 @@ class RemoteMeta:
         self._changed[channel_name] = None
 
     async def _wait_for_work(self) -> None:
-        while not (self._queue or self._garbage or self._ahead or self._is_closing):
+        while not (self._queue or self._garbage or self._ahead or self._core.is_closing):
             due = min(self._keep_alive_due, self._mirror_due if self._changed else float("inf"))
             if due <= trio.current_time():
                 return
@@ -220,9 +217,9 @@ class RemoteMeta:
 
     async def _serve(self) -> None:
         """Send one transaction with all there is to do, as far as it fits."""
-        fence = self._fence
-        assert fence is not None, "it has taken over"
         await self._keep_alive()
+        if self._core.is_closing:
+            return
         carried = self._carried = self._carry()
         commit = self._fill(KEYS_MAX - len(carried.entries))
         entries = carried.entries | _group_entries(commit)
@@ -230,29 +227,32 @@ class RemoteMeta:
             self._resolve(commit, is_applied=True)
             return
         try:
-            await self._save_ids()
-        except DiskFull as error:
+            await self._make_durable(commit)
+        except RocksMQError as error:
             commit.fail(error)
             self._resolve(commit, is_applied=False)
-            return
-        entries[DATA] = DataMark(self._instance, self._core.committer.synced_number).encode()
-        attempt = fence.begin()
-        try:
-            met = await self._call(self._remote.transact, attempt, entries, self._lease)
-        except RemoteFailed as error:
-            self._is_away(error)
-            commit.fail(self._unavailable())
             raise
-        self._resolve(commit, is_applied=fence.answered(attempt, met))
+        entries[DATA] = DataMark(self._instance, self._core.committer.synced_number).encode()
+        await self._send(commit, entries)
 
     async def _settle(self) -> None:
         """Find out what became of the transaction that was not answered."""
+        assert self.current is not None, "there is one"
+        await self._send(self.current, {})
+
+    async def _send(self, commit: Commit, entries: dict[str, str | None]) -> None:
+        """Send ``entries`` of ``commit``, or a barrier behind it; resolve it by the answer."""
         assert self._fence is not None, "it has taken over"
-        assert self.current is not None, "there is one in doubt"
         attempt = self._fence.begin()
-        nothing: dict[str, str | None] = {}
-        met = await self._call(self._remote.transact, attempt, nothing, None)
-        self._resolve(self.current, is_applied=self._fence.answered(attempt, met))
+        try:
+            met = await self._call(self._remote.transact, attempt, entries, self._lease)
+            is_applied = self._fence.answered(attempt, met)
+        except BaseException as error:
+            if isinstance(error, RemoteFailed):
+                self._is_away(error)
+            commit.fail(self._unavailable())
+            raise
+        self._resolve(commit, is_applied=is_applied)
 
     def _resolve(self, commit: Commit, *, is_applied: bool) -> None:
         self.current = None
@@ -266,7 +266,7 @@ class RemoteMeta:
             return
         commit.roll_back()
         commit.fail(self._unavailable())
-        self._garbage |= dict.fromkeys(self._carried.garbage)
+        self._garbage |= dict.fromkeys((*self._carried.garbage, *_groups_of(commit)))
         for name in self._carried.channels:
             self._ids_changed(name)
         for name in {group.channel_name for group in commit.cells}:
@@ -305,15 +305,18 @@ class RemoteMeta:
     def _fill(self, keys_max: int) -> Commit:
         """Do the operations that wait, as far as they fit into one transaction."""
         commit = self.open_commit
-        for group, lost in list(self._ahead.items())[: keys_max // 4]:
-            channel = self._core.channels.get(group.channel_name)
-            if channel is not None and channel.groups.get(group.name) is group:
+        for group, lost in tuple(self._ahead.items()):
+            if not self._exists(group):
+                del self._ahead[group]
+            elif self._has_room(commit, keys_max):
                 self._core.groups.bring_back(commit, group, lost.extent)
-            else:
-                del self._ahead[group]  # destroyed meanwhile
         while self._queue and self._has_room(commit, keys_max):
             waiter = self._queue.popleft()
+            waiter.is_queued = False
             if not self._waiters.holds(waiter):
+                continue
+            if waiter.brings_messages and waiter.must_wait():
+                self._waiters.passed_over.add(waiter.channel_number)
                 continue
             waiter.unavailable = None
             self._waiters.attempt(waiter, commit)
@@ -321,6 +324,11 @@ class RemoteMeta:
                 self._wait_for_messages(waiter)
         self.current, self.open_commit = commit, Commit()
         return commit
+
+    def _exists(self, group: Group) -> bool:
+        """Whether it is still there: not destroyed, nor made anew."""
+        channel = self._core.channels.get(group.channel_name)
+        return channel is not None and channel.groups.get(group.name) is group
 
     def _wait_for_messages(self, waiter: Waiter) -> None:
         seconds = waiter.until - trio.current_time()
@@ -336,9 +344,10 @@ class RemoteMeta:
         keys_next = len(commit.changes) + 2 * (len(groups) + 1)
         return keys_next <= keys_max and size < STATE_BYTES_MAX and commit.size < CLAIM_BYTES_MAX
 
-    async def _save_ids(self) -> None:
-        """Make the ids that were given out durable. Raises DiskFull, StorageFailed."""
-        if self._core.ids.unsaved_end is None:
+    async def _make_durable(self, commit: Commit) -> None:
+        """Make durable what ``commit`` refers to: ids that were given out, channels. Raises DiskFull, StorageFailed."""
+        channels = {self._core.channels.get(group.channel_name) for group in commit.cells}
+        if self._core.ids.unsaved_end is None and all(channel is None or channel.is_public for channel in channels):
             return
         saved = trio.Event()
         result: list[object] = []
@@ -426,7 +435,7 @@ class RemoteMeta:
     def _is_away(self, error: Exception) -> None:
         now = trio.current_time()
         if self.problem is None or (self.problem != str(error) and now > self._told_away + TELL_SECONDS):
-            logger.warning("%s is away, and consume answers MetaUnavailable: %s", self._remote.name, error)
+            logger.warning("positions cannot be moved in %s, and consume answers MetaUnavailable: %s", self._remote.name, error)
             self._told_away = now
         self.problem = str(error)
 
@@ -442,12 +451,18 @@ class Carried(NamedTuple):
     garbage: list[GroupKey]
 
 
-def _group_entries(commit: Commit) -> dict[str, str | None]:
-    entries: dict[str, str | None] = {}
+def _groups_of(commit: Commit) -> dict[GroupKey, GroupState | None]:
+    """The groups that it changes; None: it deletes them."""
+    groups: dict[GroupKey, GroupState | None] = {}
     for change in commit.changes:
         assert isinstance(change, Delete), "groups are only changed as cells, or deleted"
         group, channel, _ = keys.group_of(change.key)
-        entries |= group_entries((group, channel), None)
-    for group in commit.cells:
-        entries |= group_entries((group.name, group.channel_name), group.state)
+        groups[group, channel] = None
+    return groups | {(group.name, group.channel_name): group.value for group in commit.cells}
+
+
+def _group_entries(commit: Commit) -> dict[str, str | None]:
+    entries: dict[str, str | None] = {}
+    for key, state in _groups_of(commit).items():
+        entries |= group_entries(key, state)
     return entries

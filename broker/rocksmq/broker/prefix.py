@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .fence import CommitValue
+from .keys import ID_MAX
 from .records import VERSION, ConsumerEntry, GroupState, LastSeek
 from .store import DataRefused
 
@@ -127,4 +128,10 @@ def decode_state(text: str) -> GroupState:
         seek["request_id"] = bytes.fromhex(seek["request_id"])
         fields["last_seek"] = LastSeek(**seek)
     fields["consumers"] = {bytes.fromhex(id_): ConsumerEntry(**entry) for id_, entry in fields["consumers"].items()}
-    return GroupState(**fields)
+    state = GroupState(**fields)
+    seek = () if state.last_seek is None else state.last_seek[1:]
+    entries = [number for entry in state.consumers.values() for number in entry[:-1]]
+    numbers = [*state[:2], *state[3:6], state.forgotten, *seek, *entries]
+    if not all(type(number) is int and 0 <= number <= ID_MAX for number in numbers):
+        raise ValueError("a number of a group's state is none of 64 bits")
+    return state

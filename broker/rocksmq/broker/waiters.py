@@ -26,12 +26,13 @@ class Waiter:
     what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``position`` is
     what a fetch waits for, None for an operation on a group; ``consumer`` is a consume's group and consumer id. While
     ``must_wait`` it is not attempted: its answer could not leave. ``unavailable`` makes the error to answer when the
-    ``deadline`` passes while it waits for its store; ``until`` is how long it wants to wait for messages.
+    ``deadline`` passes while it waits for its store, in whose queue it is or not; ``until`` is how long it wants to
+    wait for messages.
     """
 
     __slots__ = (
         *("_expire", "attempt", "channel_number", "consumer", "deadline", "done"),
-        *("must_wait", "position", "unavailable", "until"),
+        *("is_queued", "must_wait", "position", "unavailable", "until"),
     )
 
     def __init__(
@@ -49,6 +50,7 @@ class Waiter:
         self.consumer: tuple[str, bytes] | None = None
         self.must_wait: Callable[[], bool] = _never
         self.unavailable: Callable[[], RocksMQError] | None = None
+        self.is_queued = False
         self.deadline = float("inf")
         self.until = 0.0
         self._expire = expire

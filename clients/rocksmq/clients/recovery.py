@@ -11,6 +11,7 @@ from rocksmq.protocol.errors import (
     ChannelNotFound,
     ConnectionFailed,
     GroupNotFound,
+    MetaUnavailable,
     OutOfSequence,
     PermissionDenied,
     RocksMQError,
@@ -47,7 +48,7 @@ class Verdict(NamedTuple):
 
 def verdict(error: RocksMQError, number: int, is_unanswered: bool) -> Verdict:
     """On ``error``, with which the newest transmission of batch ``number`` ended."""
-    if isinstance(error, ConnectionFailed):
+    if isinstance(error, (ConnectionFailed, MetaUnavailable)):  # the latter says no more about what was done
         return Verdict(Next.AGAIN, True, error)
     if isinstance(error, OutOfSequence):
         return _out_of_sequence(error, number, is_unanswered)

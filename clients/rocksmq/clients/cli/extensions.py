@@ -11,7 +11,10 @@ import click
 from .output import Failed
 
 GROUP = "rocksmq.commands"
-NEEDS_BROKER = {"check": "Check everything in a stopped broker's data directory."}
+NEEDS_BROKER = {
+    "check": "Check everything in a stopped broker's data directory.",
+    "meta": "Move group positions between the stores that keep them.",
+}
 
 
 class Extension(click.Command):
