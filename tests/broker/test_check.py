@@ -309,13 +309,34 @@ def test_given_batches_before_the_begin_when_checked_then_they_are_garbage(healt
 
 
 def test_given_a_log_that_is_deleted_when_checked_then_all_its_commits_are_missing(tmp_path: Path) -> None:
-    made(tmp_path / "data", lambda path: copy_as_killed(path, tmp_path / "killed"))
+    @in_trio
+    async def fill() -> None:
+        async with RocksMQ(tmp_path / "data") as mq:
+            for name in ("a", "b", "c"):
+                await mq.create_channel(name)
+            copy_as_killed(tmp_path / "data", tmp_path / "killed")
+
+    fill()
     path = tmp_path / "killed"
-    mark = DataDirectory(path)  # which brings everything from the log into tables
-    mark.mark.write(mark.commit_number + 3)
-    number = mark.commit_number
+    mark = MarkFile(path / "mark")
+    mark.write(3)
     mark.close()
-    assert only(path) == (f"problem mark: commit {number + 3} was synced, the database ends at {number}: 3 commits missing")
+    assert findings(path) == []
+    for log in (path / "db").glob("*.log"):
+        log.unlink()
+    lost = "problem mark: commit 3 was synced, the database ends at 0: 3 commits missing"
+    assert lost in findings(path)
+
+
+@pytest.mark.parametrize(("missing", "text"), [(1, "1 commit missing"), (3, "3 commits missing")])
+def test_given_a_mark_beyond_the_database_when_checked_then_the_missing_commits_are_numbered(
+    healthy: Healthy, missing: int, text: str
+) -> None:
+    mark = MarkFile(healthy.path / "mark")
+    number = mark.number
+    mark.write(number + missing)
+    mark.close()
+    assert only(healthy.path) == (f"problem mark: commit {number + missing} was synced, the database ends at {number}: {text}")
 
 
 def test_given_an_older_database_when_checked_against_the_newer_mark_then_the_missing_commits_are_numbered(

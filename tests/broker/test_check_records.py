@@ -1,12 +1,13 @@
 """`check` on damaged records of channels, producers and groups."""
 
+import shutil
 from typing import Any
 
 import pytest
 
 from rocksmq.broker import keys
 from rocksmq.broker.check import ChannelFound, Overview, Total, check
-from rocksmq.broker.records import GroupState, MetaBinding
+from rocksmq.broker.records import EMPTY_EXTENT, ChannelSettings, Extent, GroupState, MetaBinding, ProducedEntry, ProducerName
 from rocksmq.broker.store import Delete, Family, Put
 
 from .check_support import (
@@ -181,3 +182,77 @@ def test_given_positions_that_are_kept_elsewhere_when_checked_then_it_is_a_note_
 def test_given_a_binding_that_is_damaged_when_checked_then_it_is_told(healthy: Healthy) -> None:
     change(healthy.path, Put(META, keys.META_BINDING, b""))
     assert only(healthy.path).startswith("problem record b'!meta': a meta binding record is damaged")
+
+
+FAR = 1 << 62  # an id that nobody has been given
+
+
+@pytest.mark.parametrize("field", ["creation_id", "generation", "forgotten"])
+def test_given_a_group_s_id_beyond_the_window_when_checked_then_it_is_told(healthy: Healthy, field: str) -> None:
+    fields: dict[str, Any] = {"generation": FAR} | {field: FAR}
+    change_group(healthy.path, "late", lambda state: state._replace(**(fields if field == "creation_id" else {field: FAR})))
+    assert f"of group late of orders is {FAR}: ids would be given out twice" in only(healthy.path)
+
+
+def test_given_other_ids_beyond_the_window_when_checked_then_they_are_told(healthy: Healthy) -> None:
+    number = number_of(healthy.path, "orders")
+    settings = stored(healthy.path, META, keys.settings_key(number))
+    far_settings = ChannelSettings.decode(settings)._replace(name="far")
+    changes: list[tuple[Put, ...]] = [
+        (Put(META, keys.FORGOTTEN, keys.u64(FAR)),),
+        (Put(META, keys.producer_key(number, b"p" * 16, 0), ProducedEntry(0, FAR, 0).encode()),),
+        (
+            Put(META, keys.settings_key(FAR), far_settings.encode()),
+            Put(META, keys.extent_key(FAR), EMPTY_EXTENT.encode()),
+        ),
+        (Put(META, keys.extent_key(number), Extent(FAR + 1, FAR, 61, 61, 0).encode()),),
+    ]
+    for index, puts in enumerate(changes):
+        path = healthy.path.with_name(f"data-{index}")
+        shutil.copytree(healthy.path, path)
+        change(path, *puts)
+        assert any(f" is {FAR}: ids would be given out twice" in line for line in findings(path)), puts
+
+
+def test_given_a_group_at_the_end_when_checked_then_its_offset_is_the_end_s(healthy: Healthy) -> None:
+    change_group(healthy.path, "late", lambda state: state._replace(position=healthy.ids[-1] + 1, offset=61))
+    assert findings(healthy.path) == []
+    change_group(healthy.path, "late", lambda state: state._replace(offset=60))
+    assert "61 messages lie before its position" in only(healthy.path)
+
+
+def test_given_a_position_among_messages_that_are_gone_when_checked_then_only_those_are_told_of(healthy: Healthy) -> None:
+    state = GroupState.decode(stored(healthy.path, META, keys.group_key("shipping", "orders", "state")))
+    assert state.position == healthy.batches[4][2]
+    key, _ = batch_entry(healthy, 4)
+    change(healthy.path, Delete(DATA, key))
+    assert "3 messages missing" in only(healthy.path)
+
+
+def test_given_a_generation_before_the_creation_when_checked_then_it_is_told(healthy: Healthy) -> None:
+    change_group(healthy.path, "late", lambda state: state._replace(generation=1))
+    assert "its generation 1 lies before its creation" in only(healthy.path)
+
+
+@pytest.mark.parametrize("fields", [{"name": "a/b"}, {"name": 7}, {"durability": "never"}, {"durability": 7}])
+def test_given_settings_that_no_channel_has_when_checked_then_they_are_told(healthy: Healthy, fields: dict[str, Any]) -> None:
+    key = keys.settings_key(number_of(healthy.path, "aside"))
+    settings = ChannelSettings.decode(stored(healthy.path, META, key))
+    change(healthy.path, Put(META, key, settings._replace(**fields).encode()))
+    damage, rest = findings(healthy.path)
+    assert damage.startswith(f"problem record {key!r}: it is damaged: ")
+    assert "not checked" in rest
+
+
+def test_given_producers_records_that_cannot_be_when_checked_then_they_are_told(healthy: Healthy) -> None:
+    number = number_of(healthy.path, "orders")
+    change(
+        healthy.path,
+        Put(META, keys.name_key(number, "a/b"), ProducerName(b"p" * 16, None, 1).encode()),
+        Put(META, keys.name_key(number, "short"), ProducerName(b"p", None, 1).encode()),
+        Put(META, keys.settings_key(number) + b"x", b""),
+        Put(META, keys.producer_key(number, b"p" * 16, 0) + b"x", bytes(20)),
+    )
+    found = findings(healthy.path)
+    assert len(found) == 4
+    assert all(line.startswith("problem record ") for line in found), found

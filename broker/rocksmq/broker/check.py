@@ -201,7 +201,6 @@ class _Check:
         sweep = Sweep(channel, extent)
         for entry in _entries(store, channel):
             if isinstance(entry, Finding):
-                sweep.tear()
                 yield entry
             else:
                 yield from sweep.take(*entry)

@@ -12,7 +12,7 @@ from rocksmq.protocol.errors import InvalidRequest, StorageFailed
 from .findings import Finding, counted, note, problem
 from .inventory import FoundChannel
 from .keys import first_id_of
-from .records import HEAD_BYTES, WITH_HEADERS, Extent, GroupState, StoredBatch
+from .records import WITH_HEADERS, Extent, GroupState, StoredBatch
 
 BATCH_KEY_BYTES = 16
 NO_LIMIT = 1 << 62
@@ -80,10 +80,6 @@ class Sweep:
         for name, state in self._channel.groups.items():
             yield from self._compare(f"group {name} of {subject.removeprefix('channel ')}", state)
 
-    def tear(self) -> None:
-        """Something could not be read here."""
-        self._is_torn = True
-
     def _follow(self, batch: StoredBatch) -> Iterator[Finding]:
         """Whether it goes on where the one before ended."""
         missing = batch.base_offset - self._next_offset
@@ -146,6 +142,6 @@ def _checked(key: bytes, value: bytes) -> StoredBatch:
     columns = batch.columns
     columns.check(messages_max=NO_LIMIT, payload_bytes_max=NO_LIMIT)
     stated = int.from_bytes(value[PAYLOAD_BYTES_AT], "little")
-    if value[1] > WITH_HEADERS or value[2:4] != b"\0\0" or stated != len(columns.payloads) or len(value) < HEAD_BYTES:
+    if value[1] > WITH_HEADERS or value[2:4] != b"\0\0" or stated != len(columns.payloads):
         raise StorageFailed("its head does not fit its columns")
     return batch
