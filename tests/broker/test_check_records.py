@@ -250,7 +250,7 @@ def test_given_producers_records_that_cannot_be_when_checked_then_they_are_told(
         healthy.path,
         Put(META, keys.name_key(number, "a/b"), ProducerName(b"p" * 16, None, 1).encode()),
         Put(META, keys.name_key(number, "short"), ProducerName(b"p", None, 1).encode()),
-        Put(META, keys.settings_key(number) + b"x", b""),
+        Put(META, keys.settings_key(number) + b"x", stored(healthy.path, META, keys.settings_key(number))),
         Put(META, keys.producer_key(number, b"p" * 16, 0) + b"x", bytes(20)),
     )
     found = findings(healthy.path)
