@@ -1,9 +1,9 @@
 """`make crash`: many workers behind a bad link, and a broker that is killed in every cycle.
 
-    python -m tests.crash [--cycles N] [--seed S] [--dir DIR]
+    python -m tests.crash [--cycles N] [--seed S] [--dir DIR] [--meta etcd]
 
 Prints what every cycle did; at the end that nothing was lost, doubled or reordered, or what was. A seed
-replays the same faults.
+replays the same faults. With `--meta etcd` positions are in an etcd, which is killed and stopped too.
 """
 
 import shutil
@@ -24,13 +24,14 @@ from .harness import Harness
 @click.option("--cycles", type=click.IntRange(min=0), default=200, show_default=True)
 @click.option("--seed", default="7660", show_default=True)
 @click.option("--dir", "parent", type=click.Path(exists=True, file_okay=False), help="Where the run's directory is made.")
-def main(cycles: int, seed: str, parent: str | None) -> None:
+@click.option("--meta", type=click.Choice(("embedded", "etcd")), default="embedded", help="Where positions are kept.")
+def main(cycles: int, seed: str, parent: str | None, meta: str) -> None:
     """Kill a broker again and again under load, and check everything. The directory is kept when something is wrong."""
     directory = Path(tempfile.mkdtemp(prefix="rocksmq-crash-", dir=parent))
     click.echo(f"seed {seed}, {cycles} cycles, in {directory}")
     begin = time.monotonic()
     try:
-        report = Harness(directory, seed).run(Cycle.of(seed, number) for number in range(cycles))
+        report = Harness(directory, seed, has_etcd=meta == "etcd").run(Cycle.of(seed, number) for number in range(cycles))
     except AssertionError as error:
         raise click.ClickException(f"FAILED, seed {seed}; books and data are kept in {directory}: {error}") from error
     click.echo(f"\nseed {seed}, {time.monotonic() - begin:.0f} s")
@@ -48,6 +49,8 @@ def lines(report: Report) -> Iterator[str]:
     yield f"handed out to groups: {handed}; again to manual consumers, uncommitted: {report.handed_out_again:,}"
     yield f"{len(report.struck)} faults struck in the broker: " + ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
     yield "the link: " + ", ".join(f"{kind} {n:,}" for kind, n in sorted(report.link.items()))
+    if report.etcd:
+        yield "etcd: " + ", ".join(f"{kind} {n:,}" for kind, n in sorted(report.etcd.items()))
     yield f"{report.outages:,} outages healed by the client"
     yield f"outcome unknown to the client: {report.unknown:,} messages; refused: {report.refused:,}"
     yield "errors raised by the client: " + (", ".join(f"{text} ({n})" for text, n in report.errors.items()) or "none")

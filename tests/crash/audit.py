@@ -38,6 +38,7 @@ class Report(NamedTuple):
     cycles: int = 0
     struck: Sequence[str] = ()
     link: Mapping[str, int] = {}
+    etcd: Mapping[str, int] = {}  # what was done to it
 
 
 class Channel(NamedTuple):

@@ -34,3 +34,15 @@ def _open_files(pid: int) -> list[str]:
         except FileNotFoundError:
             continue  # closed meanwhile
     return targets
+
+
+def connected_ports(pid: int) -> set[int]:
+    """Ports of the other ends of the TCP connections that the process ``pid`` has."""
+    own = {target.removeprefix("socket:[").removesuffix("]") for target in _open_files(pid) if target.startswith("socket:")}
+    ports: set[int] = set()
+    for table in ("tcp", "tcp6"):
+        for row in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            cells = row.split()
+            if cells[9] in own:
+                ports.add(int(cells[2].rpartition(":")[2], 16))
+    return ports

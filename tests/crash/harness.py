@@ -21,16 +21,19 @@ from .cycles import Cycle, Death
 from .power import cut_power
 from .process import FaultyBroker
 from .proxy import Proxy
+from .restless import RestlessEtcd
 from .staff import KILLABLE, Member, Staff
 from .worker import Part
 
 LINK = Intensity(ending_share=0.7)
-SETTLE_SECONDS = 20.0  # for the workers to have started
 MEMTABLE_BYTES = 4 << 20  # so that logs change, and messages are read from tables
 
 
 class Harness:
-    """One run in ``directory``. ``mutant`` breaks the broker, to see that the checks find it."""
+    """One run in ``directory``. ``mutant`` breaks the broker, to see that the checks find it.
+
+    With ``has_etcd`` positions are kept there, and it is killed and stopped too.
+    """
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Harness:
         cast: Sequence[Part] = WHOLE_CAST,
         intensity: Intensity = LINK,
         mutant: str | None = None,
+        has_etcd: bool = False,
         tell: Callable[[str], object] = click.echo,
     ) -> None:
         self._directory = directory
@@ -48,11 +52,14 @@ class Harness:
         self._intensity = intensity
         self._tell = tell
         self._random = Random(f"{seed}/power")
+        self._etcd = RestlessEtcd(directory / "etcd", seed) if has_etcd else None
         self.broker = FaultyBroker(directory / "data", mutant=mutant, power=True, memtable_bytes=MEMTABLE_BYTES)
 
     def run(self, cycles: Iterable[Cycle]) -> Report:
         """All of it. Raises AssertionError."""
         with ExitStack() as stack:
+            if self._etcd is not None:
+                self.broker.arguments = stack.enter_context(self._etcd).broker_arguments()
             broker = stack.enter_context(self.broker)
             self._started()
             with Client(broker.url) as mq:
@@ -63,13 +70,17 @@ class Harness:
             names = [part.name for part in self._cast]
             proxy = stack.enter_context(Proxy(broker.address, self._seed, self._intensity, names))
             staff = stack.enter_context(Staff([Member(part, proxy.url_of(part.name), self._directory) for part in self._cast]))
-            self._await(staff)
+            staff.await_begun()
             broker.kill()
+            if self._etcd is not None:
+                self._etcd.begin()
             count = 0
             for count, cycle in enumerate(cycles, 1):
                 self._live(cycle, staff)
                 self._tell(f"seed {self._seed}, cycle {count}: {cycle.death}, faults {', '.join(cycle.faults) or 'none'}")
             proxy.intensity = CALM
+            if self._etcd is not None:
+                self._etcd.calm()
             self._started()
             staff.drain()
             with Client(broker.url) as mq:
@@ -77,7 +88,8 @@ class Harness:
             code = broker.terminate()
             assert code == 0, f"the broker ended with {code}: {self._said()}"
             self._check_log()
-            return report._replace(cycles=count, struck=broker.struck(), link=dict(proxy.stats))
+            etcd = dict(self._etcd.struck) if self._etcd is not None else {}
+            return report._replace(cycles=count, struck=broker.struck(), link=dict(proxy.stats), etcd=etcd)
 
     def _live(self, cycle: Cycle, staff: Staff) -> None:
         """One life of the broker, from start to end."""
@@ -87,7 +99,9 @@ class Harness:
             assert not broker.start()
             assert broker.wait() == -signal.SIGKILL, self._said()
             self._maybe_cut_power(cycle)
-        self._started(cycle.faults)
+        if not self._started(cycle.faults):
+            self._maybe_cut_power(cycle)
+            return
         end = time.monotonic() + cycle.life_s
         if cycle.event is not None:
             self._wait(end - cycle.life_s * (1 - cycle.event.at), staff)
@@ -100,11 +114,17 @@ class Harness:
             broker.kill()
             self._maybe_cut_power(cycle)
 
-    def _started(self, faults: Sequence[str] = ()) -> None:
-        self.broker.faults = faults
-        if not self.broker.start():
-            code = self.broker.wait()
-            raise AssertionError(f"the broker does not start, exit code {code}: {self._said()}")
+    def _started(self, faults: Sequence[str] = ()) -> bool:
+        """Start the broker; False when a fault has killed it in its start. Raises AssertionError when it does not start."""
+        broker = self.broker
+        broker.faults = faults
+        struck = len(broker.struck()) if broker.log.exists() else 0
+        if broker.start():
+            return True
+        code = broker.wait()
+        is_killed = any(fault.partition("=")[2].startswith("kill") for fault in broker.struck()[struck:])
+        assert is_killed, f"the broker does not start, exit code {code}: {self._said()}"
+        return False
 
     def _wait(self, end: float, staff: Staff) -> None:
         """Until then, or until a fault ends the broker."""
@@ -123,14 +143,6 @@ class Harness:
             member.start()
         else:
             member.order("stop")
-
-    def _await(self, staff: Staff) -> None:
-        """Until every worker has begun."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while not all(member.books[0].exists() for member in staff.members):
-            staff.check()
-            assert time.monotonic() < deadline, "a worker does not begin"
-            time.sleep(0.02)
 
     def _check_log(self) -> None:
         """The only errors in the broker's log are those that were imitated."""

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Self
 
 from .worker import Part
 
+BEGIN_SECONDS = 20.0
 END_SECONDS = 120.0  # for all that is left to be read
 _ROOT = Path(__file__).parents[2]
 KILLABLE = ("named", "manual")  # roles that lose and double nothing when their process is killed
@@ -105,6 +107,14 @@ class Staff:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for member in self.members:
             member.kill()
+
+    def await_begun(self) -> None:
+        """Until every worker has begun. Raises AssertionError when one does not."""
+        deadline = time.monotonic() + BEGIN_SECONDS
+        while not all(member.books[0].exists() for member in self.members):
+            self.check()
+            assert time.monotonic() < deadline, "a worker does not begin"
+            time.sleep(0.02)
 
     def check(self) -> None:
         """Raises AssertionError when one ended by itself."""

@@ -1,5 +1,7 @@
 """The crash harness, shortened: nothing is lost, doubled or reordered, by a client that heals by itself.
 
+With positions in etcd as in the broker's own database.
+
 `make crash` runs 200 cycles. TEST_SEED replays another seed's faults.
 """
 
@@ -9,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from .__main__ import lines
+from .cast import SMALL_CAST
 from .cycles import DEADLY, HARMLESS, STARTING, Cycle, Death
 from .harness import Harness
 from .points import Fault
 
 SEED = os.environ.get("TEST_SEED", "7660")
-CYCLES = 15
+CYCLES, ETCD_CYCLES = 15, 8
 
 
 @pytest.mark.slow
@@ -24,6 +27,18 @@ def test_given_kills_and_a_bad_link_when_all_is_read_then_each_message_is_there_
     assert report.cycles == CYCLES
     assert report.produced > 0
     assert report.outages > CYCLES
+    assert report.unknown == report.refused == 0
+    assert not report.errors
+
+
+@pytest.mark.slow
+def test_given_kills_of_broker_and_etcd_when_all_is_read_then_each_message_is_there_once_and_in_order(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, SEED, cast=SMALL_CAST, has_etcd=True)
+    report = harness.run(Cycle.of(SEED, number) for number in range(ETCD_CYCLES))
+    print("\n".join(lines(report)))  # noqa: T201
+    assert report.cycles == ETCD_CYCLES
+    assert report.produced > 0
+    assert report.etcd
     assert report.unknown == report.refused == 0
     assert not report.errors
 
