@@ -43,15 +43,21 @@ def meta() -> None:
     """Move group positions between the stores that keep them. The broker is stopped meanwhile.
 
     \b
-    rocksmq meta export --data-dir data > positions.jsonl
-    rocksmq meta import --data-dir data --meta etcd://127.0.0.1:2379/rocksmq positions.jsonl
+    Example:
+      rocksmq meta export --data-dir data > positions.jsonl
+      rocksmq meta import --data-dir data --meta etcd://127.0.0.1:2379/rocksmq positions.jsonl
     """
 
 
 @meta.command("export")
 @_with_options
 def export(**options: Any) -> None:
-    """Write the positions in the store --meta to stdout, a line of JSON for each group."""
+    """Write the positions in the store --meta to stdout, a line of JSON for each group.
+
+    \b
+    Example:
+      rocksmq meta export --data-dir data > positions.jsonl
+    """
     with _mover(**options) as mover:
         positions = mover.read()
     for line in positions.lines():
@@ -63,7 +69,12 @@ def export(**options: Any) -> None:
 @click.argument("positions", type=click.File("r"))
 @_with_options
 def import_(positions: IO[str], **options: Any) -> None:
-    """Make what `export` wrote all that the store --meta has, read it back, and bind the data directory to it."""
+    """Make what `export` wrote all that the store --meta has, read it back, and bind the data directory to it.
+
+    \b
+    Example:
+      rocksmq meta import --data-dir data --meta etcd://127.0.0.1:2379/rocksmq positions.jsonl
+    """
     with _mover(**options) as mover:
         found = Positions.parse(positions)
         mover.write(found)

@@ -429,6 +429,7 @@ class Core:
         names = _records(store, keys.NAME, ProducerName.decode)
         self._names.load({keys.name_of(key): name for key, name in names})
         window_end = _stored_number(store, keys.IDS, None if self.committer.written_number else 1)
+        window_end = max(window_end, *(extent.end_id + 1 for extent in extents.values()), 1)
 
         def save(end: int) -> None:
             store.write([Put(Family.META, keys.IDS, keys.u64(end))])

@@ -86,7 +86,10 @@ class RocksMQ:
         self._identities: dict[tuple[int, ...], list[Identity]] = {}
 
     async def __aenter__(self) -> Self:
-        self._directory = DataDirectory(self._path, accept_loss=self._accept_loss)
+        try:
+            self._directory = DataDirectory(self._path, accept_loss=self._accept_loss)
+        except StorageFailed as error:
+            raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
         try:
             self.core = Core(self._directory, self._ids, self._limits, self._durability)
             self.core.meta = self._meta()

@@ -15,6 +15,8 @@ meta   "!commit"                                                  -> u64, number
 
 from struct import Struct
 
+from rocksmq.protocol.errors import StorageFailed
+
 _U64 = Struct(">Q")
 _U64_PAIR = Struct(">QQ")
 
@@ -32,8 +34,10 @@ def u64(number: int) -> bytes:
 
 
 def from_u64(data: bytes) -> int:
-    (number,) = _U64.unpack(data)
-    return int(number)
+    """Raises StorageFailed for what is no u64."""
+    if len(data) != _U64.size:
+        raise StorageFailed(f"a number in the database has {len(data)} bytes, not {_U64.size}: it is damaged")
+    return int.from_bytes(data, "big")
 
 
 def batch_key(channel_number: int, first_id: int) -> bytes:

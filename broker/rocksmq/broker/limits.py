@@ -33,9 +33,9 @@ class Limits:
     in_flight_requests_max: int = 256  # a connection; more wait unread
     in_flight_bytes_max: int = 16 * MIB  # a connection; more wait unread
     output_bytes_max: int = 16 * MIB  # a connection; above it no request is read
-    meta_start_seconds: float = 5.0  # to reach a meta store elsewhere, before the broker starts without it
-    meta_call_seconds: float = 1.5  # for an answer of it
-    meta_wait_seconds: float = 2.0  # that an operation on a group waits for it, before MetaUnavailable
+    meta_start_seconds: float = 3.0  # to reach a meta store elsewhere, before the broker starts without it
+    meta_call_seconds: float = 1.0  # for an answer of it
+    meta_wait_seconds: float = 1.0  # that an operation on a group waits for it, before MetaUnavailable
     meta_queue_max: int = 10_000  # operations that wait for it
     drain_seconds: float = 10.0  # to finish what is in flight at SIGTERM
 

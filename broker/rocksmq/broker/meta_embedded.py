@@ -30,16 +30,17 @@ class EmbeddedMeta:
     def load(self) -> None:
         """Raises DataRefused."""
         bound = stored_binding(self._store)
-        if bound is None or bound.store != EMBEDDED:
+        if bound.store != EMBEDDED:
             checked(misbound(bound, EMBEDDED, has_groups=False), accept_loss=self._accept_loss)
-            bound = MetaBinding(EMBEDDED, 0, 0) if bound is None else bound._replace(store=EMBEDDED)
-            self._committer.open.put(Put(Family.META, keys.META_BINDING, bound.encode()))
+            self._committer.open.put(Put(Family.META, keys.META_BINDING, bound._replace(store=EMBEDDED).encode()))
         attached, _ = self._core.attach(stored_groups(self._store))
         ahead = positions_ahead(attached, self._core.channels, self._core.extents())
         checked([str(lost) for lost in ahead if lost.is_refused], accept_loss=self._accept_loss)
         for lost in ahead:
             self._core.groups.bring_back(self._committer.open, lost.group, lost.extent)
             self._core.brought_back(lost)
+        if not self._committer.open.is_empty:
+            self._committer.wake()
 
     async def run(self) -> None:
         pass
@@ -86,7 +87,7 @@ def has_groups(store: Store) -> bool:
     return next(stored_groups(store), None) is not None
 
 
-def stored_binding(store: Store) -> MetaBinding | None:
-    """Where the positions of ``store`` are kept; None in a new one. Raises StorageFailed."""
+def stored_binding(store: Store) -> MetaBinding:
+    """Where the positions of ``store`` are kept. Raises StorageFailed."""
     data = store.get(Family.META, keys.META_BINDING)
-    return None if data is None else MetaBinding.decode(data)
+    return MetaBinding(EMBEDDED, 0, 0) if data is None else MetaBinding.decode(data)

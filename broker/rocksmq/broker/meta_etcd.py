@@ -75,6 +75,10 @@ class EtcdRemote:
             return Met(True, None)
         return Met(False, _commit_value([value for value, _ in replies[0]]))
 
+    def found(self) -> CommitValue | None:
+        key = self._key(COMMIT)
+        return _commit_value([pair.value for pair in self._do(lambda client: client.get_response(key).kvs)])
+
     def grant(self, seconds: int) -> int:
         return int(self._do(lambda client: client.lease(seconds).id))
 

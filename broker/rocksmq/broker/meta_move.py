@@ -116,14 +116,15 @@ class Mover:
             return [
                 f"the positions belong to the data directory of instance {header.instance}, and this is {directory.instance}"
             ]
-        applied_epoch = 0 if bound is None else bound.applied_epoch
         problems: list[str] = []
-        if header.commit_number != directory.commit_number or (header.store != EMBEDDED and header.epoch != applied_epoch):
+        if header.commit_number != directory.commit_number or (
+            header.store != EMBEDDED and header.epoch != bound.applied_epoch
+        ):
             problems.append(
                 f"a broker has run since the export (group commit {header.commit_number} then, {directory.commit_number} now):"
                 " export again"
             )
-        if bound is not None and bound.store == self._store_name:
+        if bound.store == self._store_name and (self._remote is not None or has_groups(directory.store)):
             problems.append(f"the positions are kept in {self._store_name} already, and would be replaced")
         attached, garbage = self._core.attach(positions.groups.items())
         problems += [f"group {group!r} is of a channel {channel!r} that is not here" for group, channel in garbage]
@@ -135,8 +136,7 @@ class Mover:
         changes: list[Change] = [DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))]
         for (name, channel), state in groups.items():
             changes += Group(name, channel, state).changes(None)
-        planned, applied = (0, 0) if self._bound is None else (self._bound.planned_epoch, self._bound.applied_epoch)
-        changes.append(self._binding(EMBEDDED, planned, applied))
+        changes.append(_binding(self._bound._replace(store=EMBEDDED)))
         store.write(changes)
         store.sync()
         _compare(groups, dict(stored_groups(store)))
@@ -144,10 +144,9 @@ class Mover:
     def _write_remote(self, remote: Remote, groups: dict[GroupKey, GroupState]) -> None:
         found = self._found()
         self._check(foreign(found, self._bound, self._directory.instance, self._directory.commit_number))
-        applied = 0 if self._bound is None else self._bound.applied_epoch
-        epoch = 1 + max(applied, 0 if found.commit is None else found.commit.epoch)
+        epoch = 1 + max(self._bound.applied_epoch, 0 if found.commit is None else found.commit.epoch)
         store = self._directory.store
-        store.write([self._binding(EMBEDDED if self._bound is None else self._bound.store, epoch, applied)])
+        store.write([_binding(self._bound._replace(planned_epoch=epoch))])
         store.sync()
         fence = Fence(CommitValue(epoch, secrets.randbits(62)))
         data: dict[str, str | None] = {DATA: DataMark(self._directory.instance, self._directory.commit_number).encode()}
@@ -160,24 +159,24 @@ class Mover:
                 entries |= group_entries(name, changed[name])
             attempt = fence.begin()
             fence.answered(attempt, _sent(remote, attempt, entries))
-        _compare(groups, Found.decode(remote.read()).groups)
+        _compare(groups, Found.decode(remote.read(), remote.name).groups)
         embedded = DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))
-        store.write([embedded, self._binding(remote.name, epoch, epoch)])
+        store.write([embedded, _binding(MetaBinding(remote.name, epoch, epoch))])
         store.sync()
 
     def _found(self) -> Found:
         if self._remote is None:
             return Found(None, None, None, dict(stored_groups(self._directory.store)), set())
-        found = Found.decode(self._remote.read())
+        found = Found.decode(self._remote.read(), self._remote.name)
         check_owner(found, self._directory.instance, self._remote.name)
         return found
 
     def _check(self, problems: list[str]) -> None:
         checked(problems, accept_loss=self._accept_loss)
 
-    @staticmethod
-    def _binding(store: str, planned_epoch: int, applied_epoch: int) -> Put:
-        return Put(Family.META, keys.META_BINDING, MetaBinding(store, planned_epoch, applied_epoch).encode())
+
+def _binding(binding: MetaBinding) -> Put:
+    return Put(Family.META, keys.META_BINDING, binding.encode())
 
 
 def _sent(remote: Remote, attempt: Attempt, entries: dict[str, str | None]) -> Met:

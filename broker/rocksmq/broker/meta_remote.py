@@ -65,6 +65,10 @@ class Remote(Protocol):
         """Set ``entries`` (None deletes) if `commit` is as expected, and `commit` with them; `owner` is put on ``lease``."""
         ...
 
+    def found(self) -> CommitValue | None:
+        """What `commit` is now; None: nothing that is such a value."""
+        ...
+
     def grant(self, seconds: int) -> int:
         """A new lease."""
         ...
@@ -141,6 +145,8 @@ class RemoteMeta:
     async def close(self) -> None:
         self._work.set()
         await self._over.wait()
+        if self.current is not None:
+            self.current.fail(self._unavailable())  # in doubt; the next start finds out
         lease, self._lease = self._lease, None
         if lease is not None and self.problem is None:
             await self._try(lambda: self._call(self._remote.revoke, lease))
@@ -274,11 +280,14 @@ class RemoteMeta:
                 self._core.attempt_all(channel.number)
 
     async def _keep_alive(self) -> None:
+        """Renew the lease, and see that nobody has taken over: a broker without work would not meet it."""
         now = trio.current_time()
         if now >= self._keep_alive_due:
             if self._lease is None or not await self._call(self._remote.keep_alive, self._lease):
                 self._lease = await self._call(self._remote.grant, LEASE_SECONDS)
                 self._is_owner_known = False
+            if self._fence is not None and (found := await self._call(self._remote.found)) != self._fence.known:
+                raise Fenced(found)
             self._keep_alive_due = now + KEEP_ALIVE_SECONDS
 
     def _carry(self) -> "Carried":
@@ -366,7 +375,7 @@ class RemoteMeta:
 
     async def _take_over(self) -> None:
         """Become the writer, and load the groups. Raises PrefixInUse, DataRefused."""
-        found = Found.decode(await self._call(self._remote.read))
+        found = Found.decode(await self._call(self._remote.read), self._remote.name)
         bound = stored_binding(self._store)
         check_owner(found, self._instance, self._remote.name)
         value = found.commit
@@ -377,8 +386,8 @@ class RemoteMeta:
             problems = foreign(found, bound, self._instance, self._recovered_number)
             problems += [str(lost) for lost in ahead if lost.is_refused]
             checked(problems, accept_loss=self._accept_loss)
-            applied_epoch = 0 if bound is None or problems else bound.applied_epoch
-            epoch = 1 + max(0 if value is None else value.epoch, 0 if bound is None else bound.applied_epoch)
+            applied_epoch = 0 if problems else bound.applied_epoch
+            epoch = 1 + max(0 if value is None else value.epoch, bound.applied_epoch)
             self._bind(MetaBinding(self._remote.name, epoch, applied_epoch))
             self._lease = await self._call(self._remote.grant, LEASE_SECONDS)
             attempt = Attempt(value, CommitValue(epoch, secrets.randbits(62)))

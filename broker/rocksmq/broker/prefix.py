@@ -10,8 +10,8 @@
 """
 
 import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from .fence import CommitValue
 from .keys import ID_MAX
@@ -21,6 +21,7 @@ from .store import DataRefused
 COMMIT, OWNER, DATA = "commit", "owner", "data"
 BEGIN_ID, END_ID, CURRENT_ID, STATE = "begin_id", "end_id", "current_id", "state"
 GroupKey = tuple[str, str]  # group and channel
+Value = TypeVar("Value")
 
 
 class Owner(NamedTuple):
@@ -34,6 +35,10 @@ class Owner(NamedTuple):
     def encode(self) -> str:
         return json.dumps(self._asdict())
 
+    @classmethod
+    def decode(cls, text: str) -> "Owner":
+        return cls(**json.loads(text))
+
 
 class DataMark(NamedTuple):
     """The data directory that the positions belong to, and how far it was synced when they were written."""
@@ -43,6 +48,13 @@ class DataMark(NamedTuple):
 
     def encode(self) -> str:
         return json.dumps(self._asdict())
+
+    @classmethod
+    def decode(cls, text: str) -> "DataMark":
+        found = cls(**json.loads(text))
+        if type(found.commit_number) is not int:
+            raise ValueError("commit_number is no whole number")
+        return found
 
 
 class Found(NamedTuple):
@@ -55,30 +67,41 @@ class Found(NamedTuple):
     channels: set[str]  # whose ids are mirrored
 
     @classmethod
-    def decode(cls, entries: Mapping[str, str]) -> "Found":
-        """From keys without the prefix. Raises DataRefused for a value that no broker wrote."""
-        try:
-            groups: dict[GroupKey, GroupState] = {}
-            channels: set[str] = set()
-            for key in entries:
-                match key.split("/"):
-                    case [group, channel, leaf] if leaf in (STATE, CURRENT_ID):
-                        groups[group, channel] = _group(entries, group, channel)
-                    case [channel, leaf] if leaf in (BEGIN_ID, END_ID):
-                        channels.add(channel)
-                    case _:
-                        pass
-            return cls(
-                CommitValue.parse(entries[COMMIT]) if COMMIT in entries else None,
-                Owner(**json.loads(entries[OWNER])) if OWNER in entries else None,
-                DataMark(**json.loads(entries[DATA])) if DATA in entries else None,
-                groups,
-                channels,
-            )
-        except KeyError as error:
-            raise DataRefused(f"the positions in the meta store are damaged: the key {error} is missing") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise DataRefused(f"the positions in the meta store are damaged: {error}") from error
+    def decode(cls, entries: Mapping[str, str], where: str) -> "Found":
+        """From keys without the prefix. Raises DataRefused, which names ``where``, for a value that no broker wrote."""
+
+        def value(key: str, parse: Callable[[str], Value]) -> Value:
+            if key not in entries:
+                raise DataRefused(f"{where}: the key {key} is missing: restore it with those beside it")
+            try:
+                return parse(entries[key])
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise DataRefused(f"{where}: the value of {key} is none that a broker wrote ({error!r}): restore it") from error
+
+        groups: dict[GroupKey, GroupState] = {}
+        channels: set[str] = set()
+        for key in entries:
+            match key.split("/"):
+                case [group, channel, leaf] if leaf in (STATE, CURRENT_ID):
+                    path = f"{group}/{channel}"
+                    state, current_id = value(f"{path}/{STATE}", decode_state), value(f"{path}/{CURRENT_ID}", int)
+                    if current_id != state.position:
+                        raise DataRefused(
+                            f"{where}: {path}/{CURRENT_ID} is {current_id}, and the state beside it says {state.position}:"
+                            " put it back; positions are moved with `rocksmq group seek` only"
+                        )
+                    groups[group, channel] = state
+                case [channel, leaf] if leaf in (BEGIN_ID, END_ID):
+                    channels.add(channel)
+                case _:
+                    pass
+        return cls(
+            value(COMMIT, CommitValue.parse) if COMMIT in entries else None,
+            value(OWNER, Owner.decode) if OWNER in entries else None,
+            value(DATA, DataMark.decode) if DATA in entries else None,
+            groups,
+            channels,
+        )
 
 
 def group_entries(key: GroupKey, state: GroupState | None) -> dict[str, str | None]:
@@ -93,17 +116,6 @@ def channel_entries(channel: str, ids: tuple[int, int] | None) -> dict[str, str 
     """The two keys of a channel with its first and last id; None deletes."""
     begin_id, end_id = (None, None) if ids is None else map(str, ids)
     return {f"{channel}/{BEGIN_ID}": begin_id, f"{channel}/{END_ID}": end_id}
-
-
-def _group(entries: Mapping[str, str], group: str, channel: str) -> GroupState:
-    path = f"{group}/{channel}"
-    state = decode_state(entries[f"{path}/{STATE}"])
-    if (current_id := int(entries[f"{path}/{CURRENT_ID}"])) != state.position:
-        raise ValueError(
-            f"{path}/{CURRENT_ID} is {current_id}, and the state beside it says {state.position}: positions are moved"
-            " with `rocksmq group seek` only"
-        )
-    return state
 
 
 def encode_state(state: GroupState) -> str:

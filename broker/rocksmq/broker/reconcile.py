@@ -29,13 +29,14 @@ class Ahead(NamedTuple):
     """A group whose position lies beyond ``extent``, that of its channel: messages that it has passed are missing."""
 
     group: Group
+    position: int
     extent: Extent
     is_refused: bool
 
     def __str__(self) -> str:
         group = self.group
         return (
-            f"group {group.name!r} of channel {group.channel_name!r} is at {group.state.position},"
+            f"group {group.name!r} of channel {group.channel_name!r} is at {self.position},"
             f" and the channel ends at {self.extent.end_id}: messages that it has read are missing"
         )
 
@@ -63,13 +64,13 @@ def positions_ahead(groups: Iterable[Group], channels: Channels, recovered: Mapp
         channel = channels.find(group.channel_name)
         extent = recovered.get(channel.number)
         if extent is not None and group.state.position > extent.end_id + 1:
-            ahead.append(Ahead(group, extent, channel.durability.mode is Mode.FSYNC))
+            ahead.append(Ahead(group, group.state.position, extent, channel.durability.mode is Mode.FSYNC))
     return ahead
 
 
-def misbound(bound: MetaBinding | None, store: str, *, has_groups: bool) -> list[str]:
+def misbound(bound: MetaBinding, store: str, *, has_groups: bool) -> list[str]:
     """What is wrong when the positions of a data directory are sought in ``store``."""
-    if bound is None or bound.store == store:
+    if bound.store == store:
         return []
     if not has_groups if bound.store == EMBEDDED else bound.applied_epoch == 0:
         return []  # nothing was ever kept there
@@ -79,21 +80,20 @@ def misbound(bound: MetaBinding | None, store: str, *, has_groups: bool) -> list
     ]
 
 
-def foreign(found: Found, bound: MetaBinding | None, instance: str, commit_number: int) -> list[str]:
+def foreign(found: Found, bound: MetaBinding, instance: str, commit_number: int) -> list[str]:
     """What is wrong when the data directory ``instance``, which holds commits up to ``commit_number``, meets a prefix."""
-    applied, planned = (0, 0) if bound is None else (bound.applied_epoch, bound.planned_epoch)
     epoch = 0 if found.commit is None else found.commit.epoch
     if found.data is not None and found.data.instance != instance:
         return [f"the positions belong to the data directory of instance {found.data.instance}, and this one is {instance}"]
     problems: list[str] = []
-    if epoch > planned:
+    if epoch > bound.planned_epoch:
         problems.append(
-            f"the positions were taken over {epoch} times, and this data directory knows of {planned}:"
+            f"the positions were taken over {epoch} times, and this data directory knows of {bound.planned_epoch}:"
             " it is older than the positions, or a copy"
         )
-    if epoch < applied:
+    if epoch < bound.applied_epoch:
         problems.append(
-            f"the positions were taken over {epoch} times, and this data directory knows of {applied}:"
+            f"the positions were taken over {epoch} times, and this data directory knows of {bound.applied_epoch}:"
             " they were deleted, or restored from a backup"
         )
     if found.data is not None and found.data.commit_number > commit_number:
