@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -14,7 +15,7 @@ from rocksmq.clients import Client, GroupNotFound, MetaUnavailable
 from rocksmq.clients.testing import Broker
 from tests.helpers.etcd import Etcd, free_port
 from tests.helpers.etcd_cluster import EtcdCluster
-from tests.helpers.etcd_proxy import EtcdProxy
+from tests.helpers.etcd_proxy import EtcdProxy, Way
 from tests.helpers.etcd_tls import Certificates
 from tests.helpers.ledger import wait_until
 from tests.helpers.model_systems import copy_as_killed
@@ -166,6 +167,29 @@ def test_given_a_broker_killed_when_started_again_then_it_takes_over_at_once(tmp
         assert time.monotonic() - begin < LEASE_SECONDS / 2
         owner = json.loads(etcd.get(f"{prefix}/owner") or "")
         assert (owner["epoch"], owner["pid"]) == (2, broker.pid)
+
+
+def test_given_a_start_killed_at_any_moment_of_its_takeover_then_the_next_one_takes_over(
+    tmp_path: Path, etcd: Etcd, prefix: str
+) -> None:
+    with EtcdProxy(etcd.endpoint) as proxy, broker_at(tmp_path, proxy.url(prefix)) as broker:
+        with broker.client() as mq:
+            load(mq)
+        begin = proxy.forwarded[Way.UP]
+        broker.restart()
+        whole = proxy.forwarded[Way.UP] - begin
+        broker.kill()
+        for share in range(10):
+            begin = proxy.forwarded[Way.UP]
+            process = subprocess.Popen(broker.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                wait_until(lambda: proxy.forwarded[Way.UP] - begin > whole * share / 10, "it has come so far")  # noqa: B023
+            finally:
+                process.kill()
+                process.wait()
+        broker.start()
+        with broker.client() as mq:
+            goes_on(mq)
 
 
 def test_given_a_clean_stop_then_the_owner_is_gone_at_once_and_the_rest_stays(tmp_path: Path, etcd: Etcd, prefix: str) -> None:
