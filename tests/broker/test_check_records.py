@@ -171,8 +171,8 @@ def test_given_groups_that_are_kept_elsewhere_when_checked_then_they_are_held_ag
 
 
 def test_given_positions_that_are_kept_elsewhere_when_checked_then_it_is_a_note_unless_they_are_given(healthy: Healthy) -> None:
-    change(healthy.path, Put(META, keys.META_BINDING, MetaBinding("etcd://there/rocksmq", 1, 1).encode()))
-    assert only(healthy.path) == "note positions: they are kept in etcd://there/rocksmq: not checked"
+    change(healthy.path, Put(META, keys.META_BINDING, MetaBinding("etcd prefix p", "etcd prefix p", 1, 1).encode()))
+    assert only(healthy.path) == "note positions: they are kept in etcd prefix p: not checked"
     state = GroupState.decode(stored(healthy.path, META, keys.group_key("billing", "orders", "state")))
     *_, total = check(healthy.path, [("billing", "orders", state)])
     assert isinstance(total, Total)

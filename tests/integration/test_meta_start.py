@@ -244,7 +244,7 @@ def test_given_a_copy_of_a_running_broker_s_directory_when_put_in_its_place_then
 
     place.run(copy_midway)
     copy = replace(place, directory=tmp_path / "copy")
-    refused(copy, DATA_REFUSED, "group commit", "3 commits are missing", "--accept-loss")
+    refused(copy, DATA_REFUSED, "group commit", "3 commits missing", "--accept-loss")
     accepted(copy, place.ids[CONSUMED] + 1, [b"d", b"before"])
 
 

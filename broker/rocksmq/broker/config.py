@@ -26,6 +26,7 @@ PAYLOAD_BYTES_MOST = 64 * MIB
 COLUMN_BYTES = 20  # a message, at most, in the columns of a reply beside payloads and headers
 OFF = "off"
 EMBEDDED = "embedded"
+REMOTE_CONSUMERS_MAX = 4_000
 _META_FILES = ("meta_ca", "meta_cert", "meta_key", "meta_password_file")
 # The client's own variables, and those that Kubernetes makes of a service named rocksmq.
 _NOT_OURS = re.compile(r"ROCKSMQ_(URL|TOKEN|TOKEN_FILE|CA|CERT|KEY|TIMEOUT|CONTEXT|SERVICE_.*|PORT|PORT_.*)")
@@ -197,6 +198,8 @@ def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:
                 refuse(given, f"{missing} belongs to it")
     if config.meta_password_file and not Path(config.meta_password_file).read_text().rstrip("\r\n"):
         refuse("meta_password_file", "it is empty")
+    if config.meta != EMBEDDED and config.limits.consumers_max > REMOTE_CONSUMERS_MAX:
+        refuse("limits.consumers_max", f"at most {REMOTE_CONSUMERS_MAX} with etcd, which takes a group's record in one request")
     _check_certificates(config, refuse)
 
 

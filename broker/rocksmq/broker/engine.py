@@ -127,6 +127,8 @@ class RocksMQ:
                 return False  # it came from the body, and goes on as it was
             raise
         finally:
+            if self._remote is not None:
+                self._remote.close()
             self._ids.release()
             if self.core.committer.failure is None:
                 self._write_mark()

@@ -90,4 +90,4 @@ def has_groups(store: Store) -> bool:
 def stored_binding(store: Store) -> MetaBinding:
     """Where the positions of ``store`` are kept. Raises StorageFailed."""
     data = store.get(Family.META, keys.META_BINDING)
-    return MetaBinding(EMBEDDED, 0, 0) if data is None else MetaBinding.decode(data)
+    return MetaBinding(EMBEDDED, EMBEDDED, 0, 0) if data is None else MetaBinding.decode(data)

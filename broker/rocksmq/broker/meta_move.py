@@ -1,33 +1,39 @@
 """Moving positions between stores, with the broker stopped: `rocksmq meta export` and `import`.
 
-The file is text: a line of JSON about where the positions come from, then one for each group, as in `prefix`.
-What is imported is read back and compared before the data directory is bound to its new store; until then it stays
-with the old one, and the command may be given again.
+The file is text: a line of JSON about where the positions come from, one for each group, as in `prefix`, and a last one with
+the SHA-256 of those before it. What is imported is read back and compared before the data directory is bound to its new
+store; until then it stays with the old one, and the command may be given again.
 """
 
+import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from . import keys
+from .check import locked
 from .config import EMBEDDED
 from .core import Core
-from .directory import DataDirectory
+from .directory import DataDirectory, check_format, read_format
 from .durability import Durability
-from .fence import Attempt, CommitValue, Fence, Met
+from .fence import Attempt, CommitValue
 from .groups import Group
 from .ids import IDAllocator
 from .limits import Limits
 from .meta_embedded import has_groups, stored_binding, stored_groups
-from .meta_remote import Remote, RemoteFailed
+from .meta_remote import KEYS_MAX, LEASE_SECONDS, STATE_BYTES_MAX, Remote, RemoteFailed
 from .prefix import DATA, DataMark, Found, GroupKey, decode_state, encode_state, group_entries
-from .reconcile import check_owner, checked, foreign, misbound, positions_ahead
+from .reconcile import PrefixInUse, foreign, misbound, positions_ahead
 from .records import GroupState, MetaBinding
-from .store import Change, DataRefused, DeleteRange, Family, Put
+from .store import Change, DataRefused, DeleteRange, Family, Put, Store, looking_at
 
 KIND, VERSION = "rocksmq positions", 1
-GROUPS_A_TRANSACTION = 20  # with every consumer entry they can have, below what etcd takes
+HOLDER = "rocksmq meta"  # what the lock says meanwhile
+SHOWN_MAX = 5
+Check = Callable[[list[str]], None]  # refuses problems, or accepts them
+ALL_GROUPS = DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))
 
 
 class Header(NamedTuple):
@@ -38,8 +44,7 @@ class Header(NamedTuple):
     instance: str
     store: str
     commit_number: int  # of the data directory
-    epoch: int  # of the latest takeover of a store elsewhere
-    group_count: int
+    epoch: int  # of its latest takeover of a store elsewhere
 
 
 class Positions(NamedTuple):
@@ -50,142 +55,189 @@ class Positions(NamedTuple):
 
     def lines(self) -> Iterator[str]:
         """As text."""
-        yield json.dumps(self.header._asdict())
-        for (group, channel), state in self.groups.items():
-            yield json.dumps({"group": group, "channel": channel, "state": json.loads(encode_state(state))})
+        lines = [json.dumps(self.header._asdict())]
+        for (group, channel), state in sorted(self.groups.items()):
+            lines.append(json.dumps({"group": group, "channel": channel, "state": json.loads(encode_state(state))}))
+        yield from lines
+        yield json.dumps(_last_line(lines))
 
     @classmethod
-    def parse(cls, lines: Iterable[str]) -> "Positions":
+    def parse(cls, text: Iterable[str]) -> "Positions":
         """Raises DataRefused for a text that `lines` did not make, or a part of one."""
         try:
-            first, *rest = map(json.loads, lines)
-            header = Header(**first)
-            groups = {(line["group"], line["channel"]): decode_state(json.dumps(line["state"])) for line in rest}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataRefused(f"this is not a file of `rocksmq meta export`: {error}") from error
-        if (header.kind, header.version) != (KIND, VERSION):
-            raise DataRefused(f"this is a file of {header.kind} {header.version}, not of {KIND} {VERSION}")
-        if len(groups) != header.group_count:
-            raise DataRefused(f"the file has {len(groups)} groups and says {header.group_count}: a part of it is missing")
-        return cls(header, groups)
+            lines = [line.rstrip("\r\n") for line in text]
+            first = json.loads(lines[0])
+            found = first["kind"], first["version"]
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise DataRefused("this is no file of `rocksmq meta export`") from error
+        if found != (KIND, VERSION):
+            raise DataRefused(f"this is a file of {found[0]} {found[1]}, and this rocksmq reads {KIND} {VERSION}")
+        try:
+            if json.loads(lines[-1]) != _last_line(lines[:-1]):
+                raise ValueError("its last line does not fit the others")
+            groups = {(line["group"], line["channel"]): line["state"] for line in map(json.loads, lines[1:-1])}
+            states = {key: decode_state(json.dumps(state)) for key, state in groups.items()}
+            return cls(Header(**first), states)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise DataRefused(f"the file was changed, or a part of it is missing ({error}): export again") from error
 
 
-class Mover:
+def _last_line(lines: list[str]) -> dict[str, Any]:
+    digest = hashlib.sha256("".join(f"{line}\n" for line in lines).encode())
+    return {"groups": len(lines) - 1, "sha256": digest.hexdigest()}
+
+
+def read_positions(path: Path, remote: Remote | None, check: Check) -> Positions:
+    """Those of the data directory ``path`` in ``remote``, or in itself. Nothing is changed, neither here nor there.
+
+    ``check`` gets what is wrong. Raises what it raises, NoDataDirectory, DirectoryInUse, PrefixInUse, DataRefused, RemoteFailed.
+    """
+    with locked(path, HOLDER):
+        version, instance = read_format(path)
+        check_format(path, version)
+        with looking_at(path / "db") as store:
+            number, bound, kept = (0, MetaBinding(EMBEDDED, 0, 0), {}) if store is None else _stored(store)
+        name = EMBEDDED if remote is None else remote.name
+        problems = _misnamed(bound, name, has_groups=bool(kept))
+        if remote is not None:
+            found = _found(remote)
+            problems += foreign(found, bound, instance, number)
+            kept = found.groups
+        check(problems)
+        return Positions(Header(KIND, VERSION, instance, name, number, bound.applied_epoch), kept)
+
+
+def _stored(store: Store) -> tuple[int, MetaBinding, dict[GroupKey, GroupState]]:
+    number = store.get(Family.META, keys.COMMIT_NUMBER)
+    return 0 if number is None else keys.from_u64(number), stored_binding(store), dict(stored_groups(store))
+
+
+def _misnamed(bound: MetaBinding, name: str, *, has_groups: bool) -> list[str]:
+    if not misbound(bound, name, has_groups=has_groups):
+        return []
+    return [f"the positions of this data directory are kept in {bound.store}, not in {name}: --meta names their store"]
+
+
+class Importer:
     """One data directory, opened while no broker runs, and the store that ``remote`` is, or the directory's own.
 
-    ``durability`` is what the broker runs with. Problems are refused with DataRefused, unless ``accept_loss``.
+    ``durability`` is what the broker runs with. ``check`` gets what is wrong before anything is written.
     """
 
-    def __init__(
-        self, directory: DataDirectory, remote: Remote | None, durability: Durability, *, accept_loss: bool = False
-    ) -> None:
+    def __init__(self, directory: DataDirectory, remote: Remote | None, durability: Durability, check: Check) -> None:
+        self.name = EMBEDDED if remote is None else remote.name
+        self.left_out: list[GroupKey] = []  # groups whose channel was destroyed
         self._directory = directory
         self._core = Core(directory, IDAllocator(), Limits(), durability)
         self._remote = remote
-        self._store_name = EMBEDDED if remote is None else remote.name
         self._bound = stored_binding(directory.store)
-        self._accept_loss = accept_loss
+        self._check = check
 
-    def read(self) -> Positions:
-        """The positions in the store. Raises DataRefused, PrefixInUse, RemoteFailed."""
-        found = self._found()
-        problems = misbound(self._bound, self._store_name, has_groups=has_groups(self._directory.store))
-        if self._remote is not None and not problems:
-            problems = foreign(found, self._bound, self._directory.instance, self._directory.commit_number)
-        self._check(problems)
-        self._core.attach(found.groups.items())
-        groups = {
-            (group.name, channel.name): group.state for channel in self._core.channels for group in channel.groups.values()
-        }
-        epoch = 0 if found.commit is None else found.commit.epoch
-        instance, number = self._directory.instance, self._directory.commit_number
-        return Positions(Header(KIND, VERSION, instance, self._store_name, number, epoch, len(groups)), groups)
+    def write(self, positions: Positions) -> int:
+        """Make ``positions`` all that the store has, and bind the directory to it; how many groups those are.
 
-    def write(self, positions: Positions) -> None:
-        """Make ``positions`` all that the store has, and bind the directory to it. Raises what `read` raises."""
-        self._check(self._misplaced(positions))
-        if self._remote is None:
-            self._write_embedded(positions.groups)
-        else:
-            self._write_remote(self._remote, positions.groups)
-
-    def _misplaced(self, positions: Positions) -> list[str]:
-        """What is wrong with writing ``positions`` here."""
-        header, directory, bound = positions.header, self._directory, self._bound
-        if header.instance != directory.instance:
-            return [
-                f"the positions belong to the data directory of instance {header.instance}, and this is {directory.instance}"
-            ]
-        problems: list[str] = []
-        if header.commit_number != directory.commit_number or (
-            header.store != EMBEDDED and header.epoch != bound.applied_epoch
-        ):
-            problems.append(
-                f"a broker has run since the export (group commit {header.commit_number} then, {directory.commit_number} now):"
-                " export again"
-            )
-        if bound.store == self._store_name and (self._remote is not None or has_groups(directory.store)):
-            problems.append(f"the positions are kept in {self._store_name} already, and would be replaced")
-        attached, garbage = self._core.attach(positions.groups.items())
-        problems += [f"group {group!r} is of a channel {channel!r} that is not here" for group, channel in garbage]
+        Raises what ``check`` raises, PrefixInUse, DataRefused, RemoteFailed; the directory then stays with its old store.
+        """
+        found = None if self._remote is None else _found(self._remote)
+        attached, self.left_out = self._core.attach(positions.groups.items())
+        problems = self._misplaced(positions.header)
+        if found is not None:
+            # Another store's epochs say nothing about what was deleted from this one.
+            bound = self._bound if self._bound.store == self.name else self._bound._replace(applied_epoch=0)
+            problems += foreign(found, bound, self._directory.instance, self._directory.commit_number)
         ahead = positions_ahead(attached, self._core.channels, self._core.extents())
-        return problems + [str(lost) for lost in ahead if lost.is_refused]
+        self._check(problems + [str(lost) for lost in ahead if lost.is_refused])
+        groups = {(group.name, group.channel_name): group.state for group in attached}
+        if self._remote is None or found is None:
+            self._write_embedded(groups)
+        else:
+            self._write_remote(self._remote, found, groups)
+        return len(groups)
+
+    def _misplaced(self, header: Header) -> list[str]:
+        """What is wrong with writing positions from there to here."""
+        directory, bound = self._directory, self._bound
+        if header.instance != directory.instance:
+            return [f"the file is of the data directory of instance {header.instance}, and this one is {directory.instance}"]
+        problems: list[str] = []
+        if bound.store == self.name and (bound.applied_epoch if self._remote else has_groups(directory.store)):
+            problems.append(f"the positions are kept in {self.name} already, and would be replaced: --meta names where they go")
+        if header.store != bound.store and misbound(bound, header.store, has_groups=has_groups(directory.store)):
+            problems.append(f"the positions have moved to {bound.store} since they were exported from {header.store}")
+        elif (header.commit_number, header.epoch) != (directory.commit_number, bound.applied_epoch):
+            problems.append(
+                f"a broker has run since the export (group commit {header.commit_number} and takeover {header.epoch} then,"
+                f" {directory.commit_number} and {bound.applied_epoch} now): export again"
+            )
+        return problems
 
     def _write_embedded(self, groups: dict[GroupKey, GroupState]) -> None:
         store = self._directory.store
-        changes: list[Change] = [DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))]
+        changes: list[Change] = [ALL_GROUPS]
         for (name, channel), state in groups.items():
             changes += Group(name, channel, state).changes(None)
-        changes.append(_binding(self._bound._replace(store=EMBEDDED)))
         store.write(changes)
         store.sync()
         _compare(groups, dict(stored_groups(store)))
+        self._bind(MetaBinding(EMBEDDED, self._bound.planned_epoch, 0))
 
-    def _write_remote(self, remote: Remote, groups: dict[GroupKey, GroupState]) -> None:
-        found = self._found()
-        self._check(foreign(found, self._bound, self._directory.instance, self._directory.commit_number))
-        epoch = 1 + max(self._bound.applied_epoch, 0 if found.commit is None else found.commit.epoch)
-        store = self._directory.store
-        store.write([_binding(self._bound._replace(planned_epoch=epoch))])
-        store.sync()
-        fence = Fence(CommitValue(epoch, secrets.randbits(62)))
-        data: dict[str, str | None] = {DATA: DataMark(self._directory.instance, self._directory.commit_number).encode()}
-        _sent(remote, Attempt(found.commit, fence.known), data)
-        changed: dict[GroupKey, GroupState | None] = {**dict.fromkeys(found.groups), **groups}
-        names = list(changed)
-        for begin in range(0, len(names), GROUPS_A_TRANSACTION):
-            entries: dict[str, str | None] = {}
-            for name in names[begin : begin + GROUPS_A_TRANSACTION]:
-                entries |= group_entries(name, changed[name])
-            attempt = fence.begin()
-            fence.answered(attempt, _sent(remote, attempt, entries))
+    def _write_remote(self, remote: Remote, found: Found, groups: dict[GroupKey, GroupState]) -> None:
+        epoch = 1 + max(self._bound.planned_epoch, 0 if found.commit is None else found.commit.epoch)
+        self._bind(self._bound._replace(planned_epoch=epoch))  # else a second attempt would find more than it knows of
+        value = CommitValue(epoch, secrets.randbits(62))
+        mark = DataMark(self._directory.instance, self._directory.commit_number)
+        _send(remote, Attempt(found.commit, value), {DATA: mark.encode()})
+        for entries in _in_transactions({**dict.fromkeys(found.groups), **groups}):
+            known, value = value, value._replace(number=value.number + 1)
+            _send(remote, Attempt(known, value), entries)
         _compare(groups, Found.decode(remote.read(), remote.name).groups)
-        embedded = DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))
-        store.write([embedded, _binding(MetaBinding(remote.name, epoch, epoch))])
+        self._bind(MetaBinding(remote.name, epoch, epoch), ALL_GROUPS)
+
+    def _bind(self, binding: MetaBinding, *changes: Change) -> None:
+        store = self._directory.store
+        store.write([*changes, Put(Family.META, keys.META_BINDING, binding.encode())])
         store.sync()
 
-    def _found(self) -> Found:
-        if self._remote is None:
-            return Found(None, None, None, dict(stored_groups(self._directory.store)), set())
-        found = Found.decode(self._remote.read(), self._remote.name)
-        check_owner(found, self._directory.instance, self._remote.name)
-        return found
 
-    def _check(self, problems: list[str]) -> None:
-        checked(problems, accept_loss=self._accept_loss)
-
-
-def _binding(binding: MetaBinding) -> Put:
-    return Put(Family.META, keys.META_BINDING, binding.encode())
+def _found(remote: Remote) -> Found:
+    """What is there, while nobody else writes there. Raises PrefixInUse, DataRefused, RemoteFailed."""
+    found = Found.decode(remote.read(), remote.name)
+    if (owner := found.owner) is not None:
+        raise PrefixInUse(
+            f"{remote.name} is in use by the broker with pid {owner.pid} on {owner.host} (instance {owner.instance}): stop it"
+            f" first; one that was killed lets go of it after {LEASE_SECONDS} seconds"
+        )
+    return found
 
 
-def _sent(remote: Remote, attempt: Attempt, entries: dict[str, str | None]) -> Met:
-    met = remote.transact(attempt, entries, None)
-    if not met.is_applied:
+def _in_transactions(groups: dict[GroupKey, GroupState | None]) -> Iterator[dict[str, str | None]]:
+    """Their keys and values, as many at a time as the store takes."""
+    entries: dict[str, str | None] = {}
+    size = 0
+    for key, state in groups.items():
+        more = group_entries(key, state)
+        more_bytes = sum(len(path) + len(value or "") for path, value in more.items())
+        if entries and (size + more_bytes > STATE_BYTES_MAX or len(entries) + len(more) > KEYS_MAX):
+            yield entries
+            entries, size = {}, 0
+        entries |= more
+        size += more_bytes
+    if entries:
+        yield entries
+
+
+def _send(remote: Remote, attempt: Attempt, entries: dict[str, str | None]) -> None:
+    if not remote.transact(attempt, entries, None).is_applied:
         raise RemoteFailed("something else writes there: see that no broker runs, and give the command again")
-    return met
 
 
 def _compare(wanted: dict[GroupKey, GroupState], found: dict[GroupKey, GroupState]) -> None:
     if wanted != found:
         raise DataRefused("what was written differs from what is read back: nothing was moved, give the command again")
+
+
+def refusing(problems: list[str]) -> None:
+    """As ``check``: raises DataRefused that names the first ``problems``."""
+    if problems:
+        more = f" (and {len(problems) - SHOWN_MAX} more)" if len(problems) > SHOWN_MAX else ""
+        raise DataRefused(f"{'; '.join(problems[:SHOWN_MAX])}{more}. --accept-loss goes on all the same")

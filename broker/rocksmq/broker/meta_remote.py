@@ -44,6 +44,7 @@ CHANNELS_MAX = 20  # whose ids ride along, two keys each
 GARBAGE_MAX = 20  # groups of destroyed channels, two keys each
 STATE_BYTES_MAX = 1 << 20  # a transaction: etcd takes 1.5 MiB
 STATE_BYTES, CONSUMER_BYTES = 600, 250  # of a group's state, and of each consumer entry in it
+TURNS = 2  # of the loop, in which requests that have arrived are read
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
@@ -107,6 +108,7 @@ class RemoteMeta:
         self._lease: int | None = None
         self._is_owner_known = False
         self._carried = Carried({}, [], [])
+        self._has_answered = False
         self._keep_alive_due = 0.0
         self._queue: deque[Waiter] = deque()
         self._garbage: dict[GroupKey, None] = {}
@@ -178,6 +180,9 @@ class RemoteMeta:
                 self._ids_changed(channel.name)
 
         commit.answer(destroyed, channel.number)
+        for waiter in self._waiters.of(channel.number):
+            if waiter.consumer is not None:
+                self._waiters.attempt(waiter, self.open_commit)  # tells them that it is gone, which needs no store
 
     def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
         if is_in(self.open_commit):
@@ -223,6 +228,10 @@ class RemoteMeta:
 
     async def _serve(self) -> None:
         """Send one transaction with all there is to do, as far as it fits."""
+        if self._has_answered:
+            for _ in range(TURNS):
+                await trio.lowlevel.checkpoint()  # those that the last one answered come again, and ride along
+        self._has_answered = False
         await self._keep_alive()
         if self._core.is_closing:
             return
@@ -269,6 +278,7 @@ class RemoteMeta:
                 if (lost := self._ahead.pop(group, None)) is not None:
                     self._core.brought_back(lost)
             commit.tell()
+            self._has_answered = True
             return
         commit.roll_back()
         commit.fail(self._unavailable())
@@ -376,7 +386,7 @@ class RemoteMeta:
     async def _take_over(self) -> None:
         """Become the writer, and load the groups. Raises PrefixInUse, DataRefused."""
         found = Found.decode(await self._call(self._remote.read), self._remote.name)
-        bound = stored_binding(self._store)
+        bound = stored_binding(self._store).at(self._remote.name)
         check_owner(found, self._instance, self._remote.name)
         value = found.commit
         attached, garbage = self._core.attach(found.groups.items())
@@ -388,7 +398,7 @@ class RemoteMeta:
             checked(problems, accept_loss=self._accept_loss)
             applied_epoch = 0 if problems else bound.applied_epoch
             epoch = 1 + max(0 if value is None else value.epoch, bound.applied_epoch)
-            self._bind(MetaBinding(self._remote.name, epoch, applied_epoch))
+            self._bind(MetaBinding(self._remote.name, self._remote.name, epoch, applied_epoch))
             self._lease = await self._call(self._remote.grant, LEASE_SECONDS)
             attempt = Attempt(value, CommitValue(epoch, secrets.randbits(62)))
             self._takeovers.add(attempt.value)
@@ -400,7 +410,7 @@ class RemoteMeta:
                 return  # something was written since: look again
             value = attempt.value
         embedded = DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))  # of before, if there were any
-        self._bind(MetaBinding(self._remote.name, value.epoch, value.epoch), embedded)
+        self._bind(MetaBinding(self._remote.name, self._remote.name, value.epoch, value.epoch), embedded)
         self._fence = Fence(value)
         self._is_owner_known = False
         self._keep_alive_due = 0.0

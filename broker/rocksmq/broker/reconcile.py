@@ -11,6 +11,7 @@ from typing import NamedTuple
 from .channels import Channels
 from .config import EMBEDDED
 from .durability import Mode
+from .findings import counted
 from .groups import Group
 from .prefix import Found
 from .records import Extent, MetaBinding
@@ -99,7 +100,7 @@ def foreign(found: Found, bound: MetaBinding, instance: str, commit_number: int)
     if found.data is not None and found.data.commit_number > commit_number:
         problems.append(
             f"group commit {found.data.commit_number} was synced when positions were written last, and this data directory"
-            f" ends at {commit_number}: {found.data.commit_number - commit_number} commits are missing"
+            f" ends at {commit_number}: {counted(found.data.commit_number - commit_number, 'commit')} missing"
         )
     return problems
 

@@ -227,12 +227,17 @@ class GroupState(NamedTuple):
 class MetaBinding(NamedTuple):
     """Where the positions of this data directory are kept: "embedded", or the name of a store elsewhere.
 
-    Epochs of the latest takeovers there: the one that was planned, and the one that is known to have succeeded.
+    Epochs of the latest takeovers of ``epochs_of``: the one that was planned, and the one that is known to have succeeded.
     """
 
     store: str
+    epochs_of: str
     planned_epoch: int
     applied_epoch: int
+
+    def at(self, remote: str) -> "MetaBinding":
+        """With what is known of the epochs of ``remote``."""
+        return self if self.epochs_of == remote else MetaBinding(self.store, remote, 0, 0)
 
     def encode(self) -> bytes:
         return encode_value([VERSION, *self])
