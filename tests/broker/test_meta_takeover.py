@@ -112,6 +112,18 @@ async def test_given_a_takeover_that_etcd_never_heard_of_when_started_elsewhere_
 
 
 @in_trio
+async def test_given_a_directory_that_left_a_prefix_when_started_at_a_new_one_then_it_is_no_loss(
+    tmp_path: Path, etcd: Etcd
+) -> None:
+    async with engine(tmp_path, FaultyRemote(etcd)) as mq:
+        await mq.create_channel("orders")
+    async with RocksMQ(tmp_path, accept_loss=True) as mq:
+        await mq.produce("orders", [b"a"])
+    async with engine(tmp_path, FaultyRemote(etcd)) as mq:
+        await ready(mq)
+
+
+@in_trio
 async def test_given_a_takeover_that_nobody_heard_of_when_etcd_answers_again_then_it_is_found_to_be_done(
     tmp_path: Path, etcd: Etcd
 ) -> None:

@@ -176,6 +176,13 @@ def test_given_options_that_do_not_fit_when_loaded_then_the_given_one_is_named(f
     assert SECRET not in str(refusal.value)
 
 
+def test_given_more_consumers_than_etcd_takes_of_a_group_when_loaded_then_the_limit_is_named() -> None:
+    limit = {"ROCKSMQ_LIMITS_CONSUMERS_MAX": "6000"}
+    with pytest.raises(BadConfiguration, match=r"limits\.consumers_max"):
+        load(None, limit, {"meta": URL})
+    assert load(None, limit, {}).limits.consumers_max == 6_000
+
+
 def test_given_a_user_without_password_file_when_started_then_exit_2_and_nothing_is_made(tmp_path: Path) -> None:
     for flags in ((), ("--check-config",)):
         refused(
