@@ -245,11 +245,13 @@ class Core:
             return True
 
         def expire() -> None:
-            group = self.groups.find(self.channels.find(request.channel).groups, request.channel, request.group)
+            channel = self.channels.find(request.channel)
+            group = self.groups.find(channel.groups, channel.name, request.group)
             if group.repeats(request):
                 attempt(self.committer.open, False)  # claimed for an earlier sending of it: an empty reply would deny that
-            else:
-                done(nothing(group.state.position, group.state.generation))
+                return
+            holding = self.meta.holding(lambda commit: group in commit.cells)  # that there is nothing may be undone with it
+            self._answer_in(holding, done, nothing(group.state.position, group.state.generation), channel)
 
         waiter = Waiter(self.channels.find(request.channel).number, attempt, expire, done)
         waiter.consumer = (request.group, request.consumer)
