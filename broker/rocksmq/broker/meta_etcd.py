@@ -48,11 +48,10 @@ class EtcdRemote:
     """As `Remote`: one prefix of an etcd cluster."""
 
     def __init__(self, url: MetaUrl, login: Login, *, call_seconds: float) -> None:
-        """Reads the files of ``login``, and connects with the first call. Raises OSError."""
+        """Reads the certificates of ``login`` now, its password with each connection. Raises OSError."""
         self.name = f"etcd prefix {url.prefix}"
         self._url = url
-        self._user = login.user
-        self._password = None if login.password_file is None else login.password_file.read_text().rstrip("\r\n")
+        self._login = login
         self._credentials = (
             grpc.ssl_channel_credentials(*map(_content, (login.ca, login.key, login.cert))) if url.is_tls else None
         )
@@ -114,12 +113,14 @@ class EtcdRemote:
             if self._client is None:
                 self._client = self._connect()
             return call(self._client)
-        except (pyetcd.exceptions.Etcd3Exception, grpc.RpcError, ValueError) as error:
+        except (pyetcd.exceptions.Etcd3Exception, grpc.RpcError, ValueError, OSError) as error:
             self.close()
             self._endpoint += 1
             raise RemoteFailed(self._reason(error)) from error
 
     def _connect(self) -> Any:
+        file = self._login.password_file
+        password = None if file is None else file.read_text().rstrip("\r\n")
         host, port = self._url.endpoints[self._endpoint % len(self._url.endpoints)]
         endpoint = pyetcd.Endpoint(
             host,
@@ -131,7 +132,7 @@ class EtcdRemote:
         )
         try:
             client = pyetcd.MultiEndpointEtcd3Client(
-                [endpoint], timeout=self._call_seconds, user=self._user, password=self._password
+                [endpoint], timeout=self._call_seconds, user=self._login.user, password=password
             )
         except BaseException:
             endpoint.close()
@@ -146,6 +147,8 @@ class EtcdRemote:
             return f"no answer within {self._call_seconds:g} s"
         if code is grpc.StatusCode.UNAVAILABLE or isinstance(error, pyetcd.exceptions.ConnectionFailedError):
             return "it cannot be reached"
+        if isinstance(error, OSError):
+            return f"its password file cannot be read: {error.strerror}"
         details = error.details() if isinstance(error, grpc.Call) else None
         return f"it refuses: {details}" if details is not None and details.startswith("etcdserver: ") else "it failed"
 
