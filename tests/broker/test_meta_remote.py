@@ -119,12 +119,17 @@ async def test_given_an_unknown_outcome_when_others_ask_then_none_is_served_befo
 @in_mock_time
 async def test_given_a_repeat_in_the_transaction_of_the_original_when_it_is_applied_then_both_get_the_same() -> None:
     async with with_messages() as broker:
-        broker.remote.fates.append(Fate.HELD)
+        broker.remote.fates.extend([Fate.HELD, Fate.HELD])
         blocker = Asked(broker, consuming(0, "audit"))
         await wait_all_tasks_blocked()
         first, second = Asked(broker, consuming(0)), Asked(broker, consuming(0))
         await wait_all_tasks_blocked()
         assert not first.replies
+        broker.remote.release(Fate.ANSWERED)
+        await trio.sleep(0.1)
+        assert blocker.replies
+        assert not first.replies
+        assert not second.replies, "not before the claim that it repeats is durable"
         broker.remote.release(Fate.ANSWERED)
         await trio.sleep(0.1)
         assert blocker.reply == first.reply == second.reply == [b"a", b"b"]
@@ -248,3 +253,23 @@ async def test_given_one_whose_output_is_full_when_there_are_messages_then_it_is
         broker.core.attempt_held()
         await trio.sleep(0.1)
         assert asked.reply == [b"a", b"b"]
+
+
+@in_mock_time
+async def test_given_a_repeat_that_a_seek_hides_when_the_seek_is_undone_then_the_repeat_is_not_told_that_there_is_nothing() -> (
+    None
+):
+    async with with_messages() as broker:
+        broker.remote.fates.append(Fate.UNHEARD)
+        assert isinstance(await broker.consume(0, n=6), MetaUnavailable)
+        await trio.sleep(A_WHILE)
+        broker.remote.fates.extend([Fate.HELD, Fate.LOST])
+        Asked(broker, consuming(0, "audit"))
+        await wait_all_tasks_blocked()
+        sought = Asked(broker, Seek("orders", "billing", Position.LATEST, 0, broker.unique()))
+        repeated = Asked(broker, consuming(0))
+        broker.remote.release(Fate.ANSWERED)
+        await trio.sleep(A_WHILE)
+        assert isinstance(sought.reply, MetaUnavailable)
+        assert isinstance(repeated.reply, MetaUnavailable)
+        assert len(await broker.consume(0)) == 6

@@ -127,6 +127,9 @@ def test_given_a_channel_that_is_not_durable_when_a_group_is_made_on_it_then_it_
     async def scenario() -> None:
         broker = broker_of()
         async with running(broker, is_committing=False):
+            Asked(broker, CreateChannel("first", None, None, None, broker.unique()))
+            broker.commit()
+            assert broker.core.ids.unsaved_end is None
             asked = [
                 Asked(broker, CreateChannel("orders", None, None, None, broker.unique())),
                 Asked(broker, CreateGroup("orders", "billing", Position.EARLIEST, 0, broker.unique())),

@@ -16,13 +16,14 @@ from rocksmq.protocol.errors import (
 from rocksmq.protocol.operations import (
     DescribeGroup,
     DestroyChannel,
+    DestroyGroup,
     Empty,
     ListGroups,
     Position,
     Seek,
 )
 
-from .remote_support import A_WHILE, FATES, LIMITS, ME, YOU, Asked, broker_of, consuming, running, with_messages
+from .remote_support import A_WHILE, BOUND, FATES, LIMITS, ME, YOU, Asked, Broker, broker_of, consuming, running, with_messages
 from .simulated_remote import Fate, SimulatedEtcd
 from .support import in_mock_time
 
@@ -57,20 +58,50 @@ async def test_given_the_store_away_at_start_when_it_comes_back_then_all_heals()
         assert f"new/{END_ID}" in etcd.entries
 
 
-@in_mock_time
-async def test_given_a_broker_killed_in_doubt_when_it_starts_again_then_its_late_transaction_counts_or_never_comes() -> None:
-    for is_before in (True, False):
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_given_a_broker_killed_in_doubt_when_it_starts_again_then_its_late_transaction_counts_or_never_comes(when: str) -> None:
+    """It arrives before the store is read, between that and the takeover, or after that."""
+
+    @in_mock_time
+    async def scenario() -> None:
         async with with_messages() as broker:
             broker.remote.fates.append(Fate.LATE)
             assert isinstance(await broker.consume(0), MetaUnavailable)
-        if is_before:
+        if when == "before":
             broker.etcd.arrive(0)
         broker.start()
+        broker.remote.fates.append(Fate.HELD)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(release_the_takeover, broker, when == "between")
+            async with running(broker):
+                if when == "after":
+                    broker.etcd.arrive(0)
+                who = YOU if when == "after" else ME
+                assert await broker.consume(0, consumer=who) == [b"a", b"b"]
+                assert await broker.consume(1, consumer=who) == [b"c", b"d"]
+
+    scenario()
+
+
+@in_mock_time
+async def test_given_a_group_destroyed_by_a_late_transaction_when_the_takeover_meets_it_then_the_group_is_gone() -> None:
+    async with with_messages() as broker:
+        creation_id = (await broker.call(DescribeGroup("orders", "billing"))).creation_id
+        broker.remote.fates.append(Fate.LATE)
+        assert isinstance(await broker.call(DestroyGroup("orders", "billing", creation_id)), MetaUnavailable)
+    broker.start()
+    broker.remote.fates.append(Fate.HELD)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(release_the_takeover, broker, True)
         async with running(broker):
-            if not is_before:
-                broker.etcd.arrive(0)
-            assert await broker.consume(0, consumer=ME if is_before else YOU) == [b"a", b"b"]
-            assert await broker.consume(1, consumer=ME if is_before else YOU) == [b"c", b"d"]
+            assert (await broker.call(ListGroups("orders", ""))).names == ["audit"]
+
+
+async def release_the_takeover(broker: Broker, is_behind_the_late: bool) -> None:
+    await wait_all_tasks_blocked()
+    if is_behind_the_late:
+        broker.etcd.arrive(0)
+    broker.remote.release(Fate.ANSWERED)
 
 
 @pytest.mark.parametrize("fates", FATES, ids=lambda fates: "-".join(fate.name for fate in fates))
@@ -204,3 +235,28 @@ async def test_given_a_full_disk_at_the_takeover_when_there_is_room_again_then_i
         await broker.channel()
         await broker.group()
         assert (await broker.call(ListGroups("orders", ""))).names == ["billing"]
+
+
+@pytest.mark.parametrize("is_draining", [True, False])
+def test_given_a_long_poll_that_ends_while_its_group_is_in_doubt_when_nobody_can_tell_then_it_is_answered_all_the_same(
+    is_draining: bool,
+) -> None:
+    @in_mock_time
+    async def scenario() -> None:
+        async with with_messages() as broker:
+            assert len(await broker.consume(0, n=10)) == 6
+            parked = Asked(broker, consuming(0, wait_ms=1_000, consumer=YOU))
+            await trio.sleep(0.1)
+            broker.remote.fates.append(Fate.LATE)
+            sought = Asked(broker, Seek("orders", "billing", Position.LATEST, 0, broker.unique()))
+            await wait_all_tasks_blocked()
+            assert isinstance(sought.reply, MetaUnavailable)
+            assert not parked.replies
+            broker.remote.is_away = True
+            if is_draining:
+                await broker.drain()
+            else:
+                await trio.sleep(1 + BOUND)
+            assert isinstance(parked.reply, ShuttingDown if is_draining else MetaUnavailable)
+
+    scenario()
