@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 from rocksmq.broker import keys
 from rocksmq.broker.check import check
+from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.findings import Finding
+from rocksmq.broker.meta_remote import Remote
 from rocksmq.broker.records import Extent, GroupState
 from rocksmq.broker.store import Change, Family, Put, Store
 from rocksmq.protocol.operations import Consume, OpenProducer, Produce, ReleaseConsumer
 
-from .support import batch_of, identity, in_trio
+from .support import FSYNC, batch_of, identity, in_trio
 
 PAYLOAD_BYTES = 5_000
 CONSUMER, NAMED = identity(1 << 62, 1), identity(1 << 62, 2)
@@ -78,15 +80,16 @@ async def produced(mq: RocksMQ, payload: bytes) -> range:
     return range(reply.first_id, reply.first_id + 1)
 
 
-def findings(path: Path) -> list[str]:
+def findings(path: Path, remote: Remote | None = None, durability: Durability = FSYNC) -> list[str]:
     """Everything found, a line each."""
     kinds = ("note", "problem")
-    return [f"{kinds[i.is_problem]} {i.subject}: {i.text}" for i in check(path) if isinstance(i, Finding)]
+    items = check(path, remote, durability)
+    return [f"{kinds[i.is_problem]} {i.subject}: {i.text}" for i in items if isinstance(i, Finding)]
 
 
-def only(path: Path) -> str:
+def only(path: Path, remote: Remote | None = None, durability: Durability = FSYNC) -> str:
     """The one thing that was found."""
-    (found,) = findings(path)
+    (found,) = findings(path, remote, durability)
     return found
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from rocksmq.broker import keys
-from rocksmq.broker.check import ChannelFound, Overview, Total, check
-from rocksmq.broker.records import EMPTY_EXTENT, ChannelSettings, Extent, GroupState, MetaBinding, ProducedEntry, ProducerName
+from rocksmq.broker.records import EMPTY_EXTENT, ChannelSettings, Extent, GroupState, ProducedEntry, ProducerName
 from rocksmq.broker.store import Delete, Family, Put
 
 from .check_support import (
@@ -159,24 +158,6 @@ def test_given_a_state_of_wrong_types_when_checked_then_it_does_not_decode(healt
         change(healthy.path, Put(META, key, state._replace(**wrong).encode()))
         assert "it holds a " in only(healthy.path)
         change(healthy.path, Put(META, key, state.encode()))
-
-
-def test_given_groups_that_are_kept_elsewhere_when_checked_then_they_are_held_against_the_messages(healthy: Healthy) -> None:
-    state = GroupState.decode(stored(healthy.path, META, keys.group_key("billing", "orders", "state")))
-    far = [("elsewhere", "orders", state), ("ahead", "orders", state._replace(position=healthy.ids[-1] + 2))]
-    *items, total = check(healthy.path, far)
-    assert isinstance(total, Total)
-    assert (total.groups, total.problems) == (6, 1)
-    assert any(str(item[1]) == "group ahead of orders" for item in items if not isinstance(item, (Overview, ChannelFound)))
-
-
-def test_given_positions_that_are_kept_elsewhere_when_checked_then_it_is_a_note_unless_they_are_given(healthy: Healthy) -> None:
-    change(healthy.path, Put(META, keys.META_BINDING, MetaBinding("etcd prefix p", "etcd prefix p", 1, 1).encode()))
-    assert only(healthy.path) == "note positions: they are kept in etcd prefix p: not checked"
-    state = GroupState.decode(stored(healthy.path, META, keys.group_key("billing", "orders", "state")))
-    *_, total = check(healthy.path, [("billing", "orders", state)])
-    assert isinstance(total, Total)
-    assert total.notes == total.problems == 0
 
 
 def test_given_a_binding_that_is_damaged_when_checked_then_it_is_told(healthy: Healthy) -> None:

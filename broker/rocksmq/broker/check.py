@@ -6,7 +6,7 @@ of channels and groups. Where a part cannot be read, it says so and goes on behi
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -14,16 +14,19 @@ from typing import NamedTuple, TypeAlias
 from rocksmq.protocol.errors import StorageFailed
 
 from . import keys
+from .check_positions import read_positions
 from .config import EMBEDDED
 from .directory import FORMAT, check_format, lock, read_format
+from .durability import Durability
 from .findings import Finding, counted, note, problem
 from .inventory import FoundChannel, Inventory
 from .mark import MarkFile
-from .records import GroupState
+from .meta_remote import Remote
 from .store import DataRefused, Family, Store, looking_at
 from .sweep import Sweep
 
 HOLDER = "rocksmq check"  # what the lock says meanwhile
+FSYNC = Durability.parse("fsync")
 DATA_END = b"\xff" * 17
 
 
@@ -69,20 +72,19 @@ Item: TypeAlias = Overview | ChannelFound | Finding | Total
 
 def check(
     directory: Path,
-    groups: Iterable[tuple[str, str, GroupState]] = (),
+    remote: Remote | None = None,
+    durability: Durability = FSYNC,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Generator[Item, None, None]:
     """Check the data in ``directory``, whose broker must be stopped.
 
-    ``groups``: name, channel and state of groups that are kept elsewhere. ``progress`` is told how many bytes of messages are
-    done, of how many. The last item is the `Total`; until it came, or the generator is closed, the directory is locked.
-    Raises NoDataDirectory, DirectoryInUse, OSError.
+    ``remote`` is read too: the store that keeps the positions, if not the directory. ``durability`` is that of channels that
+    name none. ``progress`` is told how many bytes of messages are done, of how many. The last item is the `Total`; until it
+    came, or the generator is closed, the directory is locked. Raises NoDataDirectory, DirectoryInUse, OSError.
     """
-    if not ((directory / "format").exists() or (directory / "db").exists()):
-        raise NoDataDirectory(f"{directory} is no RocksMQ data directory: it holds neither `format` nor `db`")
     channels = found_groups = message_count = byte_count = problems = notes = 0
-    with _locked(directory):
-        for item in _Check(directory, progress).run(groups):
+    with locked(directory, HOLDER):
+        for item in _Check(directory, remote, durability, progress).run():
             if isinstance(item, ChannelFound):
                 channels += 1
                 found_groups += item.groups
@@ -96,10 +98,15 @@ def check(
 
 
 @contextmanager
-def _locked(directory: Path) -> Generator[None, None, None]:
-    """Hold the lock. Without its file there never was a broker here, as in a copy: then none is made."""
+def locked(directory: Path, holder: str) -> Generator[None, None, None]:
+    """Keep brokers away from a data directory that is only read. Raises NoDataDirectory, DirectoryInUse, OSError.
+
+    Without the file `lock` there never was a broker here, as in a copy: then none is made.
+    """
+    if not ((directory / "format").exists() or (directory / "db").exists()):
+        raise NoDataDirectory(f"{directory} is no RocksMQ data directory: it holds neither `format` nor `db`")
     path = directory / "lock"
-    fd = lock(path, HOLDER) if path.exists() else None
+    fd = lock(path, holder) if path.exists() else None
     try:
         yield
     finally:
@@ -110,13 +117,17 @@ def _locked(directory: Path) -> Generator[None, None, None]:
 class _Check:
     """One check, under way."""
 
-    def __init__(self, directory: Path, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, directory: Path, remote: Remote | None, durability: Durability, progress: Callable[[int, int], None]
+    ) -> None:
         self._directory = directory
+        self._remote = remote
+        self._durability = durability
         self._progress = progress
         self._bytes_done = 0
         self._bytes_total = 0
 
-    def run(self, groups: Iterable[tuple[str, str, GroupState]]) -> Iterator[Item]:
+    def run(self) -> Iterator[Item]:
         found: list[Finding] = []
         version, instance = self._format(found)
         mark = self._mark(found)
@@ -129,6 +140,7 @@ class _Check:
                 if store is None:
                     yield Overview(self._directory, version, instance, mark, 0, None)
                     yield from (*found, *_compare_mark(mark, 0))
+                    yield from self._positions(Inventory(self._durability), instance, 0)
                     return
                 commit_number = _number(store, keys.COMMIT_NUMBER, "commit number", found, default=0)
                 is_new = commit_number == 0
@@ -137,7 +149,11 @@ class _Check:
                 yield from found
                 if commit_number is not None:
                     yield from _compare_mark(mark, commit_number)
-                yield from self._contents(store, window_end, groups)
+                inventory = Inventory(self._durability)
+                yield from inventory.read(store)
+                yield from self._positions(inventory, instance, commit_number)
+                yield from inventory.compare(window_end)
+                yield from self._messages(store, inventory)
         except DataRefused as error:
             yield Overview(self._directory, version, instance, mark, None, None)
             yield from (*found, problem("database", str(error)))
@@ -169,18 +185,15 @@ class _Check:
         mark.close()
         return mark.number
 
-    def _contents(
-        self, store: Store, window_end: int | None, groups: Iterable[tuple[str, str, GroupState]]
-    ) -> Iterator[ChannelFound | Finding]:
-        inventory = Inventory()
-        yield from inventory.read(store)
-        is_given = False
-        for group, channel_name, state in groups:
-            is_given = True
-            inventory.add_group(group, channel_name, state)
-        if inventory.positions_in != EMBEDDED and not is_given:
-            yield note("positions", f"they are kept in {inventory.positions_in}: not checked")
-        yield from inventory.compare(window_end)
+    def _positions(self, inventory: Inventory, instance: str | None, commit_number: int | None) -> Iterator[Finding]:
+        """Take in those that are kept elsewhere."""
+        bound = inventory.binding
+        if self._remote is not None:
+            yield from read_positions(self._remote, inventory, instance, commit_number)
+        elif bound is not None and bound.store != EMBEDDED:
+            yield note("positions", f"they are kept in {bound.store}: not checked; --meta etcd://HOST:PORT/PREFIX names it")
+
+    def _messages(self, store: Store, inventory: Inventory) -> Iterator[ChannelFound | Finding]:
         known = inventory.channels
         self._bytes_total = sum(channel.extent.byte_count for channel in known.values() if channel.extent is not None)
         behind = b""

@@ -2,13 +2,18 @@
 
 import json
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import click
 
 from .check import ChannelFound, Item, NoDataDirectory, Overview, Total
 from .check import check as check_directory
+from .commands_options import configured, with_store_options
+from .daemon import meta_store
+from .durability import Durability
 from .findings import Finding, counted
 from .store import DirectoryInUse
 
@@ -19,26 +24,33 @@ MB = 1_000_000
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@with_store_options
 @click.pass_context
-def check(context: click.Context, directory: Path) -> None:
+def check(context: click.Context, /, directory: Path, file: Path | None, **flags: Any) -> None:
     """Check everything in a stopped broker's data directory.
 
-    It reads each message and each record, and changes nothing. A problem is what was lost or damaged; a note is worth knowing.
+    It reads each message and each record, and changes nothing. A problem is what was lost or damaged, or what a start would
+    refuse; a note is worth knowing. Where etcd keeps the positions, --meta names it, and they are checked too.
+
     Exit code 0: no problem; 1: problems were found, or a broker runs on DIR; 2: DIR is no data directory.
 
     \b
     Example:
       rocksmq check /var/lib/rocksmq
+      rocksmq check /var/lib/rocksmq --meta etcd://127.0.0.1:2379/rocksmq
     """
     as_json = bool(context.find_root().params.get("as_json"))
+    config = configured(file, flags)
+    remote = meta_store(config)
     bar = _Bar()
     problems = 0
     try:
-        for item in check_directory(directory, progress=bar.show):
-            bar.hide()
-            click.echo(json.dumps(_record(item), default=str) if as_json else _line(item))
-            if isinstance(item, Total):
-                problems = item.problems
+        with nullcontext() if remote is None else closing(remote):
+            for item in check_directory(directory, remote, Durability.parse(config.durability), progress=bar.show):
+                bar.hide()
+                click.echo(json.dumps(_record(item), default=str) if as_json else _line(item))
+                if isinstance(item, Total):
+                    problems = item.problems
     except NoDataDirectory as error:
         raise click.UsageError(str(error)) from error
     except DirectoryInUse as error:

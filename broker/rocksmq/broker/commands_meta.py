@@ -1,41 +1,28 @@
 """The commands `rocksmq meta export` and `rocksmq meta import`: positions from one store to another, the broker stopped."""
 
+import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import click
 
-from .config import BadConfiguration, load
+from .check import NoDataDirectory
+from .commands_options import configured, with_store_options
+from .config import Config
 from .daemon import meta_store
 from .directory import DataDirectory
 from .durability import Durability
-from .meta_move import Mover, Positions
-from .meta_remote import RemoteFailed
+from .findings import counted
+from .meta_move import Check, Importer, Positions, read_positions, refusing
+from .meta_remote import Remote, RemoteFailed
 from .reconcile import PrefixInUse
 from .store import DataRefused, DirectoryInUse
 
-OPTIONS = (
-    click.option("--config", "file", type=click.Path(path_type=Path), help="The broker's TOML file."),
-    click.option("--data-dir", help="The broker's data directory.  [default: data]"),
-    click.option("--meta", metavar="embedded|URL", help="The store, as for rocksmqd.  [default: embedded]"),
-    click.option("--meta-ca", metavar="FILE", help="Who signed etcd's certificate."),
-    click.option("--meta-cert", metavar="FILE", help="The broker's certificate for etcd."),
-    click.option("--meta-key", metavar="FILE", help="The key of --meta-cert."),
-    click.option("--meta-user", metavar="NAME", help="The broker's user in etcd."),
-    click.option("--meta-password-file", metavar="FILE", help="Holds the password of --meta-user."),
-    click.option("--durability", metavar="MODE", help="What the broker runs with."),
-    click.option("--accept-loss", is_flag=True, help="Go on although something does not belong together."),
-)
-
-
-def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+DATA_DIR = click.option("--data-dir", help="The broker's data directory.  [default: data]")
+ACCEPT_LOSS = click.option("--accept-loss", is_flag=True, help="Go on although something does not belong together.")
 
 
 @click.group()
@@ -50,61 +37,107 @@ def meta() -> None:
 
 
 @meta.command("export")
-@_with_options
-def export(**options: Any) -> None:
-    """Write the positions in the store --meta to stdout, a line of JSON for each group.
+@DATA_DIR
+@with_store_options
+@ACCEPT_LOSS
+def export(file: Path | None, accept_loss: bool, **flags: Any) -> None:
+    """Write the positions in the store --meta to stdout, a line of JSON for each group. Nothing is changed.
 
     \b
     Example:
       rocksmq meta export --data-dir data > positions.jsonl
     """
-    with _mover(**options) as mover:
-        positions = mover.read()
+    config = configured(file, flags)
+    with _store(config) as remote:
+        positions = read_positions(_directory(config), remote, _check(accept_loss))
     for line in positions.lines():
         click.echo(line)
-    click.echo(f"{len(positions.groups)} groups of {positions.header.store}", err=True)
+    click.echo(f"{counted(len(positions.groups), 'group')} of {positions.header.store}", err=True)
 
 
 @meta.command("import")
 @click.argument("positions", type=click.File("r"))
-@_with_options
-def import_(positions: IO[str], **options: Any) -> None:
+@DATA_DIR
+@with_store_options
+@ACCEPT_LOSS
+@click.pass_context
+def import_(context: click.Context, /, positions: IO[str], file: Path | None, accept_loss: bool, **flags: Any) -> None:
     """Make what `export` wrote all that the store --meta has, read it back, and bind the data directory to it.
+
+    POSITIONS is a file, or - for stdin. Run it as the broker's user.
 
     \b
     Example:
       rocksmq meta import --data-dir data --meta etcd://127.0.0.1:2379/rocksmq positions.jsonl
     """
-    with _mover(**options) as mover:
+    config = configured(file, flags)
+    path = _directory(config)
+    _check_user(path)
+    with _store(config) as remote:
         found = Positions.parse(positions)
-        mover.write(found)
-    click.echo(f"{len(found.groups)} groups moved from {found.header.store}, and verified")
+        with _private(), closing(DataDirectory(path)) as directory:
+            importer = Importer(directory, remote, Durability.parse(config.durability), _check(accept_loss))
+            count = importer.write(found)
+    for group, channel in importer.left_out:
+        click.echo(f"left out: group {group} of {channel}, a channel that was destroyed", err=True)
+    if context.find_root().params.get("as_json"):
+        click.echo(json.dumps({"groups": count, "from": found.header.store, "to": importer.name}))
+        return
+    click.echo(f"{counted(count, 'group')} moved from {found.header.store} to {importer.name}, read back and compared")
+    click.echo(
+        f"start the broker with --meta {config.meta} from now on" if remote else "start the broker without --meta from now on"
+    )
+
+
+def _directory(config: Config) -> Path:
+    """Raises UsageError."""
+    path = Path(config.data_dir)
+    if not (path / "format").exists():
+        raise click.UsageError(f"{path} is no RocksMQ data directory: --data-dir names it")
+    return path
+
+
+def _check_user(path: Path) -> None:
+    """Raises UsageError for root in somebody else's directory: the broker could not read what root writes there."""
+    owner = (path / "format").stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        raise click.UsageError(f"{path} belongs to the user with id {owner}: run this as that user, as the broker")
 
 
 @contextmanager
-def _mover(*, file: Path | None, accept_loss: bool, **flags: Any) -> Iterator[Mover]:
-    """The data directory and the store, opened. Ends the command with a line that says what is wrong."""
-    try:
-        config = load(file, os.environ, {key: value for key, value in flags.items() if value is not None})
-    except BadConfiguration as error:
-        raise click.UsageError(str(error)) from None
-    if not Path(config.data_dir).is_dir():
-        raise click.UsageError(f"there is no data directory {config.data_dir}: --data-dir names it")
+def _store(config: Config) -> Generator[Remote | None, None, None]:
+    """That of the positions. What goes wrong in the block ends the command with a line that says so."""
     try:
         remote = meta_store(config)
-        directory = DataDirectory(Path(config.data_dir))
         try:
-            yield Mover(directory, remote, Durability.parse(config.durability), accept_loss=accept_loss)
+            yield remote
         finally:
-            directory.close()
             if remote is not None:
                 remote.close()
     except RemoteFailed as error:
-        _fail(f"{config.meta}: {error}")
-    except (DirectoryInUse, PrefixInUse, DataRefused, OSError) as error:
-        _fail(str(error))
+        raise click.ClickException(f"{config.meta}: {error}") from error
+    except DirectoryInUse as error:
+        raise click.ClickException(f"{error}: stop it first") from error
+    except NoDataDirectory as error:
+        raise click.UsageError(str(error)) from error
+    except (PrefixInUse, DataRefused) as error:
+        raise click.ClickException(str(error)) from error
 
 
-def _fail(why: str) -> NoReturn:
-    click.echo(f"error: {why}", err=True)
-    sys.exit(1)
+@contextmanager
+def _private() -> Generator[None, None, None]:
+    """Files that are made in the block are nobody else's, as the broker's are."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _check(accept_loss: bool) -> Check:
+    return _accept if accept_loss else refusing
+
+
+def _accept(problems: list[str]) -> None:
+    for problem in problems:
+        click.echo(f"accepted: {problem}", err=True)

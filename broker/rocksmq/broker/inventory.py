@@ -14,7 +14,7 @@ from rocksmq.protocol.names import checked_name
 
 from . import keys
 from .config import EMBEDDED
-from .durability import Durability
+from .durability import Durability, Mode
 from .findings import Finding, counted, note, problem
 from .producers import WINDOW
 from .records import ChannelSettings, ConsumerEntry, Extent, GroupState, MetaBinding, ProducedEntry, ProducerName
@@ -52,12 +52,16 @@ class FoundChannel:
 
 
 class Inventory:
-    """Everything in ``meta``, after `read`; groups of another store come in by `add_group`; then `compare`."""
+    """Everything in ``meta``, after `read`; groups of another store come in by `add_group`; then `compare`.
 
-    def __init__(self) -> None:
+    ``durability`` is that of channels that name none.
+    """
+
+    def __init__(self, durability: Durability) -> None:
         self.channels: dict[int, FoundChannel] = {}
         self.is_whole = False  # every key was read
-        self.positions_in = EMBEDDED
+        self.binding: MetaBinding | None = MetaBinding(EMBEDDED, EMBEDDED, 0, 0)  # None: it is damaged
+        self._durability = durability
         self._groups: list[tuple[str, str, GroupState]] = []
         self._current: tuple[str, str, bytes] | None = None  # group, channel and value of a `current_id` without `state` yet
         self._highest = (0, "nothing")
@@ -85,6 +89,19 @@ class Inventory:
         except StorageFailed as error:
             yield problem("records", f"what comes behind {last!r} was not read: {error.message}")
         yield from self._flush_current()
+        if self.binding is not None and self.binding.store != EMBEDDED and self._groups:
+            held = counted(len(self._groups), "group")
+            yield note("positions", f"{held} of before they were kept in {self.binding.store}: garbage")
+            self._groups.clear()
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether there is any that counts."""
+        return bool(self._groups)
+
+    def numbers(self) -> dict[str, int]:
+        """The number of each channel, by its name."""
+        return {found.settings.name: number for number, found in self.channels.items() if found.settings is not None}
 
     def add_group(self, group: str, channel: str, state: GroupState) -> None:
         """A group whose state was read; `compare` looks at it."""
@@ -185,9 +202,13 @@ class Inventory:
         if key == keys.FORGOTTEN:
             self._use(keys.from_u64(value), "the mark of forgotten producers")
         elif key == keys.META_BINDING:
+            self.binding = None
             binding = MetaBinding.decode(value)
             _check_types(binding.store, str)
-            self.positions_in = binding.store
+            _check_types(binding.epochs_of, str)
+            _check_types(binding.planned_epoch, int)
+            _check_types(binding.applied_epoch, int)
+            self.binding = binding
         elif key not in (keys.COMMIT_NUMBER, keys.IDS):
             yield from _unknown(key, value)
 
@@ -242,19 +263,27 @@ class Inventory:
         if channel.extent is None:
             return
         end = channel.extent.end_id + 1
-        if state.position > end:
+        mode = self._mode_of(channel)
+        if state.position > end and mode is Mode.FSYNC:
             yield problem(subject, f"its position {state.position} lies beyond the channel's end: at most {end} is possible")
+        elif state.position > end:
+            ahead = f"its position {state.position} lies beyond the channel's end"
+            yield note(subject, f"{ahead}, as a power cut may leave it in mode {mode}: the next start moves it to {end}")
         for consumer, entry in state.consumers.items():
-            if (wrong := _wrong_of(entry, state, end)) is not None:
+            if (wrong := _wrong_of(entry, state, end if mode is Mode.FSYNC else None)) is not None:
                 yield problem(subject, f"consumer id {consumer.hex()}: {wrong}")
 
+    def _mode_of(self, channel: FoundChannel) -> Mode:
+        named = None if channel.settings is None else channel.settings.durability
+        return (self._durability if named is None else Durability.parse(named)).mode
 
-def _wrong_of(entry: ConsumerEntry, state: GroupState, end: int) -> str | None:
-    """What cannot be in a consumer's entry, if anything."""
+
+def _wrong_of(entry: ConsumerEntry, state: GroupState, end: int | None) -> str | None:
+    """What cannot be in a consumer's entry, if anything. ``end``: behind the last message; None: some may be lost."""
     told = f"it was handed {counted(entry.message_count, 'message')} from {entry.begin} up to {entry.end}"
     if not entry.begin < entry.end or not 1 <= entry.message_count <= entry.end - entry.begin:
         return f"{told}, which cannot be"
-    if entry.end > end:
+    if end is not None and entry.end > end:
         return f"{told}, beyond the channel's end"
     if entry.generation > state.generation:
         return f"{told} in generation {entry.generation}, which the group has not reached"

@@ -9,6 +9,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ from .store import Change, DataRefused, DeleteRange, Family, Put, Store, looking
 
 KIND, VERSION = "rocksmq positions", 1
 HOLDER = "rocksmq meta"  # what the lock says meanwhile
+IMPORT = "import"  # key under the prefix: the epoch of an import that is under way, or was cut short
+NOWHERE = MetaBinding(EMBEDDED, EMBEDDED, 0, 0)
 SHOWN_MAX = 5
 Check = Callable[[list[str]], None]  # refuses problems, or accepts them
 ALL_GROUPS = DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))
@@ -74,12 +77,12 @@ class Positions(NamedTuple):
             raise DataRefused(f"this is a file of {found[0]} {found[1]}, and this rocksmq reads {KIND} {VERSION}")
         try:
             if json.loads(lines[-1]) != _last_line(lines[:-1]):
-                raise ValueError("its last line does not fit the others")
+                raise ValueError(lines[-1])
             groups = {(line["group"], line["channel"]): line["state"] for line in map(json.loads, lines[1:-1])}
             states = {key: decode_state(json.dumps(state)) for key, state in groups.items()}
             return cls(Header(**first), states)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise DataRefused(f"the file was changed, or a part of it is missing ({error}): export again") from error
+            raise DataRefused("the file was changed, or a part of it is missing: export again") from error
 
 
 def _last_line(lines: list[str]) -> dict[str, Any]:
@@ -90,18 +93,18 @@ def _last_line(lines: list[str]) -> dict[str, Any]:
 def read_positions(path: Path, remote: Remote | None, check: Check) -> Positions:
     """Those of the data directory ``path`` in ``remote``, or in itself. Nothing is changed, neither here nor there.
 
-    ``check`` gets what is wrong. Raises what it raises, NoDataDirectory, DirectoryInUse, PrefixInUse, DataRefused, RemoteFailed.
+    ``check`` gets what is wrong. Raises what it does, NoDataDirectory, DirectoryInUse, PrefixInUse, DataRefused, RemoteFailed.
     """
     with locked(path, HOLDER):
         version, instance = read_format(path)
         check_format(path, version)
         with looking_at(path / "db") as store:
-            number, bound, kept = (0, MetaBinding(EMBEDDED, 0, 0), {}) if store is None else _stored(store)
+            number, bound, kept = (0, NOWHERE, {}) if store is None else _stored(store)
         name = EMBEDDED if remote is None else remote.name
         problems = _misnamed(bound, name, has_groups=bool(kept))
         if remote is not None:
-            found = _found(remote)
-            problems += foreign(found, bound, instance, number)
+            found, _ = _found(remote)
+            problems += foreign(found, bound.at(name), instance, number)
             kept = found.groups
         check(problems)
         return Positions(Header(KIND, VERSION, instance, name, number, bound.applied_epoch), kept)
@@ -138,13 +141,15 @@ class Importer:
 
         Raises what ``check`` raises, PrefixInUse, DataRefused, RemoteFailed; the directory then stays with its old store.
         """
-        found = None if self._remote is None else _found(self._remote)
+        found, is_cut_short = (None, False) if self._remote is None else _found(self._remote)
         attached, self.left_out = self._core.attach(positions.groups.items())
         problems = self._misplaced(positions.header)
         if found is not None:
-            # Another store's epochs say nothing about what was deleted from this one.
-            bound = self._bound if self._bound.store == self.name else self._bound._replace(applied_epoch=0)
-            problems += foreign(found, bound, self._directory.instance, self._directory.commit_number)
+            known = self._bound.at(self.name)
+            if self._bound.store != self.name:  # then it may be deleted, and an import that was cut short may have begun anew
+                planned = found.commit.epoch if is_cut_short and found.commit is not None else known.planned_epoch
+                known = known._replace(applied_epoch=0, planned_epoch=planned)
+            problems += foreign(found, known, self._directory.instance, self._directory.commit_number)
         ahead = positions_ahead(attached, self._core.channels, self._core.extents())
         self._check(problems + [str(lost) for lost in ahead if lost.is_refused])
         groups = {(group.name, group.channel_name): group.state for group in attached}
@@ -160,11 +165,12 @@ class Importer:
         if header.instance != directory.instance:
             return [f"the file is of the data directory of instance {header.instance}, and this one is {directory.instance}"]
         problems: list[str] = []
+        is_moved = header.store != bound.store and misbound(bound, header.store, has_groups=has_groups(directory.store))
         if bound.store == self.name and (bound.applied_epoch if self._remote else has_groups(directory.store)):
             problems.append(f"the positions are kept in {self.name} already, and would be replaced: --meta names where they go")
-        if header.store != bound.store and misbound(bound, header.store, has_groups=has_groups(directory.store)):
+        elif is_moved:
             problems.append(f"the positions have moved to {bound.store} since they were exported from {header.store}")
-        elif (header.commit_number, header.epoch) != (directory.commit_number, bound.applied_epoch):
+        if not is_moved and (header.commit_number, header.epoch) != (directory.commit_number, bound.applied_epoch):
             problems.append(
                 f"a broker has run since the export (group commit {header.commit_number} and takeover {header.epoch} then,"
                 f" {directory.commit_number} and {bound.applied_epoch} now): export again"
@@ -179,19 +185,20 @@ class Importer:
         store.write(changes)
         store.sync()
         _compare(groups, dict(stored_groups(store)))
-        self._bind(MetaBinding(EMBEDDED, self._bound.planned_epoch, 0))
+        self._bind(self._bound._replace(store=EMBEDDED, applied_epoch=0))
 
     def _write_remote(self, remote: Remote, found: Found, groups: dict[GroupKey, GroupState]) -> None:
-        epoch = 1 + max(self._bound.planned_epoch, 0 if found.commit is None else found.commit.epoch)
-        self._bind(self._bound._replace(planned_epoch=epoch))  # else a second attempt would find more than it knows of
-        value = CommitValue(epoch, secrets.randbits(62))
+        epoch = 1 + max(self._bound.at(remote.name).planned_epoch, 0 if found.commit is None else found.commit.epoch)
         mark = DataMark(self._directory.instance, self._directory.commit_number)
-        _send(remote, Attempt(found.commit, value), {DATA: mark.encode()})
+        known, value = found.commit, CommitValue(epoch, secrets.randbits(62))
+        _send(remote, Attempt(known, value), {DATA: mark.encode(), IMPORT: str(epoch)})
         for entries in _in_transactions({**dict.fromkeys(found.groups), **groups}):
             known, value = value, value._replace(number=value.number + 1)
             _send(remote, Attempt(known, value), entries)
         _compare(groups, Found.decode(remote.read(), remote.name).groups)
-        self._bind(MetaBinding(remote.name, epoch, epoch), ALL_GROUPS)
+        self._bind(MetaBinding(remote.name, remote.name, epoch, epoch), ALL_GROUPS)
+        with suppress(RemoteFailed):  # it is done; the next takeover makes the key mean nothing
+            _send(remote, Attempt(value, value._replace(number=value.number + 1)), {IMPORT: None})
 
     def _bind(self, binding: MetaBinding, *changes: Change) -> None:
         store = self._directory.store
@@ -199,15 +206,19 @@ class Importer:
         store.sync()
 
 
-def _found(remote: Remote) -> Found:
-    """What is there, while nobody else writes there. Raises PrefixInUse, DataRefused, RemoteFailed."""
-    found = Found.decode(remote.read(), remote.name)
+def _found(remote: Remote) -> tuple[Found, bool]:
+    """What is there, and whether an import was cut short that nobody has taken over from since.
+
+    Raises PrefixInUse while a broker writes there, DataRefused, RemoteFailed.
+    """
+    entries = remote.read()
+    found = Found.decode(entries, remote.name)
     if (owner := found.owner) is not None:
         raise PrefixInUse(
             f"{remote.name} is in use by the broker with pid {owner.pid} on {owner.host} (instance {owner.instance}): stop it"
             f" first; one that was killed lets go of it after {LEASE_SECONDS} seconds"
         )
-    return found
+    return found, found.commit is not None and entries.get(IMPORT) == str(found.commit.epoch)
 
 
 def _in_transactions(groups: dict[GroupKey, GroupState | None]) -> Iterator[dict[str, str | None]]:

@@ -1,0 +1,42 @@
+"""Options of the commands that read a stopped broker's data directory: which store keeps its positions, as for rocksmqd."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .config import BadConfiguration, Config, load
+
+CALL_SECONDS = 10.0  # at least, of a call to etcd: nobody waits but who gave the command
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--config", "file", type=click.Path(path_type=Path), help="The broker's TOML file."),
+    click.option("--meta", metavar="embedded|URL", help="The store of the positions, as for rocksmqd.  [default: embedded]"),
+    click.option("--meta-ca", metavar="FILE", help="Who signed etcd's certificate.  [default: the system's]"),
+    click.option("--meta-cert", metavar="FILE", help="The broker's certificate for etcd."),
+    click.option("--meta-key", metavar="FILE", help="The key of --meta-cert."),
+    click.option("--meta-user", metavar="NAME", help="The broker's user in etcd."),
+    click.option("--meta-password-file", metavar="FILE", help="Holds the password of --meta-user."),
+    click.option("--durability", metavar="MODE", help="What the broker runs with: fsync, interval:<ms>, os.  [default: fsync]"),
+)
+
+
+def with_store_options(command: Command) -> Command:
+    """``command`` with the options; it gets ``file``, and the others as flags for `configured`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def configured(file: Path | None, flags: Mapping[str, Any]) -> Config:
+    """The broker's configuration, from ``file``, the environment and the ``flags`` that are not None. Raises UsageError."""
+    try:
+        config = load(file, os.environ, {key: value for key, value in flags.items() if value is not None})
+    except BadConfiguration as error:
+        raise click.UsageError(str(error)) from None
+    limits = config.limits
+    return replace(config, limits=replace(limits, meta_call_seconds=max(limits.meta_call_seconds, CALL_SECONDS)))
