@@ -84,9 +84,7 @@ def import_(context: click.Context, /, positions: IO[str], file: Path | None, ac
         click.echo(json.dumps({"groups": count, "from": found.header.store, "to": importer.name}))
         return
     click.echo(f"{counted(count, 'group')} moved from {found.header.store} to {importer.name}, read back and compared")
-    click.echo(
-        f"start the broker with --meta {config.meta} from now on" if remote else "start the broker without --meta from now on"
-    )
+    click.echo(f"from now on the broker is started with --meta {config.meta}")
 
 
 def _directory(config: Config) -> Path:
