@@ -32,7 +32,7 @@ MEMTABLE_BYTES = 4 << 20  # so that logs change, and messages are read from tabl
 class Harness:
     """One run in ``directory``. ``mutant`` breaks the broker, to see that the checks find it.
 
-    With ``has_etcd`` positions are kept there, and it is killed and stopped too.
+    With ``has_etcd`` positions are kept there, and it is killed and stopped too, unless it is not ``is_etcd_restless``.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Harness:
         intensity: Intensity = LINK,
         mutant: str | None = None,
         has_etcd: bool = False,
+        is_etcd_restless: bool = True,
         tell: Callable[[str], object] = click.echo,
     ) -> None:
         self._directory = directory
@@ -52,6 +53,7 @@ class Harness:
         self._intensity = intensity
         self._tell = tell
         self._random = Random(f"{seed}/power")
+        self._is_etcd_restless = is_etcd_restless
         self._etcd = RestlessEtcd(directory / "etcd", seed) if has_etcd else None
         self.broker = FaultyBroker(directory / "data", mutant=mutant, power=True, memtable_bytes=MEMTABLE_BYTES)
 
@@ -72,7 +74,7 @@ class Harness:
             staff = stack.enter_context(Staff([Member(part, proxy.url_of(part.name), self._directory) for part in self._cast]))
             staff.await_begun()
             broker.kill()
-            if self._etcd is not None:
+            if self._etcd is not None and self._is_etcd_restless:
                 self._etcd.begin()
             count = 0
             for count, cycle in enumerate(cycles, 1):
@@ -111,6 +113,9 @@ class Harness:
             code = broker.terminate()
             assert code == 0, f"the broker ended with {code}: {self._said()}"
         else:
+            if not broker.is_running:
+                code = broker.wait()
+                assert code == -signal.SIGKILL, f"the broker ended by itself with {code}: {self._said()}"
             broker.kill()
             self._maybe_cut_power(cycle)
 

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rocksmq.broker import meta_remote
 from rocksmq.broker.commit import Done
 from rocksmq.broker.core import Core
 from rocksmq.broker.groups import Group
+from rocksmq.broker.prefix import GroupKey
 from rocksmq.broker.producers import ProducerCell, Producers, Verdict
+from rocksmq.broker.records import GroupState
 from rocksmq.broker.store import Store
 from rocksmq.protocol.operations import Consume, Messages, Produced
 
@@ -86,10 +89,32 @@ def _no_consumer_entry() -> None:
     wrap(Group, "repeats", repeats)
 
 
+def _no_claim_in_etcd() -> None:
+    """A consume is answered, and etcd gets nothing of it."""
+
+    def entries(original: Method, key: GroupKey, state: GroupState | None) -> dict[str, str | None]:
+        found: dict[str, str | None] = original(key, state)
+        return {} if state is not None and state.consumers else found
+
+    wrap(meta_remote, "group_entries", entries)
+
+
+def _no_consumer_in_etcd() -> None:
+    """Etcd gets positions without what consumers were given."""
+
+    def entries(original: Method, key: GroupKey, state: GroupState | None) -> dict[str, str | None]:
+        found: dict[str, str | None] = original(key, None if state is None else state._replace(consumers={}))
+        return found
+
+    wrap(meta_remote, "group_entries", entries)
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "no-dedup": _no_dedup,
     "no-fsync": _no_fsync,
     "early-ack": _early_ack,
     "position-after-reply": _position_after_reply,
     "no-consumer-entry": _no_consumer_entry,
+    "no-claim-in-etcd": _no_claim_in_etcd,
+    "no-consumer-in-etcd": _no_consumer_in_etcd,
 }

@@ -10,6 +10,7 @@ table made of them counts; to cut them would leave a state that no power cut can
 
 import json
 import os
+import threading
 from pathlib import Path
 from random import Random
 
@@ -21,10 +22,15 @@ Lengths = dict[str, int]
 
 
 class SyncNotes:
-    """Keeps the file of notes: the length in bytes of each log at the last sync. Outlives kill -9, as the logs do."""
+    """Keeps the file of notes: the length in bytes of each log at the last sync. Outlives kill -9, as the logs do.
+
+    Two syncs may run at the same time, of a commit and of where positions are kept.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lengths: Lengths = {}
+        self._lock = threading.Lock()
 
     def install(self) -> None:
         """Take notes of the store of this process; call it before anything else is wrapped around `Store`."""
@@ -34,20 +40,23 @@ class SyncNotes:
             nonlocal directory
             original(store, path)
             directory = path
-            self._write({})  # what was recovered is in tables, and the new log is empty
+            self._note({})  # what was recovered is in tables, and the new log is empty
 
         def sync(original: Method, store: Store) -> None:
             lengths = _lengths(directory)  # all of this is synced when the call returns; perhaps more
             original(store)
-            self._write(lengths)
+            self._note(lengths)
 
         wrap(Store, "__init__", opened)
         wrap(Store, "sync", sync)
 
-    def _write(self, lengths: Lengths) -> None:
+    def _note(self, lengths: Lengths) -> None:
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(lengths))
-        os.replace(temporary, self._path)
+        with self._lock:
+            for name, length in lengths.items():
+                self._lengths[name] = max(length, self._lengths.get(name, 0))
+            temporary.write_text(json.dumps(self._lengths))
+            os.replace(temporary, self._path)
 
 
 def cut_power(data_directory: Path, notes: Path, random: Random | None = None) -> int:

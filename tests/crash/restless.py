@@ -5,12 +5,16 @@ Its moments are drawn from a seed; what they hit depends on time, for the broker
 
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Self
 
 from tests.helpers.etcd import Etcd
+from tests.helpers.etcd_proxy import EtcdProxy
+
+from .etcd_faults import kill
 
 PREFIX = "crash"
 LIFE_SECONDS = (0.05, 3.0)
@@ -25,24 +29,27 @@ class RestlessEtcd:
         self.struck: Counter[str] = Counter()
         self._directory = directory
         self._random = Random(f"{seed}/etcd")
-        self._etcd = Etcd(directory)
+        self._stack = ExitStack()
         self._must_calm = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="restless etcd")
 
     def __enter__(self) -> Self:
-        self._etcd.__enter__()
+        with ExitStack() as stack:
+            self._etcd = stack.enter_context(Etcd(self._directory))
+            self._proxy = stack.enter_context(EtcdProxy(self._etcd.endpoint))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
-        self._etcd.close()
+        self._stack.close()
 
     def broker_arguments(self) -> tuple[str, ...]:
         """Further ones of the broker."""
         file = self._directory / "broker.toml"
         file.write_text(LIMITS)
-        return ("--config", str(file), "--meta", self._etcd.url(PREFIX))
+        return ("--config", str(file), "--meta", self._proxy.url(PREFIX))
 
     def begin(self) -> None:
         """Now it is not to be relied on."""
@@ -62,14 +69,14 @@ class RestlessEtcd:
     def _run(self) -> None:
         try:
             while not self._must_calm.wait(self._random.uniform(*LIFE_SECONDS)):
-                strike = self._random.choice((self._kill, self._kill, self._stop, self._stop_and_kill))
+                strike = self._random.choice((self._kill, self._kill, self._stop, self._hear_nothing))
                 self.struck[strike.__name__.removeprefix("_").replace("_", " ")] += 1
                 strike(self._random.uniform(*AWAY_SECONDS))
         except BaseException as error:
             self._failure = error
 
     def _kill(self, away_s: float) -> None:
-        self._etcd.kill()
+        kill(self._etcd, self._proxy)
         self._must_calm.wait(away_s)
         self._etcd.start()
 
@@ -78,8 +85,9 @@ class RestlessEtcd:
         self._must_calm.wait(away_s)
         self._etcd.cont()
 
-    def _stop_and_kill(self, away_s: float) -> None:
-        """What was sent to it meanwhile is never done."""
-        self._etcd.stop()
+    def _hear_nothing(self, away_s: float) -> None:
+        """What is asked of it is done, and nobody hears of it."""
+        self._proxy.lose_replies()
         self._must_calm.wait(away_s)
-        self._kill(0.0)
+        self._proxy.cut()
+        self._proxy.mend()

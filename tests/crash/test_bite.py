@@ -24,6 +24,11 @@ MUTANTS: dict[str, tuple[Sequence[str], bool, str]] = {
     "no-consumer-entry": (["before-reply/consume=raise@5"], False, "never handed out"),
     "no-fsync": ([], True, "exit code 3"),
 }
+# The same with positions in etcd.
+ETCD_MUTANTS: dict[str, tuple[Sequence[str], str]] = {
+    "no-claim-in-etcd": ([], "handed out twice"),
+    "no-consumer-in-etcd": (["before-reply/consume=kill@5"], "never handed out"),
+}
 
 
 def cycles(faults: Sequence[str], *, cuts_power: bool) -> Iterator[Cycle]:
@@ -40,6 +45,18 @@ def test_given_a_mutant_when_the_harness_runs_then_it_fails_and_says_why(tmp_pat
     harness = Harness(tmp_path, "bite", cast=SMALL_CAST, intensity=CALM, mutant=mutant)
     with pytest.raises(AssertionError) as caught:
         harness.run(cycles(faults, cuts_power=cuts_power))
+    assert re.search(says, str(caught.value)), str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", ETCD_MUTANTS)
+def test_given_a_mutant_with_positions_in_etcd_when_the_harness_runs_then_it_fails_and_says_why(
+    tmp_path: Path, mutant: str
+) -> None:
+    faults, says = ETCD_MUTANTS[mutant]
+    harness = Harness(tmp_path, "bite", cast=SMALL_CAST, intensity=CALM, mutant=mutant, has_etcd=True, is_etcd_restless=False)
+    with pytest.raises(AssertionError) as caught:
+        harness.run(cycles(faults, cuts_power=False))
     assert re.search(says, str(caught.value)), str(caught.value)
 
 

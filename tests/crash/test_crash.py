@@ -17,7 +17,7 @@ from .harness import Harness
 from .points import Fault
 
 SEED = os.environ.get("TEST_SEED", "7660")
-CYCLES, ETCD_CYCLES = 15, 8
+CYCLES, ETCD_CYCLES = 15, 5
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from rocksmq.clients.testing import Broker
 from .etcd_faults import OUTAGES
 from .outages import check, suffer
 
-SECONDS = 1.2
+SECONDS = 1.0
 HASTY_SECONDS = 0.8
 # So that the broker gives up soon enough for that client to be told.
 LIMITS = {"ROCKSMQ_LIMITS_META_CALL_SECONDS": "0.4", "ROCKSMQ_LIMITS_META_WAIT_SECONDS": "0.4"}
