@@ -11,8 +11,8 @@ from rocksmq.broker.check import check
 from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.findings import Finding
-from rocksmq.broker.meta_remote import Remote
 from rocksmq.broker.records import Extent, GroupState
+from rocksmq.broker.remote import Remote
 from rocksmq.broker.store import Change, Family, Put, Store
 from rocksmq.protocol.operations import Consume, OpenProducer, Produce, ReleaseConsumer
 

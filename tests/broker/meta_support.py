@@ -8,9 +8,9 @@ import trio
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.fence import Attempt, CommitValue, Met
 from rocksmq.broker.meta_embedded import stored_binding, stored_groups
-from rocksmq.broker.meta_remote import RemoteFailed
 from rocksmq.broker.prefix import COMMIT, OWNER, Found, GroupKey
 from rocksmq.broker.records import GroupState, MetaBinding
+from rocksmq.broker.remote import RemoteFailed
 from rocksmq.broker.store import Store
 
 OPERATIONS_MAX = 128  # etcd's --max-txn-ops

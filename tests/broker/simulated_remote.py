@@ -23,9 +23,10 @@ from rocksmq.broker.directory import DataDirectory
 from rocksmq.broker.fence import Attempt, CommitValue, Met
 from rocksmq.broker.ids import IDAllocator
 from rocksmq.broker.limits import Limits
-from rocksmq.broker.meta_remote import RemoteFailed, RemoteMeta
+from rocksmq.broker.meta_remote import RemoteMeta
 from rocksmq.broker.prefix import COMMIT, OWNER, STATE, decode_state
 from rocksmq.broker.records import ChannelSettings, Extent, GroupState
+from rocksmq.broker.remote import RemoteFailed
 from rocksmq.broker.store import Family
 
 from .simulated_broker import Simulation

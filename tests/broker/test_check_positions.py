@@ -238,6 +238,13 @@ def test_given_what_a_start_refuses_when_checked_then_it_is_said_in_the_same_wor
     assert (found[-1].channels, found[-1].message_count) == (4, 122), "the rest was checked all the same"
 
 
+def test_given_positions_of_another_directory_when_checked_then_its_groups_are_none_of_this_one_s(place: Place) -> None:
+    of_another_directory(place)
+    *_, total = check(place.path, place.remote)
+    assert isinstance(total, Total)
+    assert (total.groups, total.problems, total.notes) == (0, 1, 0)
+
+
 def test_given_one_damaged_group_when_checked_then_the_others_are_held_against_the_messages(place: Place) -> None:
     damaged_state(place)
     place.change_group(lambda state: state._replace(offset=state.offset + 1), "shipping")

@@ -13,8 +13,8 @@ from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[rep
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.fence import Attempt, Met
 from rocksmq.broker.meta_etcd import EtcdRemote, Login
-from rocksmq.broker.meta_remote import RemoteFailed
 from rocksmq.broker.meta_url import MetaUrl
+from rocksmq.broker.remote import RemoteFailed
 from tests.helpers.etcd import Etcd
 from tests.helpers.model import BrokerMachine, System
 from tests.helpers.model_systems import EngineSystem

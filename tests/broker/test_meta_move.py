@@ -15,10 +15,10 @@ from rocksmq.broker.directory import DataDirectory
 from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.meta_move import Check, Importer, Positions, read_positions, refusing
-from rocksmq.broker.meta_remote import RemoteFailed
 from rocksmq.broker.prefix import DATA, OWNER, DataMark, GroupKey, Owner, group_entries
 from rocksmq.broker.reconcile import PrefixInUse
 from rocksmq.broker.records import ConsumerEntry, GroupState, MetaBinding
+from rocksmq.broker.remote import RemoteFailed
 from rocksmq.broker.store import Change, DataRefused, DirectoryInUse, Family, Put, Store
 from rocksmq.protocol.errors import StorageFailed
 
@@ -296,7 +296,10 @@ def test_given_a_file_that_was_imported_before_when_imported_again_then_it_is_re
 
 
 def test_given_the_store_that_they_are_in_when_imported_then_it_is_refused(path: Path) -> None:
-    assert "are kept in embedded already, and would be replaced" in refused(path, exported(path), None)
+    positions = exported(path)
+    add_groups(path, 1)
+    assert "are kept in embedded already, and would be replaced" in refused(path, positions, None)
+    assert embedded_groups(path) == positions.groups
 
 
 def test_given_a_position_beyond_the_end_when_imported_then_it_is_refused_as_a_start_would(path: Path) -> None:
@@ -337,6 +340,7 @@ def test_given_positions_that_were_deleted_when_exported_then_it_is_refused_and_
     imported(path, positions)
     remote.entries.clear()
     imported(path, exported(path), remote)
+    assert binding_of(path).applied_epoch == 2, "an older copy of the directory knows of 1"
     remote.entries.clear()
     with pytest.raises(DataRefused, match="they were deleted, or restored from a backup"):
         exported(path, remote)

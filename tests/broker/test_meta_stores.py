@@ -12,9 +12,9 @@ from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.keys import GROUP, prefix_end
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.meta_etcd import EtcdRemote, Login
-from rocksmq.broker.meta_remote import Remote
 from rocksmq.broker.meta_url import MetaUrl
 from rocksmq.broker.records import ConsumerEntry
+from rocksmq.broker.remote import Remote
 from rocksmq.broker.store import Family, Store
 from rocksmq.protocol.errors import (
     ChannelNotFound,

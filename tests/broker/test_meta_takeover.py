@@ -13,10 +13,10 @@ from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.fence import Attempt, Met
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.meta_etcd import EtcdRemote, Login
-from rocksmq.broker.meta_remote import Remote, RemoteFailed
 from rocksmq.broker.meta_url import MetaUrl
 from rocksmq.broker.prefix import Found, group_entries
 from rocksmq.broker.reconcile import PrefixInUse
+from rocksmq.broker.remote import Remote, RemoteFailed
 from rocksmq.protocol.errors import MetaUnavailable
 from rocksmq.protocol.operations import DescribeGroup, ListGroups
 from tests.helpers.etcd import Etcd

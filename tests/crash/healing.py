@@ -1,7 +1,8 @@
 """One of everything through a client that heals, and the check that all of it happened once.
 
 The load has no retry code. Only when the client reports that storage failed, it does what any caller would: a produce is noted
-as of unknown outcome, and so is what was behind it; anything else is done again. `Keeper` starts the broker again whenever it ends.
+as of unknown outcome, and so is what was behind it; anything else is done again. `Keeper` starts the broker again
+whenever it ends.
 """
 
 import threading

@@ -21,7 +21,7 @@ from .durability import Durability
 from .findings import Finding, counted, note, problem
 from .inventory import FoundChannel, Inventory
 from .mark import MarkFile
-from .meta_remote import Remote
+from .remote import Remote
 from .store import DataRefused, Family, Store, looking_at
 from .sweep import Sweep
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 
 from .findings import Finding, note, problem
 from .inventory import Inventory
-from .meta_remote import LEASE_SECONDS, Remote, RemoteFailed
 from .prefix import COMMIT, DATA, Found
 from .reconcile import PrefixInUse, check_owner, foreign, misbound
+from .remote import LEASE_SECONDS, Remote, RemoteFailed
 from .store import DataRefused
 
 SUBJECT = "positions"

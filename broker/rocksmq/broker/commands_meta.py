@@ -17,8 +17,8 @@ from .directory import DataDirectory
 from .durability import Durability
 from .findings import counted
 from .meta_move import Check, Importer, Positions, read_positions, refusing
-from .meta_remote import Remote, RemoteFailed
 from .reconcile import PrefixInUse
+from .remote import Remote, RemoteFailed
 from .store import DataRefused, DirectoryInUse
 
 DATA_DIR = click.option("--data-dir", help="The broker's data directory.  [default: data]")

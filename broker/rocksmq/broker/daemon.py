@@ -25,9 +25,9 @@ from .config import EMBEDDED, Config
 from .durability import Durability
 from .engine import RocksMQ
 from .limits import Limits
-from .meta_remote import Remote
 from .meta_url import MetaUrl
 from .reconcile import PrefixInUse
+from .remote import Remote
 from .server import BACKLOG, Server
 from .store import DataRefused, DirectoryInUse
 

@@ -43,7 +43,8 @@ from .ids import IDAllocator
 from .limits import Limits
 from .meta import MetaStore
 from .meta_embedded import EmbeddedMeta
-from .meta_remote import Remote, RemoteMeta
+from .meta_remote import RemoteMeta
+from .remote import Remote
 from .store import DataRefused, Family
 
 logger = logging.getLogger("rocksmq.broker")

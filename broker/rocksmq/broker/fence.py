@@ -50,13 +50,21 @@ class Fenced(Exception):
         self.found = found
 
 
+class Reverted(Exception):
+    """The store went back to an earlier value of this writer: it has lost what it had acknowledged."""
+
+    def __init__(self, found: CommitValue) -> None:
+        super().__init__(f"the commit value is {found}, which was replaced long ago")
+        self.found = found
+
+
 class Fence:
     """The transactions of one writer, one at a time."""
 
     def __init__(self, known: CommitValue) -> None:
         """``known``: the value that its takeover has set."""
         self.known = known
-        self._number = known.number
+        self._first = self._number = known.number
         self._transaction: CommitValue | None = None  # set by the one that was sent and not answered
         self._barriers: set[CommitValue] = set()
 
@@ -76,12 +84,28 @@ class Fence:
         return Attempt(self.known, value)
 
     def answered(self, attempt: Attempt, met: Met) -> bool:
-        """Whether the transaction in doubt was applied, by the answer to it or to a barrier. Raises Fenced."""
+        """Whether the transaction in doubt was applied, by the answer to it or to a barrier. Raises Fenced, Reverted."""
         value = attempt.value if met.is_applied else met.found
         if value is None or (value != self._transaction and value not in self._barriers):
-            raise Fenced(met.found)
+            raise self._stranger(value)
         was_applied = value == self._transaction
         self.known = value
         self._transaction = None
         self._barriers.clear()
         return was_applied
+
+    def check(self, found: CommitValue | None) -> None:
+        """``found`` is the value now, and nothing is in doubt. Raises Fenced, Reverted."""
+        if found != self.known:
+            raise self._stranger(found)
+
+    def resume(self, found: CommitValue) -> None:
+        """Go on from an earlier value. What was in doubt was not applied, for its compare can never hold again."""
+        self.known = found
+        self._transaction = None
+        self._barriers.clear()
+
+    def _stranger(self, found: CommitValue | None) -> Fenced | Reverted:
+        if found is not None and found.epoch == self.known.epoch and self._first <= found.number <= self._number:
+            return Reverted(found)
+        return Fenced(found)

@@ -17,7 +17,7 @@ from .config import EMBEDDED
 from .durability import Durability, Mode
 from .findings import Finding, counted, note, problem
 from .producers import WINDOW
-from .records import ChannelSettings, ConsumerEntry, Extent, GroupState, MetaBinding, ProducedEntry, ProducerName
+from .records import ChannelSettings, ConsumerEntry, Extent, GroupState, MetaBinding, ProducedEntry, ProducerName, Shadow
 from .store import Family, Store
 
 PRODUCER_KEY_BYTES = 1 + 8 + 16 + 1
@@ -90,9 +90,7 @@ class Inventory:
             yield problem("records", f"what comes behind {last!r} was not read: {error.message}")
         yield from self._flush_current()
         if self.binding is not None and self.binding.store != EMBEDDED and self._groups:
-            held = counted(len(self._groups), "group")
-            yield note("positions", f"{held} of before they were kept in {self.binding.store}: garbage")
-            self._groups.clear()
+            self._groups.clear()  # a copy (meta_shadow.py)
 
     @property
     def has_groups(self) -> bool:
@@ -209,6 +207,8 @@ class Inventory:
             _check_types(binding.planned_epoch, int)
             _check_types(binding.applied_epoch, int)
             self.binding = binding
+        elif key == keys.META_SHADOW:
+            Shadow.decode(value)
         elif key not in (keys.COMMIT_NUMBER, keys.IDS):
             yield from _unknown(key, value)
 

@@ -5,6 +5,7 @@ meta   "!commit"                                                  -> u64, number
        "!ids"                                                     -> u64, no id at or above it was given out
        "!forgotten"                                               -> u64, see producers.py
        "!meta"                                                    -> records.MetaBinding
+       "!metashadow"                                              -> records.Shadow
        "c" | channel number u64                                   -> records.ChannelSettings
        "x" | channel number u64                                   -> records.Extent
        "p" | channel number u64 | producer 16 B | number mod 16   -> records.ProducedEntry
@@ -24,6 +25,7 @@ COMMIT_NUMBER = b"!commit"
 IDS = b"!ids"
 FORGOTTEN = b"!forgotten"
 META_BINDING = b"!meta"
+META_SHADOW = b"!metashadow"
 SETTINGS, EXTENT, PRODUCER, NAME, GROUP = b"c", b"x", b"p", b"n", b"g/"
 CURRENT_ID, STATE = "current_id", "state"
 ID_MAX = (1 << 64) - 1

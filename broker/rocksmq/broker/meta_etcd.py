@@ -19,9 +19,9 @@ from pyetcd.transactions import Delete, Get, Put, Value, Version
 
 from .fence import Attempt, CommitValue, Met
 from .keys import prefix_end
-from .meta_remote import RemoteFailed
 from .meta_url import MetaUrl
 from .prefix import COMMIT, OWNER
+from .remote import RemoteFailed
 
 PAGE_KEYS = 500
 REPLY_BYTES_MAX = 64 << 20  # a page of groups with all their consumer entries

@@ -24,11 +24,11 @@ from .groups import Group
 from .ids import IDAllocator
 from .limits import Limits
 from .meta_embedded import has_groups, stored_binding, stored_groups
-from .meta_remote import KEYS_MAX, LEASE_SECONDS, STATE_BYTES_MAX, Remote, RemoteFailed
 from .prefix import DATA, DataMark, Found, GroupKey, decode_state, encode_state, group_entries
 from .reconcile import PrefixInUse, foreign, misbound, positions_ahead
 from .records import GroupState, MetaBinding
-from .store import Change, DataRefused, DeleteRange, Family, Put, Store, looking_at
+from .remote import KEYS_MAX, LEASE_SECONDS, STATE_BYTES_MAX, Remote, RemoteFailed
+from .store import Change, DataRefused, Delete, DeleteRange, Family, Put, Store, looking_at
 
 KIND, VERSION = "rocksmq positions", 1
 HOLDER = "rocksmq meta"  # what the lock says meanwhile
@@ -185,7 +185,7 @@ class Importer:
         store.write(changes)
         store.sync()
         _compare(groups, dict(stored_groups(store)))
-        self._bind(self._bound._replace(store=EMBEDDED, applied_epoch=0))
+        self._bind(self._bound._replace(store=EMBEDDED))
 
     def _write_remote(self, remote: Remote, found: Found, groups: dict[GroupKey, GroupState]) -> None:
         epoch = 1 + max(self._bound.at(remote.name).planned_epoch, 0 if found.commit is None else found.commit.epoch)
@@ -202,7 +202,8 @@ class Importer:
 
     def _bind(self, binding: MetaBinding, *changes: Change) -> None:
         store = self._directory.store
-        store.write([*changes, Put(Family.META, keys.META_BINDING, binding.encode())])
+        shadow = Delete(Family.META, keys.META_SHADOW)
+        store.write([*changes, shadow, Put(Family.META, keys.META_BINDING, binding.encode())])
         store.sync()
 
 

@@ -7,12 +7,9 @@ is answered MetaUnavailable, and a repeat finds out. Messages are written and re
 """
 
 import logging
-import os
-import secrets
-import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import trio
 
@@ -23,68 +20,29 @@ from .channels import Channel
 from .commit import Commit
 from .core import Core
 from .directory import DataDirectory
-from .fence import Attempt, CommitValue, Fence, Fenced, Met
+from .fence import CommitValue, Fence, Fenced, Reverted
 from .groups import Group
-from .meta_embedded import has_groups, stored_binding
-from .prefix import DATA, OWNER, DataMark, Found, GroupKey, Owner, channel_entries, group_entries
-from .reconcile import Ahead, PrefixInUse, check_owner, checked, foreign, misbound, positions_ahead
-from .records import GroupState, MetaBinding
-from .store import Change, DataRefused, Delete, DeleteRange, Family, Put
+from .meta_shadow import MetaShadow
+from .meta_takeover import Takeover
+from .prefix import DATA, OWNER, DataMark, Found, GroupKey, channel_entries, group_entries
+from .reconcile import Ahead, PrefixInUse
+from .records import GroupState
+from .remote import KEYS_MAX, LEASE_SECONDS, STATE_BYTES_MAX, Remote, RemoteFailed
+from .store import DataRefused, Delete
 from .waiters import CLAIM_BYTES_MAX, Waiter
 
 logger = logging.getLogger("rocksmq.broker")
 
-LEASE_SECONDS = 10
 KEEP_ALIVE_SECONDS = 3.0
 RETRY_SECONDS = 0.2
 TELL_SECONDS = 30.0  # between two lines of log that only give another reason
 MIRROR_SECONDS = 0.5
-KEYS_MAX = 124  # a transaction: etcd takes 128, of which commit, data and owner are three
 CHANNELS_MAX = 20  # whose ids ride along, two keys each
 GARBAGE_MAX = 20  # groups of destroyed channels, two keys each
-STATE_BYTES_MAX = 1 << 20  # a transaction: etcd takes 1.5 MiB
 STATE_BYTES, CONSUMER_BYTES = 600, 250  # of a group's state, and of each consumer entry in it
 TURNS = 2  # of the loop, in which requests that have arrived are read
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
-
-
-class RemoteFailed(Exception):
-    """The store gave no answer, or refused: whether a transaction was applied is not known."""
-
-
-class Remote(Protocol):
-    """A store of text under one prefix. Each method blocks, for a bounded time, and raises RemoteFailed."""
-
-    name: str  # for messages and for binding a data directory to it
-
-    def read(self) -> dict[str, str]:
-        """Everything under the prefix, at one moment, by keys without the prefix."""
-        ...
-
-    def transact(self, attempt: Attempt, entries: Mapping[str, str | None], lease: int | None) -> Met:
-        """Set ``entries`` (None deletes) if `commit` is as expected, and `commit` with them; `owner` is put on ``lease``."""
-        ...
-
-    def found(self) -> CommitValue | None:
-        """What `commit` is now; None: nothing that is such a value."""
-        ...
-
-    def grant(self, seconds: int) -> int:
-        """A new lease."""
-        ...
-
-    def keep_alive(self, lease: int) -> bool:
-        """Whether it still lived, and was renewed."""
-        ...
-
-    def revoke(self, lease: int) -> None:
-        """End it, and what was put on it."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        ...
 
 
 class RemoteMeta:
@@ -97,14 +55,10 @@ class RemoteMeta:
         self._told_away = float("-inf")
         self._core = core
         self._waiters = core.waiters
-        self._store = directory.store
         self._instance = directory.instance
-        self._recovered_number = directory.commit_number
         self._remote = remote
-        self._accept_loss = accept_loss
         self._limiter = trio.CapacityLimiter(1)  # its own, lest a slow store keeps threads from the disk
         self._fence: Fence | None = None
-        self._takeovers: set[CommitValue] = set()  # sent, each maybe applied
         self._lease: int | None = None
         self._is_owner_known = False
         self._carried = Carried({}, [], [])
@@ -112,8 +66,11 @@ class RemoteMeta:
         self._keep_alive_due = 0.0
         self._queue: deque[Waiter] = deque()
         self._garbage: dict[GroupKey, None] = {}
-        self._recovered = core.extents()
         self._ahead: dict[Group, Ahead] = {}
+        self._shadow = MetaShadow(directory.store)
+        self._takeover = Takeover(core, directory, remote, self._shadow, accept_loss=accept_loss)
+        self._unheard: dict[Group, None] = {}  # whose state the store has lost, maybe
+        self._is_reread_due = False
         self._changed: dict[str, None] = {}  # channels whose ids the store was not told
         self._mirror_due = 0.0
         self._work = trio.Event()
@@ -123,7 +80,7 @@ class RemoteMeta:
     # -- as MetaStore ------------------------------------------------------------
 
     async def open(self) -> None:
-        self._check_binding(is_attached=False)
+        self._takeover.check_binding()
         with trio.move_on_after(self._core.limits.meta_start_seconds):
             while self._fence is None:
                 await self._try(self._take_over)
@@ -216,7 +173,7 @@ class RemoteMeta:
         self._changed[channel_name] = None
 
     async def _wait_for_work(self) -> None:
-        while not (self._queue or self._garbage or self._ahead or self._core.is_closing):
+        while not (self._queue or self._garbage or self._ahead or self._unheard or self._core.is_closing):
             due = min(self._keep_alive_due, self._mirror_due if self._changed else float("inf"))
             if due <= trio.current_time():
                 return
@@ -233,6 +190,8 @@ class RemoteMeta:
                 await trio.lowlevel.checkpoint()  # those that the last one answered come again, and ride along
         self._has_answered = False
         await self._keep_alive()
+        if self._is_reread_due:
+            await self._reread()
         if self._core.is_closing:
             return
         carried = self._carried = self._carry()
@@ -261,13 +220,15 @@ class RemoteMeta:
         attempt = self._fence.begin()
         try:
             met = await self._call(self._remote.transact, attempt, entries, self._lease)
-            is_applied = self._fence.answered(attempt, met)
+            self._resolve(commit, is_applied=self._fence.answered(attempt, met))
+        except Reverted as error:
+            self._resolve(commit, is_applied=False)
+            self._tell_again(error.found)
         except BaseException as error:
             if isinstance(error, RemoteFailed):
                 self._is_away(error)
             commit.fail(self._unavailable())
             raise
-        self._resolve(commit, is_applied=is_applied)
 
     def _resolve(self, commit: Commit, *, is_applied: bool) -> None:
         self.current = None
@@ -277,6 +238,7 @@ class RemoteMeta:
                 group.visible = group.value
                 if (lost := self._ahead.pop(group, None)) is not None:
                     self._core.brought_back(lost)
+            self._note(commit)
             commit.tell()
             self._has_answered = True
             return
@@ -296,15 +258,18 @@ class RemoteMeta:
             if self._lease is None or not await self._call(self._remote.keep_alive, self._lease):
                 self._lease = await self._call(self._remote.grant, LEASE_SECONDS)
                 self._is_owner_known = False
-            if self._fence is not None and (found := await self._call(self._remote.found)) != self._fence.known:
-                raise Fenced(found)
+            assert self._fence is not None, "it has taken over"
+            try:
+                self._fence.check(await self._call(self._remote.found))
+            except Reverted as error:
+                self._tell_again(error.found)
             self._keep_alive_due = now + KEEP_ALIVE_SECONDS
 
     def _carry(self) -> "Carried":
         """The owner where its lease had ended, changed ids of channels, and groups of channels that were destroyed."""
         entries: dict[str, str | None] = {}
         if not self._is_owner_known and self._fence is not None:
-            entries[OWNER] = self._owner(self._fence.known.epoch)
+            entries[OWNER] = self._takeover.owner(self._fence.known.epoch)
         names = list(self._changed)[:CHANNELS_MAX] if trio.current_time() >= self._mirror_due else []
         for name in names:
             del self._changed[name]
@@ -324,6 +289,11 @@ class RemoteMeta:
     def _fill(self, keys_max: int) -> Commit:
         """Do the operations that wait, as far as they fit into one transaction."""
         commit = self.open_commit
+        for group in tuple(self._unheard):
+            if not self._exists(group):
+                del self._unheard[group]
+            elif self._has_room(commit, keys_max):
+                commit.set(group, group.value)
         for group, lost in tuple(self._ahead.items()):
             if not self._exists(group):
                 del self._ahead[group]
@@ -381,55 +351,55 @@ class RemoteMeta:
         if isinstance(result[0], RocksMQError):
             raise result[0]
 
+    # -- what the store has lost -------------------------------------------------------
+
+    def _note(self, commit: Commit) -> None:
+        """What was applied, in the copy; before anybody is answered."""
+        assert self._fence is not None, "it has taken over"
+        changes = list(commit.changes)
+        for group in commit.cells:
+            changes += group.changes(None)
+            self._unheard.pop(group, None)
+        if changes or self._shadow.is_ahead:
+            self._shadow.note(self._fence.known, changes, is_ahead=bool(self._unheard) or self._is_reread_due)
+
+    def _tell_again(self, found: CommitValue) -> None:
+        """The store went back to ``found``, a value of this broker: it gets all groups anew."""
+        assert self._fence is not None, "it has taken over"
+        logger.error(
+            "%s has lost what it had acknowledged: it was at %s, and is at %s; all positions are written there again",
+            *(self._remote.name, self._fence.known, found),
+        )
+        self._fence.resume(found)
+        self._shadow.mark_ahead()
+        self._is_reread_due = True
+
+    async def _reread(self) -> None:
+        """Note which groups to tell the store again, and which it should not have."""
+        found = Found.decode(await self._call(self._remote.read), self._remote.name)
+        groups = {(group.name, channel.name): group for channel in self._core.channels for group in channel.groups.values()}
+        self._unheard = {group: None for key, group in groups.items() if found.groups.get(key) != group.value}
+        self._garbage |= dict.fromkeys(found.groups.keys() - groups.keys())
+        for name in found.channels | {channel.name for channel in self._core.channels}:
+            self._ids_changed(name)
+        self._is_owner_known = self._is_reread_due = False
+
     # -- ownership -------------------------------------------------------------------
 
     async def _take_over(self) -> None:
         """Become the writer, and load the groups. Raises PrefixInUse, DataRefused."""
-        found = Found.decode(await self._call(self._remote.read), self._remote.name)
-        bound = stored_binding(self._store).at(self._remote.name)
-        check_owner(found, self._instance, self._remote.name)
-        value = found.commit
-        attached, garbage = self._core.attach(found.groups.items())
-        ahead = positions_ahead(attached, self._core.channels, self._recovered)
-        if value is None or value not in self._takeovers:
-            self._check_binding(is_attached=bool(attached))
-            problems = foreign(found, bound, self._instance, self._recovered_number)
-            problems += [str(lost) for lost in ahead if lost.is_refused]
-            checked(problems, accept_loss=self._accept_loss)
-            applied_epoch = 0 if problems else bound.applied_epoch
-            epoch = 1 + max(0 if value is None else value.epoch, bound.applied_epoch)
-            self._bind(MetaBinding(self._remote.name, self._remote.name, epoch, applied_epoch))
-            self._lease = await self._call(self._remote.grant, LEASE_SECONDS)
-            attempt = Attempt(value, CommitValue(epoch, secrets.randbits(62)))
-            self._takeovers.add(attempt.value)
-            entries: dict[str, str | None] = {
-                OWNER: self._owner(epoch),
-                DATA: DataMark(self._instance, self._core.committer.synced_number).encode(),
-            }
-            if not (await self._call(self._remote.transact, attempt, entries, self._lease)).is_applied:
-                return  # something was written since: look again
-            value = attempt.value
-        embedded = DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))  # of before, if there were any
-        self._bind(MetaBinding(self._remote.name, self._remote.name, value.epoch, value.epoch), embedded)
-        self._fence = Fence(value)
+        taken = await self._takeover.attempt(self._call)
+        if taken is None:
+            return
+        self._fence = Fence(taken.value)
+        self._lease = taken.lease
         self._is_owner_known = False
+        self._is_reread_due = self._shadow.is_ahead
         self._keep_alive_due = 0.0
-        self._garbage |= dict.fromkeys(garbage)
-        self._ahead = {lost.group: lost for lost in ahead}
-        for name in found.channels | {channel.name for channel in self._core.channels}:
+        self._garbage |= dict.fromkeys(taken.garbage)
+        self._ahead = taken.ahead
+        for name in taken.channels | {channel.name for channel in self._core.channels}:
             self._ids_changed(name)
-
-    def _check_binding(self, *, is_attached: bool) -> None:
-        kept = has_groups(self._store) or is_attached
-        problems = misbound(stored_binding(self._store), self._remote.name, has_groups=kept)
-        checked(problems, accept_loss=self._accept_loss)
-
-    def _owner(self, epoch: int) -> str:
-        return Owner(self._instance, epoch, socket.gethostname(), os.getpid()).encode()
-
-    def _bind(self, binding: MetaBinding, *changes: Change) -> None:
-        self._store.write([Put(Family.META, keys.META_BINDING, binding.encode()), *changes])
-        self._store.sync()
 
     # -- calls -----------------------------------------------------------------------
 

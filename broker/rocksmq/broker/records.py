@@ -247,6 +247,21 @@ class MetaBinding(NamedTuple):
         return cls(*_fields(data, "meta binding", len(cls._fields)))
 
 
+class Shadow(NamedTuple):
+    """Of which commit value of a store elsewhere the groups in this data directory are a copy, see meta_shadow.py."""
+
+    epoch: int
+    number: int
+    is_ahead: bool
+
+    def encode(self) -> bytes:
+        return encode_value([VERSION, *self])
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Shadow":
+        return cls(*_fields(data, "shadow", len(cls._fields)))
+
+
 class ProducerName(NamedTuple):
     """Whose a producer's name is, and the last sequence that is stored under it; None: nothing is."""
 
