@@ -14,7 +14,7 @@ from rocksmq.broker.directory import DataDirectory
 from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.findings import Finding
-from rocksmq.broker.meta_move import read_positions
+from rocksmq.broker.meta_move import read_positions, refusing
 from rocksmq.broker.prefix import COMMIT, DATA, OWNER, DataMark, Owner, decode_state, group_entries
 from rocksmq.broker.reconcile import PrefixInUse
 from rocksmq.broker.records import GroupState, MetaBinding
@@ -107,15 +107,24 @@ def test_given_a_directory_that_is_bound_elsewhere_when_no_store_is_named_then_i
     )
 
 
-def test_given_groups_of_before_in_the_directory_when_checked_then_they_are_garbage(place: Place) -> None:
-    state = decode_state(place.remote.entries["late/orders/state"])
-    change(
-        place.path,
-        Put(Family.META, keys.group_key("late", "orders", keys.STATE), state._replace(position=BEYOND).encode()),
-        Put(Family.META, keys.group_key("late", "orders", keys.CURRENT_ID), str(BEYOND).encode()),
-    )
-    assert only(place.path, place.remote) == "note positions: 1 group of before they were kept in etcd prefix p: garbage"
-    assert not started(place)
+def test_given_a_store_that_lost_what_it_acknowledged_when_checked_then_the_copy_counts_which_a_start_writes_there(
+    place: Place,
+) -> None:
+    before = dict(place.remote.entries)
+    live(place.path, place.remote, lambda mq: mq.create_consumer_group("orders", "acknowledged"))
+    lost = place.remote.entries
+    epoch, number = lost[COMMIT].split()
+    place.remote.entries = before | {COMMIT: f"{epoch} {int(number) - 1}"}
+    *items, total = check(place.path, place.remote)
+    assert isinstance(total, Total)
+    assert (total.groups, total.problems, total.notes) == (5, 0, 1)
+    assert any("etcd prefix p has lost what it had acknowledged" in str(item) for item in items)
+    with pytest.raises(DataRefused, match=r"has lost what it had acknowledged: .*; start the broker on it once"):
+        read_positions(place.path, place.remote, refusing)
+    live(place.path, place.remote, lambda mq: mq.create_consumer_group("orders", "more"))
+    assert "acknowledged/orders/state" in place.remote.entries
+    assert place.remote.entries["acknowledged/orders/state"] == lost["acknowledged/orders/state"]
+    assert findings(place.path, place.remote) == []
 
 
 def test_given_a_group_of_a_destroyed_channel_when_checked_then_it_is_a_note(place: Place) -> None:
@@ -249,7 +258,7 @@ def test_given_one_damaged_group_when_checked_then_the_others_are_held_against_t
     damaged_state(place)
     place.change_group(lambda state: state._replace(offset=state.offset + 1), "shipping")
     damage, offset = findings(place.path, place.remote)
-    assert "etcd prefix p: the value of late/orders/state is none that a broker wrote" in damage
+    assert "etcd prefix p: the value of late/orders/state is none that" in damage
     assert "problem group shipping of orders: " in offset
 
 
@@ -318,7 +327,7 @@ def test_given_a_new_directory_and_positions_of_another_life_when_checked_then_i
     (note,) = (text for text in findings(tmp_path / "new", MemoryRemote()) if text.startswith("note"))
     assert note == "note database: nothing was ever stored"
     (problem,) = (text for text in findings(tmp_path / "new", place.remote) if text.startswith("problem"))
-    assert problem.startswith("problem positions: the positions belong to the data directory of instance")
+    assert "to the data directory of instance" in problem
 
 
 def test_given_a_damaged_binding_when_checked_then_the_groups_are_read_all_the_same(place: Place) -> None:

@@ -318,7 +318,7 @@ def test_given_a_position_beyond_the_end_in_another_mode_when_imported_then_it_g
 def test_given_a_prefix_of_another_directory_when_imported_then_it_is_refused(path: Path, tmp_path: Path) -> None:
     remote = MemoryRemote()
     live(tmp_path / "other", remote)
-    assert "the positions belong to the data directory of instance" in refused(path, exported(path), remote)
+    assert "to the data directory of instance" in refused(path, exported(path), remote)
 
 
 def test_given_an_older_copy_of_the_directory_when_moved_then_both_ways_are_refused(path: Path, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_given_positions_that_were_deleted_when_exported_then_it_is_refused_and_
     imported(path, exported(path), remote)
     assert binding_of(path).applied_epoch == 2, "an older copy of the directory knows of 1"
     remote.entries.clear()
-    with pytest.raises(DataRefused, match="they were deleted, or restored from a backup"):
+    with pytest.raises(DataRefused, match="deleted"):
         exported(path, remote)
 
 
@@ -361,7 +361,7 @@ def test_given_a_broker_on_the_prefix_when_moved_then_it_is_refused_whatever_is_
 def test_given_a_damaged_prefix_when_imported_then_it_is_refused_with_the_key(path: Path) -> None:
     remote = MemoryRemote()
     remote.entries["billing/orders/state"] = "{"
-    with pytest.raises(DataRefused, match="etcd prefix p: the value of billing/orders/state is none that a broker wrote"):
+    with pytest.raises(DataRefused, match="etcd prefix p: the value of billing/orders/state is none that"):
         imported(path, exported(path), remote)
 
 

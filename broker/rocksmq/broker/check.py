@@ -7,7 +7,7 @@ of channels and groups. Where a part cannot be read, it says so and goes on behi
 
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -21,6 +21,7 @@ from .durability import Durability
 from .findings import Finding, counted, note, problem
 from .inventory import FoundChannel, Inventory
 from .mark import MarkFile
+from .meta_shadow import MetaShadow
 from .remote import Remote
 from .store import DataRefused, Family, Store, looking_at
 from .sweep import Sweep
@@ -140,7 +141,7 @@ class _Check:
                 if store is None:
                     yield Overview(self._directory, version, instance, mark, 0, None)
                     yield from (*found, *_compare_mark(mark, 0))
-                    yield from self._positions(Inventory(self._durability), instance, 0)
+                    yield from self._positions(None, Inventory(self._durability), instance, 0)
                     return
                 commit_number = _number(store, keys.COMMIT_NUMBER, "commit number", found, default=0)
                 is_new = commit_number == 0
@@ -151,7 +152,7 @@ class _Check:
                     yield from _compare_mark(mark, commit_number)
                 inventory = Inventory(self._durability)
                 yield from inventory.read(store)
-                yield from self._positions(inventory, instance, commit_number)
+                yield from self._positions(store, inventory, instance, commit_number)
                 yield from inventory.compare(window_end)
                 yield from self._messages(store, inventory)
         except DataRefused as error:
@@ -185,11 +186,16 @@ class _Check:
         mark.close()
         return mark.number
 
-    def _positions(self, inventory: Inventory, instance: str | None, commit_number: int | None) -> Iterator[Finding]:
+    def _positions(
+        self, store: Store | None, inventory: Inventory, instance: str | None, commit_number: int | None
+    ) -> Iterator[Finding]:
         """Take in those that are kept elsewhere."""
         bound = inventory.binding
         if self._remote is not None:
-            yield from read_positions(self._remote, inventory, instance, commit_number)
+            shadow = None
+            with suppress(StorageFailed):  # which the inventory told
+                shadow = None if store is None else MetaShadow(store)
+            yield from read_positions(self._remote, inventory, shadow, instance, commit_number)
         elif bound is not None and bound.store != EMBEDDED:
             yield note("positions", f"they are kept in {bound.store}: not checked; --meta etcd://HOST:PORT/PREFIX names it")
 

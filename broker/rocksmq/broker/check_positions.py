@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from .findings import Finding, note, problem
 from .inventory import Inventory
+from .meta_shadow import MetaShadow
 from .prefix import COMMIT, DATA, Found
 from .reconcile import PrefixInUse, check_owner, foreign, misbound
 from .remote import LEASE_SECONDS, Remote, RemoteFailed
@@ -17,8 +18,13 @@ from .store import DataRefused
 SUBJECT = "positions"
 
 
-def read_positions(remote: Remote, inventory: Inventory, instance: str | None, commit_number: int | None) -> Iterator[Finding]:
-    """What is wrong with ``remote`` as the store of the directory ``instance``; None: that could not be read."""
+def read_positions(
+    remote: Remote, inventory: Inventory, shadow: MetaShadow | None, instance: str | None, commit_number: int | None
+) -> Iterator[Finding]:
+    """What is wrong with ``remote`` as the store of the directory ``instance``; None: that could not be read.
+
+    ``shadow`` is the directory's copy of what the store has acknowledged.
+    """
     bound = inventory.binding
     kept = inventory.has_groups
     if bound is not None and (misplaced := misbound(bound, remote.name, has_groups=kept)):
@@ -51,6 +57,10 @@ def read_positions(remote: Remote, inventory: Inventory, instance: str | None, c
         if not problems and instance is not None and commit_number is not None and not {COMMIT, DATA} & set(damaged):
             problems = foreign(found, bound.at(remote.name), instance, commit_number)
         yield from (problem(SUBJECT, text) for text in problems)
+        if not problems and not damaged and shadow is not None and bound.store == remote.name and shadow.lacks(found.commit):
+            lost = f"{remote.name} has lost what it had acknowledged: it was at {shadow.commit}, and is at {found.commit}"
+            yield note(SUBJECT, f"{lost}; the next start writes that there again, from the copy in this directory")
+            found = found._replace(groups=shadow.groups())
     if found.data is None or found.data.instance == instance:
         for (group, channel), state in found.groups.items():
             inventory.add_group(group, channel, state)

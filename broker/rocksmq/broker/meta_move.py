@@ -24,6 +24,7 @@ from .groups import Group
 from .ids import IDAllocator
 from .limits import Limits
 from .meta_embedded import has_groups, stored_binding, stored_groups
+from .meta_shadow import MetaShadow
 from .prefix import DATA, DataMark, Found, GroupKey, decode_state, encode_state, group_entries
 from .reconcile import PrefixInUse, foreign, misbound, positions_ahead
 from .records import GroupState, MetaBinding
@@ -37,6 +38,7 @@ NOWHERE = MetaBinding(EMBEDDED, EMBEDDED, 0, 0)
 SHOWN_MAX = 5
 Check = Callable[[list[str]], None]  # refuses problems, or accepts them
 ALL_GROUPS = DeleteRange(Family.META, keys.GROUP, keys.prefix_end(keys.GROUP))
+NO_COPY = Delete(Family.META, keys.META_SHADOW)  # the groups in the directory are none of another store's
 
 
 class Header(NamedTuple):
@@ -100,11 +102,17 @@ def read_positions(path: Path, remote: Remote | None, check: Check) -> Positions
         check_format(path, version)
         with looking_at(path / "db") as store:
             number, bound, kept = (0, NOWHERE, {}) if store is None else _stored(store)
+            shadow = None if store is None else MetaShadow(store)
         name = EMBEDDED if remote is None else remote.name
         problems = _misnamed(bound, name, has_groups=bool(kept))
         if remote is not None:
             found, _ = _found(remote)
             problems += foreign(found, bound.at(name), instance, number)
+            if not problems and shadow is not None and shadow.lacks(found.commit):
+                problems.append(
+                    f"{name} has lost what it had acknowledged: it was at {shadow.commit}, and is at {found.commit}; start the"
+                    " broker on it once, which writes that there again"
+                )
             kept = found.groups
         check(problems)
         return Positions(Header(KIND, VERSION, instance, name, number, bound.applied_epoch), kept)
@@ -179,7 +187,7 @@ class Importer:
 
     def _write_embedded(self, groups: dict[GroupKey, GroupState]) -> None:
         store = self._directory.store
-        changes: list[Change] = [ALL_GROUPS]
+        changes: list[Change] = [ALL_GROUPS, NO_COPY]
         for (name, channel), state in groups.items():
             changes += Group(name, channel, state).changes(None)
         store.write(changes)
@@ -196,14 +204,13 @@ class Importer:
             known, value = value, value._replace(number=value.number + 1)
             _send(remote, Attempt(known, value), entries)
         _compare(groups, Found.decode(remote.read(), remote.name).groups)
-        self._bind(MetaBinding(remote.name, remote.name, epoch, epoch), ALL_GROUPS)
+        self._bind(MetaBinding(remote.name, remote.name, epoch, epoch), ALL_GROUPS, NO_COPY)
         with suppress(RemoteFailed):  # it is done; the next takeover makes the key mean nothing
             _send(remote, Attempt(value, value._replace(number=value.number + 1)), {IMPORT: None})
 
     def _bind(self, binding: MetaBinding, *changes: Change) -> None:
         store = self._directory.store
-        shadow = Delete(Family.META, keys.META_SHADOW)
-        store.write([*changes, shadow, Put(Family.META, keys.META_BINDING, binding.encode())])
+        store.write([*changes, Put(Family.META, keys.META_BINDING, binding.encode())])
         store.sync()
 
 
