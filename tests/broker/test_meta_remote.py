@@ -244,7 +244,7 @@ async def test_given_a_destroyed_channel_when_one_is_parked_on_it_then_it_is_tol
 async def test_given_one_whose_output_is_full_when_there_are_messages_then_it_is_served_once_there_is_room() -> None:
     async with with_messages() as broker:
         is_full = True
-        asked = Asked(broker, consuming(0))
+        asked = Asked(broker, consuming(0, wait_ms=20_000))
         assert asked.waiter is not None
         asked.waiter.must_wait = lambda: is_full
         await trio.sleep(0.5)
@@ -273,3 +273,20 @@ async def test_given_a_repeat_that_a_seek_hides_when_the_seek_is_undone_then_the
         assert isinstance(sought.reply, MetaUnavailable)
         assert isinstance(repeated.reply, MetaUnavailable)
         assert len(await broker.consume(0)) == 6
+
+
+@in_mock_time
+async def test_given_a_destroy_that_is_undone_when_a_consumer_gave_back_meanwhile_then_it_is_not_told_that_the_group_is_gone() -> None:
+    async with with_messages() as broker:
+        assert await broker.consume(0) == [b"a", b"b"]
+        second_id = broker.core.channels.find("orders").visible.begin_id + 1
+        creation_id = (await broker.call(DescribeGroup("orders", "billing"))).creation_id
+        broker.remote.fates.extend([Fate.HELD, Fate.LOST])
+        Asked(broker, consuming(0, "audit"))
+        await wait_all_tasks_blocked()
+        destroyed = Asked(broker, DestroyGroup("orders", "billing", creation_id))
+        given_back = Asked(broker, ReleaseConsumer("orders", "billing", ME, 0, second_id))
+        broker.remote.release(Fate.ANSWERED)
+        await trio.sleep(A_WHILE)
+        assert isinstance(destroyed.reply, MetaUnavailable)
+        assert isinstance(given_back.reply, MetaUnavailable), given_back.reply

@@ -36,12 +36,12 @@ def found(commit: CommitValue | None = None, data: DataMark | None = None, owner
         (6, 7, 6, 9, []),  # killed before its takeover arrived
         (7, 7, 6, 9, []),  # killed before it heard of it
         (None, 1, 0, 9, []),  # the first takeover never arrived
-        (8, 7, 7, 9, ["taken over 8 times, and this data directory knows of 7: it is older"]),
-        (1, 0, 0, 9, ["taken over 1 times, and this data directory knows of 0: it is older"]),
-        (6, 7, 7, 9, ["taken over 6 times, and this data directory knows of 7: they were deleted, or restored"]),
-        (None, 7, 7, 9, ["taken over 0 times, and this data directory knows of 7: they were deleted, or restored"]),
+        (8, 7, 7, 9, [r"\(epoch 8, and here 7\): the directory is older"]),
+        (1, 0, 0, 9, [r"etcd prefix p was written by a later start .* \(epoch 1, and here 0\): the directory is older"]),
+        (6, 7, 7, 9, [r"\(epoch 7\), but what stands there is older \(epoch 6\): it was restored"]),
+        (None, 7, 7, 9, [r"\(epoch 7\), but nothing stands there: it was deleted, or --meta names another place"]),
         (7, 7, 7, 4, ["group commit 5 was synced .* ends at 4: 1 commit.* missing"]),
-        (8, 7, 7, 2, ["taken over 8 times, .* of 7: it is older", "group commit 5 .* ends at 2: 3 commits.* missing"]),
+        (8, 7, 7, 2, [r"\(epoch 8, and here 7\): the directory is older", "group commit 5 .* ends at 2: 3 commits.* missing"]),
     ],
 )
 def test_given_a_directory_and_a_prefix_when_they_meet_then_what_does_not_fit_is_told_with_numbers(
@@ -49,7 +49,7 @@ def test_given_a_directory_and_a_prefix_when_they_meet_then_what_does_not_fit_is
 ) -> None:
     commit = None if epoch is None else CommitValue(epoch, 77)
     data = None if epoch is None else DataMark(HERE, 5)
-    told = foreign(found(commit, data), MetaBinding(STORE, STORE, planned, applied), HERE, recovered)
+    told = foreign(found(commit, data), STORE, MetaBinding(STORE, STORE, planned, applied), HERE, recovered)
     assert len(told) == len(problems)
     for problem, wanted in zip(told, problems, strict=True):
         with pytest.raises(DataRefused, match=wanted):
@@ -57,8 +57,8 @@ def test_given_a_directory_and_a_prefix_when_they_meet_then_what_does_not_fit_is
 
 
 def test_given_the_positions_of_another_directory_when_met_then_both_instances_are_named_and_nothing_else() -> None:
-    told = foreign(found(CommitValue(9, 1), DataMark(OTHER, 500)), MetaBinding(STORE, STORE, 0, 0), HERE, 0)
-    assert told == [f"the positions belong to the data directory of instance {OTHER}, and this one is {HERE}"]
+    told = foreign(found(CommitValue(9, 1), DataMark(OTHER, 500)), STORE, MetaBinding(STORE, STORE, 0, 0), HERE, 0)
+    assert told == [f"{STORE} belongs to the data directory of instance {OTHER}, and this one is {HERE}"]
 
 
 def test_given_another_instance_that_runs_when_met_then_it_is_refused_by_name() -> None:

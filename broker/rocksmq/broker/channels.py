@@ -7,7 +7,7 @@ what is durable in the channel's mode, and all that a reader may see.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rocksmq.protocol.errors import ChannelNotFound, LimitExceeded
 from rocksmq.protocol.names import checked_name
@@ -29,7 +29,7 @@ from .limits import Limits
 from .log import Log
 from .names import ProducerNames
 from .producers import Producers
-from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, StoredBatch
+from .records import EMPTY_EXTENT, ChannelSettings, Extent, GroupState, ProducedEntry, StoredBatch
 from .store import Change, Delete, DeleteRange, Family, Put
 
 
@@ -106,6 +106,25 @@ class Channels:
     def __iter__(self) -> Iterator[Channel]:
         return iter(self._channels.values())
 
+    def attach(self, found: Iterable[tuple[tuple[str, str], GroupState]]) -> tuple[list[Group], list[tuple[str, str]]]:
+        """Give channels the groups that their store has; those groups, and the names of what belongs to no channel."""
+        for channel in self:
+            channel.groups.clear()
+        attached: list[Group] = []
+        garbage: list[tuple[str, str]] = []
+        for (name, channel_name), state in found:
+            owner = self.get(channel_name)
+            if owner is None or owner.number != state.channel_number:
+                garbage.append((name, channel_name))
+            else:
+                attached.append(Group(name, channel_name, state))
+                owner.groups[name] = attached[-1]
+        return attached, garbage
+
+    def extents(self) -> dict[int, Extent]:
+        """What each channel holds, by its number."""
+        return {channel.number: channel.visible for channel in self}
+
     def create(self, commit: Commit, request: CreateChannel) -> bool:
         """Create the channel; True if this request did, also when it is a repeat of the one that did."""
         checked_name("channel", request.channel)
@@ -135,6 +154,7 @@ class Channels:
         if channel is None or channel.number != request.number:
             return None
         self._remove(channel)
+        commit.removed.append(channel)
         commit.undo.append(lambda: self._restore(channel))
         self._producers.drop(commit, channel.number)
         self._names.drop(commit, channel.number)

@@ -55,7 +55,7 @@ def read_positions(
     if bound is not None:
         problems = misbound(bound, remote.name, has_groups=kept or attached)
         if not problems and instance is not None and commit_number is not None and not {COMMIT, DATA} & set(damaged):
-            problems = foreign(found, bound.at(remote.name), instance, commit_number)
+            problems = foreign(found, remote.name, bound.at(remote.name), instance, commit_number)
         yield from (problem(SUBJECT, text) for text in problems)
         if not problems and not damaged and shadow is not None and bound.store == remote.name and shadow.lacks(found.commit):
             lost = f"{remote.name} has lost what it had acknowledged: it was at {shadow.commit}, and is at {found.commit}"

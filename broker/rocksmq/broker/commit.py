@@ -42,12 +42,13 @@ Value = TypeVar("Value")
 class Commit:
     """One group commit while it is open."""
 
-    __slots__ = ("answers", "cells", "changes", "number", "sealed", "size", "sync", "sync_first", "undo")
+    __slots__ = ("answers", "cells", "changes", "number", "removed", "sealed", "size", "sync", "sync_first", "undo")
 
     def __init__(self) -> None:
         self.number = 0  # set when it is sealed
         self.changes: list[Change] = []
         self.cells: dict[Any, Any] = {}  # each changed cell with its value before
+        self.removed: list[Any] = []  # what it takes away, which may be shown until it is durable
         self.sealed: dict[Any, Any] = {}  # each changed cell with its value as written
         self.undo: list[Callable[[], object]] = []
         self.answers: list[tuple[bool, Done, Any]] = []  # (after the sync?, whom, what)
@@ -174,11 +175,14 @@ class Committer:
         """Something was added to the open commit."""
         self._work.set()
 
+    @property
+    def pending(self) -> tuple[Commit, ...]:
+        """What is not durable yet, the latest first."""
+        return (self.open,) if self.current is None else (self.open, self.current)
+
     def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
         """The commit that holds something and is not durable yet; None: it is durable."""
-        if is_in(self.open):
-            return self.open
-        return self.current if self.current is not None and is_in(self.current) else None
+        return next(filter(is_in, self.pending), None)
 
     @property
     def is_full(self) -> bool:

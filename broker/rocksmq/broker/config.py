@@ -141,6 +141,9 @@ def _check(config: Config) -> None:
         origin, value = config.origins.get(key, "default"), config.values()[key]
         raise BadConfiguration(f"{origin}: {key} {value!r}: {why}" if origin != _flag(key) else f"{origin} {value!r}: {why}")
 
+    if not config.data_dir:
+        refuse("data_dir", "it is empty")
+
     host, colon, port = config.listen.rpartition(":")
     if not (host and colon and port.isascii() and port.isdigit() and int(port) < 1 << 16):
         refuse("listen", "not HOST:PORT, for example 127.0.0.1:7660")
@@ -159,8 +162,8 @@ def _check(config: Config) -> None:
     except InvalidRequest as error:
         refuse("durability", error.message.partition(" is ")[2])
     for name in LIMIT_NAMES:
-        if not getattr(config.limits, name) > 0:
-            refuse(f"{LIMITS_TABLE}.{name}", "a limit is above 0")
+        if not 0 < getattr(config.limits, name) < float("inf"):
+            refuse(f"{LIMITS_TABLE}.{name}", "a limit is above 0, and not infinite")
     limits = config.limits
     if limits.payload_bytes_max > PAYLOAD_BYTES_MOST:
         refuse("limits.payload_bytes_max", f"at most {PAYLOAD_BYTES_MOST}")
@@ -182,7 +185,8 @@ def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:
         try:
             is_tls = MetaUrl.parse(config.meta).is_tls
         except ValueError as error:  # the value may hold a password
-            raise BadConfiguration(f"{config.origins.get('meta', 'default')}: meta: {error}") from None
+            origin = config.origins.get("meta", "default")
+            raise BadConfiguration(f"{origin}: {error}" if origin == _flag("meta") else f"{origin}: meta: {error}") from None
     for key in _META_FILES:
         if not getattr(config, key):
             continue

@@ -8,10 +8,19 @@ be more. Knows no sockets and no tasks; `engine` owns those. All in the loop's t
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown, StorageFailed
+from rocksmq.protocol.errors import (
+    ChannelNotFound,
+    DiskFull,
+    GroupNotFound,
+    InvalidRequest,
+    Overloaded,
+    RocksMQError,
+    ShuttingDown,
+    StorageFailed,
+)
 from rocksmq.protocol.operations import Commit as CommitRequest
 from rocksmq.protocol.operations import (
     Consume,
@@ -50,7 +59,7 @@ from .meta import MetaStore
 from .names import ProducerNames
 from .producers import Producers
 from .reconcile import Ahead
-from .records import EMPTY_EXTENT, ChannelSettings, Extent, GroupState, ProducedEntry, ProducerName
+from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, ProducerName
 from .replies import merged, nothing
 from .store import DataRefused, Family, Put, Store
 from .waiters import Waiter, Waiters
@@ -75,7 +84,7 @@ class Core:
         self.ids = ids
         self.limits = limits
         self.durability = durability
-        self.waiters = Waiters()
+        self.waiters = Waiters(self._refuse)
         self.committer = Committer(store.write, store.sync, self, number=directory.commit_number)
         self.on_destroyed: Callable[[int], None] = lambda channel_number: None
         self.is_closing = False
@@ -117,8 +126,19 @@ class Core:
                 raise ShuttingDown("the broker is stopping: try again once it is back")
             return self._handlers[type(request)](request, done)
         except RocksMQError as error:
-            done(error)
+            self._refuse(done, error)
             return None
+
+    def _refuse(self, done: Done, error: RocksMQError) -> None:
+        """Answer with ``error``; that something is gone, once its removal is durable: until then it may come back."""
+        holding: Commit | None = None
+        if isinstance(error, (ChannelNotFound, GroupNotFound)):
+            pending = (*self.meta.pending, *self.committer.pending)
+            holding = next((commit for commit in pending if commit.removed), None)
+        if holding is None:
+            done(error)
+        else:
+            holding.answer(done, error)
 
     def close(self) -> None:
         """Refuse what is new, answer who waits, and let the committer finish."""
@@ -188,16 +208,14 @@ class Core:
         return self._in_meta(channel.number if channel is not None else 0, destroy, done)
 
     def _list_groups(self, request: ListGroups, done: Done) -> None:
-        self.meta.check_loaded()
-        groups = self.channels.find(request.channel).groups
+        groups = self.shown_groups(self.channels.find(request.channel))
         names = sorted(name for name, group in groups.items() if name > request.after and group.visible is not None)
         page = names[: self.limits.page_names_max]
         done(Names(page, len(names) > len(page)))
 
     def _describe_group(self, request: DescribeGroup, done: Done) -> None:
-        self.meta.check_loaded()
         channel = self.channels.find(request.channel)
-        group = self.groups.find(channel.groups, channel.name, request.group)
+        group = self.groups.find(self.shown_groups(channel), channel.name, request.group)
         self._answer_in(self._creating(group), done, self.groups.describe(group, channel.number, channel.visible))
 
     def _produce(self, request: Produce, done: Done) -> None:
@@ -232,7 +250,7 @@ class Core:
             channel = self.channels.find(request.channel)
             group = self.groups.find(channel.groups, channel.name, request.group)
             is_repeat = group.repeats(request)
-            holding = self.meta.holding(lambda commit: is_repeat and group.came_with(commit, request.consumer))
+            holding = self._holding(lambda commit: is_repeat and group.came_with(commit, request.consumer))
             extent = channel.value if sealing or holding is not None else channel.visible
             claim = self.groups.consume(commit, group, extent, request)
             if claim is None:
@@ -250,7 +268,7 @@ class Core:
             if group.repeats(request):
                 attempt(self.committer.open, False)  # claimed for an earlier sending of it: an empty reply would deny that
                 return
-            holding = self.meta.holding(lambda commit: group in commit.cells)  # that there is nothing may be undone with it
+            holding = self._holding(lambda commit: group in commit.cells)  # that there is nothing may be undone with it
             self._answer_in(holding, done, nothing(group.state.position, group.state.generation), channel)
 
         waiter = Waiter(self.channels.find(request.channel).number, attempt, expire, done)
@@ -332,11 +350,22 @@ class Core:
         else:
             commit.answer(done, reply, channel.durability if channel is not None else None)
 
+    def _holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
+        """The commit that holds something of a group and is not durable yet; None: it is durable."""
+        return next(filter(is_in, self.meta.pending), None)
+
+    def shown_groups(self, channel: Channel) -> dict[str, Group]:
+        """With those whose removal is not durable yet. Raises MetaUnavailable."""
+        self.meta.check_loaded()
+        removed = [group for commit in self.meta.pending for group in commit.removed if isinstance(group, Group)]
+        here = {group.name: group for group in removed if group.visible and group.visible.channel_number == channel.number}
+        return here | channel.groups
+
     def _creating(self, made: Channel | Group) -> Commit | None:
         """The commit that creates it; None: it is durable, and may be shown."""
         if isinstance(made, Channel):
             return self.committer.holding(lambda commit: not made.is_public and made in commit.cells)
-        return self.meta.holding(lambda commit: made.visible is None and made in commit.cells)
+        return self._holding(lambda commit: made.visible is None and made in commit.cells)
 
     def _in_meta(self, channel_number: int, operate: Callable[[Commit], None], done: Done) -> Waiter | None:
         """Do an operation on a group of a channel in the commit of the store that keeps it."""
@@ -438,25 +467,6 @@ class Core:
             store.sync()
 
         self.ids.restore(window_end, save)
-
-    def attach(self, found: Iterable[tuple[tuple[str, str], GroupState]]) -> tuple[list[Group], list[tuple[str, str]]]:
-        """Give channels the groups that their store has; those groups, and the names of what belongs to no channel."""
-        for channel in self.channels:
-            channel.groups.clear()
-        attached: list[Group] = []
-        garbage: list[tuple[str, str]] = []
-        for (name, channel_name), state in found:
-            owner = self.channels.get(channel_name)
-            if owner is None or owner.number != state.channel_number:
-                garbage.append((name, channel_name))
-            else:
-                attached.append(Group(name, channel_name, state))
-                owner.groups[name] = attached[-1]
-        return attached, garbage
-
-    def extents(self) -> dict[int, Extent]:
-        """What each channel holds, by its number."""
-        return {channel.number: channel.visible for channel in self.channels}
 
     def brought_back(self, lost: Ahead) -> None:
         """A group was moved back to the end that a power cut left."""

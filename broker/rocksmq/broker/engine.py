@@ -186,9 +186,8 @@ class RocksMQ:
         self, channel: str, group: str, n: int = 1_000, *, max_bytes: int = 1 << 22, timeout: float = 0.0
     ) -> MessageBatch:
         """The group's next messages; its position has moved durably past them. Empty when none came within ``timeout`` s."""
-        self.core.meta.check_loaded()
         found = self.core.channels.find(channel)
-        place = (found.number, Groups.find(found.groups, channel, group).state.creation_id)
+        place = (found.number, Groups.find(self.core.shown_groups(found), channel, group).state.creation_id)
 
         def request(identity: Identity) -> Consume:
             return Consume(channel, group, identity.id, identity.number, n, max_bytes, round(timeout * 1000))

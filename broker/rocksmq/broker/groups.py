@@ -142,6 +142,7 @@ class Groups:
         if group is None or group.state.creation_id != creation_id:
             return None
         del groups[name]
+        commit.removed.append(group)
         commit.undo.append(lambda: groups.__setitem__(name, group))
         commit.discard(group)
         commit.changes += group.deletion()

@@ -4,7 +4,6 @@ Embedded (meta_embedded.py), they are in the broker's own RocksDB, and change in
 pass. Kept elsewhere (meta_remote.py), they change in transactions of their own, once the messages are durable.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from .channels import Channel
@@ -50,8 +49,9 @@ class MetaStore(Protocol):
         """``commit`` destroys ``channel``, and its groups with it."""
         ...
 
-    def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
-        """The commit that holds something and is not durable yet; None: it is durable."""
+    @property
+    def pending(self) -> tuple[Commit, ...]:
+        """Commits with operations on groups that are not durable yet, the latest first."""
         ...
 
     def check_loaded(self) -> None:

@@ -1,6 +1,6 @@
 """Groups in the broker's own RocksDB, next to the messages: the default."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from . import keys
 from .channels import Channel
@@ -33,8 +33,8 @@ class EmbeddedMeta:
         if bound.store != EMBEDDED:
             checked(misbound(bound, EMBEDDED, has_groups=False), accept_loss=self._accept_loss)
             self._committer.open.put(Put(Family.META, keys.META_BINDING, bound._replace(store=EMBEDDED).encode()))
-        attached, _ = self._core.attach(stored_groups(self._store))
-        ahead = positions_ahead(attached, self._core.channels, self._core.extents())
+        attached, _ = self._core.channels.attach(stored_groups(self._store))
+        ahead = positions_ahead(attached, self._core.channels, self._core.channels.extents())
         checked([str(lost) for lost in ahead if lost.is_refused], accept_loss=self._accept_loss)
         for lost in ahead:
             self._core.groups.bring_back(self._committer.open, lost.group, lost.extent)
@@ -67,8 +67,9 @@ class EmbeddedMeta:
     def destroy(self, commit: Commit, channel: Channel) -> None:
         self._core.groups.destroy_all(commit, channel.groups.values())
 
-    def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
-        return self._committer.holding(is_in)
+    @property
+    def pending(self) -> tuple[Commit, ...]:
+        return self._committer.pending
 
     def check_loaded(self) -> None:
         pass

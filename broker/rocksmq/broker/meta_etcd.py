@@ -24,6 +24,7 @@ from .prefix import COMMIT, OWNER
 from .remote import RemoteFailed
 
 PAGE_KEYS = 500
+DETAIL_CHARACTERS = 300
 REPLY_BYTES_MAX = 64 << 20  # a page of groups with all their consumer entries
 CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -114,14 +115,19 @@ class EtcdRemote:
                 self._client = self._connect()
             return call(self._client)
         except (pyetcd.exceptions.Etcd3Exception, grpc.RpcError, ValueError, OSError) as error:
+            detail = f"{':'.join(map(str, self._present_endpoint))}: {_cause(error)}"
             self.close()
             self._endpoint += 1
-            raise RemoteFailed(self._reason(error)) from error
+            raise RemoteFailed(self._reason(error), detail) from error
+
+    @property
+    def _present_endpoint(self) -> tuple[str, int]:
+        return self._url.endpoints[self._endpoint % len(self._url.endpoints)]
 
     def _connect(self) -> Any:
         file = self._login.password_file
         password = None if file is None else file.read_text().rstrip("\r\n")
-        host, port = self._url.endpoints[self._endpoint % len(self._url.endpoints)]
+        host, port = self._present_endpoint
         endpoint = pyetcd.Endpoint(
             host,
             port,
@@ -155,6 +161,13 @@ class EtcdRemote:
 
 def _content(file: Path | None) -> bytes | None:
     return None if file is None else file.read_bytes()
+
+
+def _cause(error: Exception) -> str:
+    """What grpc said, below what pyetcd makes of it, in one line."""
+    said = error if isinstance(error, grpc.Call) else error.__context__
+    text = (said.details() if isinstance(said, grpc.Call) else None) or str(error)
+    return " ".join(text.split())[:DETAIL_CHARACTERS]
 
 
 def _commit_value(found: list[bytes]) -> CommitValue | None:

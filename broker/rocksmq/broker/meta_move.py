@@ -107,7 +107,7 @@ def read_positions(path: Path, remote: Remote | None, check: Check) -> Positions
         problems = _misnamed(bound, name, has_groups=bool(kept))
         if remote is not None:
             found, _ = _found(remote)
-            problems += foreign(found, bound.at(name), instance, number)
+            problems += foreign(found, name, bound.at(name), instance, number)
             if not problems and shadow is not None and shadow.lacks(found.commit):
                 problems.append(
                     f"{name} has lost what it had acknowledged: it was at {shadow.commit}, and is at {found.commit}; start the"
@@ -150,15 +150,15 @@ class Importer:
         Raises what ``check`` raises, PrefixInUse, DataRefused, RemoteFailed; the directory then stays with its old store.
         """
         found, is_cut_short = (None, False) if self._remote is None else _found(self._remote)
-        attached, self.left_out = self._core.attach(positions.groups.items())
+        attached, self.left_out = self._core.channels.attach(positions.groups.items())
         problems = self._misplaced(positions.header)
         if found is not None:
             known = self._bound.at(self.name)
             if self._bound.store != self.name:  # then it may be deleted, and an import that was cut short may have begun anew
                 planned = found.commit.epoch if is_cut_short and found.commit is not None else known.planned_epoch
                 known = known._replace(applied_epoch=0, planned_epoch=planned)
-            problems += foreign(found, known, self._directory.instance, self._directory.commit_number)
-        ahead = positions_ahead(attached, self._core.channels, self._core.extents())
+            problems += foreign(found, self.name, known, self._directory.instance, self._directory.commit_number)
+        ahead = positions_ahead(attached, self._core.channels, self._core.channels.extents())
         self._check(problems + [str(lost) for lost in ahead if lost.is_refused])
         groups = {(group.name, group.channel_name): group.state for group in attached}
         if self._remote is None or found is None:

@@ -35,7 +35,7 @@ logger = logging.getLogger("rocksmq.broker")
 
 KEEP_ALIVE_SECONDS = 3.0
 RETRY_SECONDS = 0.2
-TELL_SECONDS = 30.0  # between two lines of log that only give another reason
+TELL_SECONDS = 10.0  # between two lines of log about failures
 MIRROR_SECONDS = 0.5
 CHANNELS_MAX = 20  # whose ids ride along, two keys each
 GARBAGE_MAX = 20  # groups of destroyed channels, two keys each
@@ -52,7 +52,8 @@ class RemoteMeta:
         self.open_commit = Commit()  # being filled, which takes no turn of the loop
         self.current: Commit | None = None  # sent, and not settled
         self.problem: str | None = "not reached yet"
-        self._told_away = float("-inf")
+        self._told: str | None = ""  # of what the log was told last; None: that all is well
+        self._told_at = float("-inf")
         self._core = core
         self._waiters = core.waiters
         self._instance = directory.instance
@@ -63,6 +64,7 @@ class RemoteMeta:
         self._is_owner_known = False
         self._carried = Carried({}, [], [])
         self._has_answered = False
+        self._is_careful = False  # one group at a time, behind a transaction that was not applied
         self._keep_alive_due = 0.0
         self._queue: deque[Waiter] = deque()
         self._garbage: dict[GroupKey, None] = {}
@@ -132,7 +134,7 @@ class RemoteMeta:
 
     def destroy(self, commit: Commit, channel: Channel) -> None:
         def destroyed(result: int | RocksMQError) -> None:
-            if isinstance(result, int):
+            if isinstance(result, int) and self._fence is not None:
                 self._garbage |= dict.fromkeys((group, channel.name) for group in channel.groups)
                 self._ids_changed(channel.name)
 
@@ -141,10 +143,9 @@ class RemoteMeta:
             if waiter.consumer is not None:
                 self._waiters.attempt(waiter, self.open_commit)  # tells them that it is gone, which needs no store
 
-    def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
-        if is_in(self.open_commit):
-            return self.open_commit
-        return self.current if self.current is not None and is_in(self.current) else None
+    @property
+    def pending(self) -> tuple[Commit, ...]:
+        return (self.open_commit,) if self.current is None else (self.open_commit, self.current)
 
     def check_loaded(self) -> None:
         if self._fence is None:
@@ -167,13 +168,15 @@ class RemoteMeta:
         )
 
     def _ids_changed(self, channel_name: str) -> None:
+        if self._fence is None:
+            return  # the takeover tells of all
         if not self._changed:
             self._mirror_due = trio.current_time() + MIRROR_SECONDS
             self._work.set()
         self._changed[channel_name] = None
 
     async def _wait_for_work(self) -> None:
-        while not (self._queue or self._garbage or self._ahead or self._unheard or self._core.is_closing):
+        while not (self._queue or self._garbage or self._ahead or self._shadow.lost_epoch or self._core.is_closing):
             due = min(self._keep_alive_due, self._mirror_due if self._changed else float("inf"))
             if due <= trio.current_time():
                 return
@@ -194,6 +197,7 @@ class RemoteMeta:
             await self._reread()
         if self._core.is_closing:
             return
+        self._catch_up()
         carried = self._carried = self._carry()
         commit = self._fill(KEYS_MAX - len(carried.entries))
         entries = carried.entries | _group_entries(commit)
@@ -232,6 +236,7 @@ class RemoteMeta:
 
     def _resolve(self, commit: Commit, *, is_applied: bool) -> None:
         self.current = None
+        self._is_careful = not is_applied
         if is_applied:
             self._is_owner_known = self._is_owner_known or OWNER in self._carried.entries
             for group in commit.cells:
@@ -278,22 +283,23 @@ class RemoteMeta:
             entries |= channel_entries(name, ids)
         if self._changed:
             self._mirror_due = max(self._mirror_due, trio.current_time())
-        garbage = list(self._garbage)[:GARBAGE_MAX]
-        for name, channel_name in garbage:
-            del self._garbage[name, channel_name]
+        garbage: list[GroupKey] = []
+        for key in list(self._garbage)[:GARBAGE_MAX]:
+            del self._garbage[key]
+            name, channel_name = key
             channel = self._core.channels.get(channel_name)
             if channel is None or name not in channel.groups:  # else it was made anew, over the old
-                entries |= group_entries((name, channel_name), None)
+                garbage.append(key)
+                entries |= group_entries(key, None)
         return Carried(entries, names, garbage)
 
     def _fill(self, keys_max: int) -> Commit:
         """Do the operations that wait, as far as they fit into one transaction."""
         commit = self.open_commit
-        for group in tuple(self._unheard):
-            if not self._exists(group):
-                del self._unheard[group]
-            elif self._has_room(commit, keys_max):
-                commit.set(group, group.value)
+        if self._shadow.lost_epoch:
+            self._tell_unheard(commit, keys_max)
+            self.current, self.open_commit = commit, Commit()
+            return commit
         for group, lost in tuple(self._ahead.items()):
             if not self._exists(group):
                 del self._ahead[group]
@@ -304,11 +310,11 @@ class RemoteMeta:
             waiter.is_queued = False
             if not self._waiters.holds(waiter):
                 continue
-            if waiter.brings_messages and waiter.must_wait():
-                self._waiters.passed_over.add(waiter.channel_number)
-                continue
             waiter.unavailable = None
-            self._waiters.attempt(waiter, commit)
+            if waiter.until > trio.current_time():
+                self._waiters.attempt(waiter, commit)
+            else:
+                self._waiters.serve(waiter, commit)
             if self._waiters.holds(waiter):
                 self._wait_for_messages(waiter)
         self.current, self.open_commit = commit, Commit()
@@ -326,12 +332,16 @@ class RemoteMeta:
         elif self._waiters.cancel(waiter):
             waiter.expire()
 
-    @staticmethod
-    def _has_room(commit: Commit, keys_max: int) -> bool:
+    def _has_room(self, commit: Commit, keys_max: int) -> bool:
+        """Whether one group more fits, whichever it is."""
         groups: list[Group] = list(commit.cells)
+        if not groups and not commit.changes:
+            return True
         size = sum(STATE_BYTES + CONSUMER_BYTES * len(group.state.consumers) for group in groups)
+        size += STATE_BYTES + CONSUMER_BYTES * self._core.limits.consumers_max
         keys_next = len(commit.changes) + 2 * (len(groups) + 1)
-        return keys_next <= keys_max and size < STATE_BYTES_MAX and commit.size < CLAIM_BYTES_MAX
+        has_room = keys_next <= keys_max and size <= STATE_BYTES_MAX and commit.size < CLAIM_BYTES_MAX
+        return has_room and not self._is_careful
 
     async def _make_durable(self, commit: Commit) -> None:
         """Make durable what ``commit`` refers to: ids that were given out, channels. Raises DiskFull, StorageFailed."""
@@ -356,26 +366,29 @@ class RemoteMeta:
     def _note(self, commit: Commit) -> None:
         """What was applied, in the copy; before anybody is answered."""
         assert self._fence is not None, "it has taken over"
-        changes = list(commit.changes)
+        for group in commit.cells:
+            self._unheard.pop(group, None)
+        changes = [change for key in self._carried.garbage for change in Group(*key, None).deletion()]
+        changes += commit.changes
         for group in commit.cells:
             changes += group.changes(None)
-            self._unheard.pop(group, None)
-        if changes or self._shadow.is_ahead:
-            self._shadow.note(self._fence.known, changes, is_ahead=bool(self._unheard) or self._is_reread_due)
+        if changes and not self._shadow.lost_epoch:
+            self._shadow.note(self._fence.known, changes)
 
     def _tell_again(self, found: CommitValue) -> None:
         """The store went back to ``found``, a value of this broker: it gets all groups anew."""
         assert self._fence is not None, "it has taken over"
         logger.error(
-            "%s has lost what it had acknowledged: it was at %s, and is at %s; all positions are written there again",
+            "%s has lost what it had acknowledged: it was at %s, and is at %s; it is told all positions again",
             *(self._remote.name, self._fence.known, found),
         )
         self._fence.resume(found)
-        self._shadow.mark_ahead()
         self._is_reread_due = True
 
     async def _reread(self) -> None:
         """Note which groups to tell the store again, and which it should not have."""
+        assert self._fence is not None, "it has taken over"
+        self._shadow.mark_lost(self._fence.known.epoch)
         found = Found.decode(await self._call(self._remote.read), self._remote.name)
         groups = {(group.name, channel.name): group for channel in self._core.channels for group in channel.groups.values()}
         self._unheard = {group: None for key, group in groups.items() if found.groups.get(key) != group.value}
@@ -383,6 +396,19 @@ class RemoteMeta:
         for name in found.channels | {channel.name for channel in self._core.channels}:
             self._ids_changed(name)
         self._is_owner_known = self._is_reread_due = False
+
+    def _tell_unheard(self, commit: Commit, keys_max: int) -> None:
+        for group in tuple(self._unheard):
+            if not self._exists(group):
+                del self._unheard[group]
+            elif self._has_room(commit, keys_max):
+                commit.set(group, group.value)
+
+    def _catch_up(self) -> None:
+        """Go on with what waits, once the store was told all again. Raises DiskFull, StorageFailed."""
+        if self._shadow.lost_epoch and not (self._unheard or self._garbage or self._is_reread_due):
+            assert self._fence is not None, "it has taken over"
+            self._shadow.caught_up(self._fence.known)
 
     # -- ownership -------------------------------------------------------------------
 
@@ -394,7 +420,7 @@ class RemoteMeta:
         self._fence = Fence(taken.value)
         self._lease = taken.lease
         self._is_owner_known = False
-        self._is_reread_due = self._shadow.is_ahead
+        self._is_reread_due = taken.is_lost
         self._keep_alive_due = 0.0
         self._garbage |= dict.fromkeys(taken.garbage)
         self._ahead = taken.ahead
@@ -411,21 +437,26 @@ class RemoteMeta:
             self._is_away(error)
             await trio.sleep(RETRY_SECONDS)
         except Fenced as error:
-            if error.found is None:
-                raise DataRefused(f"{self._remote.name} was deleted or edited while this broker wrote there") from error
+            if error.found is None or (self._fence is not None and error.found.epoch < self._fence.known.epoch):
+                raise DataRefused(
+                    f"{self._remote.name} was deleted, edited or restored from a backup while this broker wrote there"
+                ) from error
             raise PrefixInUse(
                 f"another broker has taken over {self._remote.name}: {error}. Never run two on copies of one data directory"
             ) from error
         else:
-            if self.problem is not None:
+            if self._told is not None:
                 logger.info("positions are kept in %s", self._remote.name)
-            self.problem = None
+            self.problem = self._told = None
 
     def _is_away(self, error: Exception) -> None:
         now = trio.current_time()
-        if self.problem is None or (self.problem != str(error) and now > self._told_away + TELL_SECONDS):
-            logger.warning("positions cannot be moved in %s, and consume answers MetaUnavailable: %s", self._remote.name, error)
-            self._told_away = now
+        if self._told != str(error) and now > self._told_at + TELL_SECONDS:
+            detail = f" ({error.detail})" if isinstance(error, RemoteFailed) and error.detail else ""
+            logger.warning(
+                "positions cannot be moved in %s, and consume answers MetaUnavailable: %s%s", self._remote.name, error, detail
+            )
+            self._told, self._told_at = str(error), now
         self.problem = str(error)
 
     async def _call(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:

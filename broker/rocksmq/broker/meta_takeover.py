@@ -37,6 +37,7 @@ class Taken(NamedTuple):
     channels: set[str]  # whose ids stand there
     ahead: dict[Group, Ahead]
     garbage: list[GroupKey]
+    is_lost: bool  # groups come from the data directory's copy
 
 
 class Takeover:
@@ -47,12 +48,12 @@ class Takeover:
         self._store = directory.store
         self._instance = directory.instance
         self._recovered_number = directory.commit_number
-        self._recovered = core.extents()
+        self._recovered = core.channels.extents()
         self._remote = remote
         self._shadow = shadow
         self._accept_loss = accept_loss
         self._lease: int | None = None
-        self._sent: set[CommitValue] = set()  # each maybe applied
+        self._sent: Attempt | None = None  # the latest, maybe applied; no earlier one can be any more
 
     def check_binding(self, *, is_attached: bool = False) -> None:
         """Raises DataRefused when the positions of the directory are kept in another store."""
@@ -71,38 +72,36 @@ class Takeover:
         """
         found = Found.decode(await call(self._remote.read), self._remote.name)
         check_owner(found, self._instance, self._remote.name)
-        self._compare_shadow(found)
-        groups = self._shadow.groups() if self._shadow.is_ahead else found.groups
-        attached, garbage = self._core.attach(groups.items())
+        is_lost = stored_binding(self._store).store == self._remote.name and self._shadow.lacks(found.commit)
+        groups = self._shadow.groups() if is_lost else found.groups
+        attached, garbage = self._core.channels.attach(groups.items())
         ahead = positions_ahead(attached, self._core.channels, self._recovered)
-        value = found.commit
-        if value is None or value not in self._sent:
+        if self._sent is None or found.commit not in self._sent:
             epoch = self._plan(found, ahead, is_attached=bool(attached))
-            self._lease = await call(self._remote.grant, LEASE_SECONDS)
-            attempt = Attempt(value, CommitValue(epoch, secrets.randbits(62)))
-            self._sent.add(attempt.value)
-            data = DataMark(self._instance, self._core.committer.synced_number)
-            entries = {OWNER: self.owner(epoch), DATA: data.encode()}
-            if not (await call(self._remote.transact, attempt, entries, self._lease)).is_applied:
-                return None
-            value = attempt.value
-        self._shadow.replace(value, attached, self._binding(value.epoch, value.epoch))
-        return Taken(value, self._lease, found.channels, {lost.group: lost for lost in ahead}, garbage)
-
-    def _compare_shadow(self, found: Found) -> None:
-        if stored_binding(self._store).store == self._remote.name and self._shadow.lacks(found.commit):
-            if not self._shadow.is_ahead:
+            if is_lost:
+                self._shadow.mark_lost(epoch)
                 logger.error(
-                    "%s has lost what it had acknowledged: it was at %s, and is at %s; the data directory has a copy",
+                    "%s has lost what it had acknowledged: it was at %s, and is at %s; it is told again from the copy here",
                     *(self._remote.name, self._shadow.commit, found.commit),
                 )
-            self._shadow.mark_ahead()
+            self._sent = Attempt(found.commit, CommitValue(epoch, secrets.randbits(62)))
+        value = self._sent.value
+        if found.commit != value:
+            if self._lease is None or not await call(self._remote.keep_alive, self._lease):
+                self._lease = await call(self._remote.grant, LEASE_SECONDS)
+            data = DataMark(self._instance, self._core.committer.synced_number)
+            entries = {OWNER: self.owner(value.epoch), DATA: data.encode()}
+            met = await call(self._remote.transact, self._sent, entries, self._lease)
+            if not met.is_applied and met.found != value:
+                return None
+        self._shadow.replace(value, attached, self._binding(value.epoch, value.epoch))
+        return Taken(value, self._lease, found.channels, {lost.group: lost for lost in ahead}, garbage, is_lost)
 
     def _plan(self, found: Found, ahead: list[Ahead], *, is_attached: bool) -> int:
         """The epoch to take over with, noted in the directory."""
         self.check_binding(is_attached=is_attached)
         bound = stored_binding(self._store).at(self._remote.name)
-        problems = foreign(found, bound, self._instance, self._recovered_number)
+        problems = foreign(found, self._remote.name, bound, self._instance, self._recovered_number)
         problems += [str(lost) for lost in ahead if lost.is_refused]
         checked(problems, accept_loss=self._accept_loss)
         epoch = 1 + max(0 if found.commit is None else found.commit.epoch, bound.applied_epoch)

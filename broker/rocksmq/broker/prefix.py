@@ -76,7 +76,10 @@ class Found(NamedTuple):
             try:
                 return parse(entries[key])
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise DataRefused(f"{where}: the value of {key} is none that a broker wrote ({error!r}): restore it") from error
+                raise DataRefused(
+                    f"{where}: the value of {key} is none that this broker can read ({_said(error)}): put back what"
+                    " a broker wrote, or use the version that wrote it"
+                ) from error
 
         groups: dict[GroupKey, GroupState] = {}
         channels: set[str] = set()
@@ -102,6 +105,10 @@ class Found(NamedTuple):
             groups,
             channels,
         )
+
+
+def _said(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def group_entries(key: GroupKey, state: GroupState | None) -> dict[str, str | None]:

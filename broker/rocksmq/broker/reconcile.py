@@ -81,22 +81,22 @@ def misbound(bound: MetaBinding, store: str, *, has_groups: bool) -> list[str]:
     ]
 
 
-def foreign(found: Found, bound: MetaBinding, instance: str, commit_number: int) -> list[str]:
-    """What is wrong when the data directory ``instance``, which holds commits up to ``commit_number``, meets a prefix."""
+def foreign(found: Found, where: str, bound: MetaBinding, instance: str, commit_number: int) -> list[str]:
+    """What is wrong when the data directory ``instance``, which holds commits up to ``commit_number``, meets what was found."""
     epoch = 0 if found.commit is None else found.commit.epoch
     if found.data is not None and found.data.instance != instance:
-        return [f"the positions belong to the data directory of instance {found.data.instance}, and this one is {instance}"]
+        return [f"{where} belongs to the data directory of instance {found.data.instance}, and this one is {instance}"]
     problems: list[str] = []
     if epoch > bound.planned_epoch:
         problems.append(
-            f"the positions were taken over {epoch} times, and this data directory knows of {bound.planned_epoch}:"
-            " it is older than the positions, or a copy"
+            f"{where} was written by a later start than this data directory knows of (epoch {epoch}, and here"
+            f" {bound.planned_epoch}): the directory is older than the positions, or a copy"
         )
     if epoch < bound.applied_epoch:
-        problems.append(
-            f"the positions were taken over {epoch} times, and this data directory knows of {bound.applied_epoch}:"
-            " they were deleted, or restored from a backup"
-        )
+        is_gone = found.commit is None
+        state = "nothing stands there" if is_gone else f"what stands there is older (epoch {epoch})"
+        why = "it was deleted, or --meta names another place" if is_gone else "it was restored from a backup"
+        problems.append(f"{where} has the positions of this data directory (epoch {bound.applied_epoch}), but {state}: {why}")
     if found.data is not None and found.data.commit_number > commit_number:
         problems.append(
             f"group commit {found.data.commit_number} was synced when positions were written last, and this data directory"

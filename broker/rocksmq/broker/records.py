@@ -248,11 +248,14 @@ class MetaBinding(NamedTuple):
 
 
 class Shadow(NamedTuple):
-    """Of which commit value of a store elsewhere the groups in this data directory are a copy, see meta_shadow.py."""
+    """Of which commit value of a store elsewhere the groups in this data directory are a copy, see meta_shadow.py.
+
+    ``lost_epoch``: from that takeover on the store was being told again what it had lost; 0: it has lost nothing.
+    """
 
     epoch: int
     number: int
-    is_ahead: bool
+    lost_epoch: int
 
     def encode(self) -> bytes:
         return encode_value([VERSION, *self])

@@ -11,7 +11,14 @@ STATE_BYTES_MAX = 1 << 20  # of groups' states a transaction: etcd takes 1.5 MiB
 
 
 class RemoteFailed(Exception):
-    """The store gave no answer, or refused: whether a transaction was applied is not known."""
+    """The store gave no answer, or refused: whether a transaction was applied is not known.
+
+    ``detail``: the address, and what the network said; for logs and operators, not for clients.
+    """
+
+    def __init__(self, why: str, detail: str = "") -> None:
+        super().__init__(why)
+        self.detail = detail
 
 
 class Remote(Protocol):

@@ -155,7 +155,8 @@ class Session:
     def end(self) -> None:
         """The connection is over: nobody waits for its long polls any more. What was accepted is still done."""
         for waiter in self._waiters.values():
-            self._core.waiters.cancel(waiter)
+            if waiter.reads:
+                self._core.waiters.cancel(waiter)
         self._waiters.clear()
         self._in_flight.clear()
         self._in_flight_bytes = 0

@@ -120,6 +120,8 @@ class Sweep:
             )
         for consumer, entry in state.consumers.items():
             begin, end = self.offsets.get(entry.begin), self.offsets.get(entry.end)
+            if entry.generation != state.generation:
+                continue  # never handed out again
             if begin is not None and end is not None and end - begin != entry.message_count:
                 yield problem(
                     subject,

@@ -4,6 +4,7 @@ Level-triggered: a waiter is kept with the attempt that was made for it, and the
 made again whenever there may be more; nothing is decided from the event itself.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
@@ -11,9 +12,11 @@ from itertools import count
 
 import trio
 
-from rocksmq.protocol.errors import RocksMQError
+from rocksmq.protocol.errors import InternalError, RocksMQError
 
 from .commit import Commit, Done
+
+logger = logging.getLogger("rocksmq.broker")
 
 CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
 STALE_MAX = 1_000  # served long polls whose deadline is still kept; then they are swept out
@@ -56,8 +59,8 @@ class Waiter:
         self._expire = expire
 
     @property
-    def brings_messages(self) -> bool:
-        """Whether its answer may be large."""
+    def reads(self) -> bool:
+        """Whether it waits for messages."""
         return self.position is not None or self.consumer is not None
 
     def expire(self) -> None:
@@ -80,7 +83,9 @@ class Waiters:
     ``passed_over``: channels with some whose answer could not leave, or would have made the commit too large.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, refuse: Callable[[Done, RocksMQError], None] = lambda done, error: done(error)) -> None:
+        """``refuse`` answers with an error, now or once that is sure."""
+        self._refuse = refuse
         self.passed_over: set[int] = set()
         self._waiting: dict[int, OrderedDict[Waiter, None]] = {}
         self._deadlines: list[tuple[float, int, Waiter]] = []
@@ -111,15 +116,23 @@ class Waiters:
 
     def attempt(self, waiter: Waiter, commit: Commit, *, sealing: bool = False) -> None:
         """Attempt it in ``commit``, unless its answer could not leave."""
-        if (waiter.brings_messages and waiter.must_wait()) or commit.size >= CLAIM_BYTES_MAX:
+        if waiter.must_wait() or commit.size >= CLAIM_BYTES_MAX:
             self.passed_over.add(waiter.channel_number)
-            return
+        else:
+            self.serve(waiter, commit, sealing=sealing)
+
+    def serve(self, waiter: Waiter, commit: Commit, *, sealing: bool = False) -> None:
+        """Attempt it in ``commit``."""
         try:
             if waiter.attempt(commit, sealing):
                 self.cancel(waiter)
         except RocksMQError as error:
             self.cancel(waiter)
-            waiter.done(error)
+            self._refuse(waiter.done, error)
+        except Exception:
+            logger.exception("a bug: a waiting request could not be handled")
+            self.cancel(waiter)
+            waiter.done(InternalError("the broker met a bug; its log has the details"))
 
     def holds(self, waiter: Waiter) -> bool:
         """Whether it still waits."""
