@@ -35,7 +35,7 @@ class Limits:
     output_bytes_max: int = 16 * MIB  # a connection; above it no request is read
     meta_start_seconds: float = 3.0  # to reach a meta store elsewhere, before the broker starts without it
     meta_call_seconds: float = 1.0  # for an answer of it
-    meta_wait_seconds: float = 1.0  # that an operation on a group waits for it, before MetaUnavailable
+    meta_wait_seconds: float = 0.5  # that an operation on a group waits for it, before MetaUnavailable
     meta_queue_max: int = 10_000  # operations that wait for it
     drain_seconds: float = 10.0  # to finish what is in flight at SIGTERM
 
