@@ -60,13 +60,18 @@ class MetaShadow:
         Raises DiskFull, StorageFailed.
         """
         assert self.commit is not None, "it is a copy of something"
-        self._write(self.commit, self.lost_epoch or epoch)
+        self._write(self.commit, min(self.lost_epoch or epoch, epoch))
         self._store.sync()
 
     def caught_up(self, commit: CommitValue) -> None:
         """At ``commit`` the store elsewhere has all that is here. Raises DiskFull, StorageFailed."""
         self._write(commit, 0)
         self._store.sync()
+
+    def unmark(self) -> None:
+        """The store elsewhere has lost nothing after all. Raises DiskFull, StorageFailed."""
+        if self.commit is not None and self.lost_epoch:
+            self.caught_up(self.commit)
 
     def note(self, commit: CommitValue, changes: Iterable[Change]) -> None:
         """``changes`` of groups were applied with ``commit``. On a full disk they are kept for later. Raises StorageFailed."""

@@ -78,7 +78,9 @@ class Takeover:
         ahead = positions_ahead(attached, self._core.channels, self._recovered)
         if self._sent is None or found.commit not in self._sent:
             epoch = self._plan(found, ahead, is_attached=bool(attached))
-            if is_lost:
+            if not is_lost:
+                self._shadow.unmark()
+            else:
                 self._shadow.mark_lost(epoch)
                 logger.error(
                     "%s has lost what it had acknowledged: it was at %s, and is at %s; it is told again from the copy here",
