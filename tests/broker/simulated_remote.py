@@ -109,6 +109,10 @@ class SimulatedEtcd:
         self.on_applied(transaction)
         return Met(True, None)
 
+    def go_back(self, entries: Mapping[str, str]) -> None:
+        """To what was `read` before: it loses what came since, also what it has acknowledged. What is late may still arrive."""
+        self.entries = dict(entries)
+
     def arrive(self, index: int) -> None:
         """A transaction that nobody waits for any more."""
         transaction = self.late.pop(index)
@@ -157,6 +161,7 @@ class SimulatedRemote:
         self.in_flight: Transaction | None = None
         self.calls: list[str] = []
         self.on_send: Callable[[Transaction], None] = lambda transaction: None
+        self.on_call: Callable[[], None] = lambda: None  # before any call
         self.is_closed = False
         self._etcd = etcd
         self._call_seconds = call_seconds
@@ -192,6 +197,7 @@ class SimulatedRemote:
         assert not self.is_closed
         await trio.lowlevel.checkpoint_if_cancelled()
         self.calls.append(function.__name__)
+        self.on_call()
         with trio.CancelScope(shield=True) as scope:
             self._scopes.add(scope)
             try:

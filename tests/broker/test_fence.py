@@ -1,6 +1,7 @@
 """Who may write, and what became of a transaction: several writers against a store that loses, delays and forgets to answer.
 
-`World` holds the truth about each transaction that was ever sent. What a writer learns of one must be so, and stay so.
+`World` holds the truth about each transaction that was ever sent. What a writer learns of one must be so, and stay so
+until the store goes back to an earlier value and loses it; then the writer learns of that before it does anything else.
 Hypothesis walks through long histories, and every short one is tried.
 """
 
@@ -17,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from rocksmq.broker.fence import Attempt, CommitValue, Fence, Fenced, Met
+from rocksmq.broker.fence import Attempt, CommitValue, Fence, Fenced, Met, Reverted
 
 WRITERS_MAX = 3  # that live at a time
 SHORT = 6  # events of a history, when all are tried
@@ -39,7 +40,7 @@ class Sent:
     writer: "Writer"
     kind: Kind
     attempt: Attempt
-    is_applied: bool = False
+    again: tuple["Sent", ...] | None = None  # what it carries beside itself, from a writer that was told of a loss
     told: bool | None = None
 
 
@@ -51,6 +52,8 @@ class Writer:
     waiting: Sent | None = None  # for the answer to this
     unsettled: Sent | None = None  # the transaction that it knows nothing of
     takeovers: set[CommitValue] = field(default_factory=set[CommitValue])
+    believed: tuple[Sent, ...] = ()  # what it holds to be in the store, once that was told of a loss
+    is_behind: bool = False  # the store has lost something, and was not told it again yet
 
 
 class World:
@@ -61,6 +64,9 @@ class World:
         self.owner: Writer | None = None  # whose takeover was applied last
         self.writers = [Writer()]
         self.under_way: list[Sent] = []
+        self.contents: dict[CommitValue | None, tuple[Sent, ...]] = {None: ()}  # transactions, by the value then
+        self.past: list[CommitValue] = []  # values of this epoch
+        self.has_gone_back = False
         self.numbers: set[CommitValue] = set()
         self.takeovers = 0
 
@@ -82,7 +88,7 @@ class World:
     def _take_over(self, writer: Writer) -> None:
         if self.value in writer.takeovers:
             assert self.value is not None
-            writer.fence = Fence(self.value)
+            self._begin_at(writer, self.value)
             return
         self.takeovers += 1
         epoch = 1 if self.value is None else self.value.epoch + 1
@@ -90,10 +96,15 @@ class World:
         writer.takeovers.add(attempt.value)
         self._send(writer, Kind.TAKEOVER, attempt)
 
+    def _begin_at(self, writer: Writer, value: CommitValue) -> None:
+        writer.fence = Fence(value)
+        writer.believed = self.contents[value]
+
     def _send(self, writer: Writer, kind: Kind, attempt: Attempt) -> Sent:
         assert attempt.value not in self.numbers, "a number is used once"
         self.numbers.add(attempt.value)
-        writer.waiting = sent = Sent(writer, kind, attempt)
+        again = writer.believed if writer.is_behind and kind is Kind.TRANSACTION else None
+        writer.waiting = sent = Sent(writer, kind, attempt, again)
         self.under_way.append(sent)
         return sent
 
@@ -129,10 +140,18 @@ class World:
         """It never reaches the store."""
         self.under_way.remove(sent)
 
+    def go_back(self, index: int) -> None:
+        """It loses what came after an earlier value of this epoch, and was acknowledged."""
+        del self.past[index + 1 :]
+        self.value = self.past[index]
+        self.has_gone_back = True
+
     def _apply(self, sent: Sent) -> None:
         before, self.value = self.value, sent.attempt.value
-        sent.is_applied = True
-        assert sent.told is None, "what a writer was told of before never arrives later"
+        assert sent.told is None or self.has_gone_back, "what a writer was told of before never arrives later"
+        found = self.contents[before] if sent.again is None else sent.again
+        self.contents[self.value] = (*found, sent) if sent.kind is Kind.TRANSACTION else found
+        self.past = [self.value] if sent.kind is Kind.TAKEOVER else [*self.past, self.value]
         if sent.kind is Kind.TAKEOVER:
             assert before is None or before.epoch < self.value.epoch
             self.owner = sent.writer
@@ -145,7 +164,7 @@ class World:
         writer = sent.writer
         if sent.kind is Kind.TAKEOVER:
             if met.is_applied:
-                writer.fence = Fence(sent.attempt.value)
+                self._begin_at(writer, sent.attempt.value)
             return
         assert writer.fence is not None
         assert writer.unsettled is not None
@@ -156,10 +175,19 @@ class World:
             self.writers.remove(writer)
             self.begin()
             return
+        except Reverted as error:
+            assert self.has_gone_back
+            writer.fence.resume(error.found)
+            writer.is_behind = True
+            was_applied = False
         writer.unsettled.told = was_applied
-        assert was_applied == writer.unsettled.is_applied, "what a writer learns is true"
+        assert was_applied == (writer.unsettled in self.contents[self.value]), "what a writer learns is true"
         assert not writer.fence.is_in_doubt
-        assert writer.fence.known == self.value or self.owner is not writer
+        assert writer.fence.known == self.value
+        if was_applied:
+            writer.believed = (*writer.believed, writer.unsettled)
+            writer.is_behind = False
+        assert writer.is_behind or self.contents[self.value] == writer.believed, "no loss goes unnoticed"
         writer.unsettled = None
 
     # -- at the end ------------------------------------------------------------------------
@@ -176,6 +204,7 @@ class World:
                     self.arrive(self.under_way[-1])
             assert writer.unsettled is None or writer not in self.writers, "settled by one barrier that is answered"
             assert (self.owner is writer) == (writer in self.writers and writer.fence is not None) or writer.fence is None
+            assert self.owner is not writer or writer.fence is None or self.contents[self.value] == writer.believed
 
     def events(self) -> Iterator[tuple[str, int]]:
         """All that may happen next, as the name of a method and an index."""
@@ -188,11 +217,15 @@ class World:
         for index in range(len(self.under_way)):
             yield "arrive", index
             yield "arrive_unheard", index
+        for index in range(len(self.past) - 1):
+            yield "go_back", index
         yield "begin", 0
 
     def happen(self, name: str, index: int) -> None:
         if name == "begin":
             self.begin()
+        elif name == "go_back":
+            self.go_back(index)
         elif name in ("go_on", "give_up", "die"):
             getattr(self, name)(self.writers[index])
         else:
@@ -230,6 +263,11 @@ class Histories(RuleBasedStateMachine):
             self.world.die(self.world.writers[pick])
         elif pick < 2 * WRITERS_MAX:
             self.world.begin()
+
+    @rule(pick=st.integers(0, 40))
+    def the_store_goes_back(self, pick: int) -> None:
+        if pick < len(self.world.past) - 1:
+            self.world.go_back(pick)
 
     def teardown(self) -> None:
         self.world.rest()
@@ -308,7 +346,7 @@ def test_given_barriers_without_an_answer_when_a_later_one_finds_an_earlier_one_
     assert fence.begin() == Attempt(earlier.value, CommitValue(3, 75))
 
 
-@pytest.mark.parametrize("found", [None, CommitValue(4, 71), CommitValue(3, 69), CommitValue(3, 99), KNOWN])
+@pytest.mark.parametrize("found", [None, CommitValue(4, 71), CommitValue(3, 69), CommitValue(3, 99)])
 def test_given_a_value_that_it_never_set_when_found_then_the_writer_is_fenced(found: CommitValue | None) -> None:
     fence = Fence(KNOWN)
     with pytest.raises(Fenced) as fenced:
@@ -316,14 +354,33 @@ def test_given_a_value_that_it_never_set_when_found_then_the_writer_is_fenced(fo
     assert fenced.value.found == found
 
 
-def test_given_a_barrier_of_an_earlier_doubt_when_it_is_found_again_then_the_writer_is_fenced() -> None:
+@pytest.mark.parametrize("number", [70, 71, 72, 73])
+def test_given_an_earlier_value_of_this_writer_when_found_then_the_store_went_back_and_it_goes_on_from_there(
+    number: int,
+) -> None:
+    """By a transaction, a barrier that was applied or not, or the takeover; met by a transaction, or looked at."""
     fence = Fence(KNOWN)
     fence.begin()
-    barrier = fence.begin()
-    fence.answered(barrier, Met(True, None))
     fence.answered(fence.begin(), Met(True, None))
-    with pytest.raises(Fenced):
-        fence.answered(fence.begin(), Met(False, barrier.value))
+    fence.answered(fence.begin(), Met(True, None))
+    last = fence.begin()
+    fence.answered(last, Met(True, None))
+    found = CommitValue(3, number)
+    with pytest.raises(Reverted, match=f"the commit value is 3 {number}"):
+        fence.check(found)
+    with pytest.raises(Reverted):
+        fence.answered(fence.begin(), Met(False, found))
+    fence.resume(found)
+    assert not fence.is_in_doubt
+    assert fence.begin() == Attempt(found, CommitValue(3, 76)), "what was sent before can never meet what is set now"
+
+
+def test_given_a_value_when_looked_at_then_it_is_that_of_this_writer_or_not() -> None:
+    fence = Fence(KNOWN)
+    fence.check(KNOWN)
+    for found in (None, CommitValue(2, 70), CommitValue(3, 71)):
+        with pytest.raises(Fenced):
+            fence.check(found)
 
 
 @pytest.mark.parametrize("value", [CommitValue(0, 0), CommitValue(1, (1 << 63) + 1)])

@@ -1,0 +1,304 @@
+"""A store elsewhere that loses what it has acknowledged: it is told again, from memory or from the copy in the data directory.
+
+Whatever happens in between, each `Reader` reads every message once, and in the end the store has what the broker has.
+"""
+
+from collections.abc import Mapping
+
+import pytest
+import trio
+
+from rocksmq.broker import meta_remote
+from rocksmq.broker.fence import CommitValue
+from rocksmq.broker.prefix import COMMIT
+from rocksmq.broker.store import DataRefused
+from rocksmq.protocol.errors import MetaUnavailable
+from rocksmq.protocol.operations import DestroyChannel, Empty
+
+from .remote_support import A_WHILE, FATES, broker_of, running
+from .shadow_support import Disk, Reader, begun, check_goes_on, check_is_told, copied, destroyed, known
+from .simulated_remote import Fate, SimulatedEtcd, Transaction
+from .support import in_mock_time
+
+# -- while the broker lives -----------------------------------------------------------------
+
+
+@in_mock_time
+async def test_given_an_idle_broker_when_the_store_goes_back_then_it_is_told_all_again_within_seconds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running(broker_of()) as broker:
+        readers = await begun(broker, "billing", "audit")
+        past = broker.etcd.read()
+        await readers[0].read(broker)
+        await trio.sleep(1)
+        lost = broker.etcd.commit
+        broker.etcd.go_back(past)
+        await trio.sleep(meta_remote.KEEP_ALIVE_SECONDS + 1)
+        check_is_told(broker)
+        assert f"it was at {lost}, and is at {CommitValue.parse(past[COMMIT])}" in caplog.text
+        await check_goes_on(broker, readers)
+
+
+@in_mock_time
+async def test_given_readers_when_the_store_goes_back_again_and_again_then_everything_is_read_once() -> None:
+    async with running(broker_of()) as broker:
+        readers = await begun(broker, "billing", "audit", "third")
+        past = broker.etcd.read()
+        async with trio.open_nursery() as nursery:
+            for reader in readers:
+                nursery.start_soon(reader.read_all, broker)
+            for _ in range(10):
+                for _ in range(7):
+                    await trio.lowlevel.checkpoint()
+                broker.etcd.go_back(past)
+                past = past if len(broker.etcd.applied) % 2 else broker.etcd.read()
+        await check_goes_on(broker, readers)
+
+
+@pytest.mark.parametrize("arrives", ["before", "after", "when all is told"])
+@pytest.mark.parametrize("fates", FATES, ids=lambda fates: "-".join(fate.name for fate in fates))
+def test_given_a_transaction_in_doubt_when_the_store_goes_back_then_everything_is_read_once(
+    fates: list[Fate], arrives: str
+) -> None:
+    @in_mock_time
+    async def scenario() -> None:
+        async with running(broker_of()) as broker:
+            readers = await begun(broker, "billing", "audit")
+            past = broker.etcd.read()
+            await readers[0].read(broker)
+            broker.remote.fates += fates
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(readers[0].read, broker)
+                nursery.start_soon(readers[1].read, broker)
+                for _ in range(4):
+                    await trio.lowlevel.checkpoint()
+                if arrives == "before":
+                    arrive_all(broker.etcd)
+                broker.etcd.go_back(past)
+                if arrives == "after":
+                    arrive_all(broker.etcd)
+            await trio.sleep(A_WHILE)
+            arrive_all(broker.etcd)
+            await check_goes_on(broker, readers)
+
+    scenario()
+
+
+def arrive_all(etcd: SimulatedEtcd) -> None:
+    while etcd.late:
+        etcd.arrive(0)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_given_a_store_that_is_told_again_when_it_goes_back_meanwhile_then_it_gets_all_in_the_end(
+    turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the value of before, and by one of the telling."""
+    monkeypatch.setattr(meta_remote, "KEYS_MAX", 8)
+
+    @in_mock_time
+    async def scenario() -> None:
+        async with running(broker_of()) as broker:
+            readers = await begun(broker, *(f"g{i}" for i in range(9)))
+            past = broker.etcd.read()
+            for reader in readers:
+                await reader.read(broker)
+            broker.etcd.go_back(past)
+            pasts: list[Mapping[str, str]] = [past]
+
+            def sent(transaction: Transaction) -> None:
+                pasts.append(broker.etcd.read())
+                if len(pasts) == turn + 3:
+                    broker.etcd.go_back(pasts[turn])
+
+            broker.remote.on_send = sent
+            await trio.sleep(meta_remote.KEEP_ALIVE_SECONDS + 1)
+            assert len(pasts) >= turn + 3
+            await check_goes_on(broker, readers)
+
+    scenario()
+
+
+@in_mock_time
+async def test_given_groups_and_channels_made_and_destroyed_since_when_the_store_goes_back_then_it_has_those_of_now() -> None:
+    async with running(broker_of()) as broker:
+        (reader,) = await begun(broker, "billing")
+        gone = await broker.channel("gone")
+        anew = await broker.channel("anew")
+        for channel in ("gone", "anew"):
+            await broker.group("billing", channel)
+        names = [f"g{i}" for i in range(30)]  # more than one transaction deletes
+        for name in names:
+            await broker.group(name)
+        past = broker.etcd.read()
+        for name in names:
+            await destroyed(broker, name)
+        await broker.group(names[0])
+        await broker.group("new")
+        for channel, number in (("gone", gone), ("anew", anew)):
+            assert isinstance(await broker.call(DestroyChannel(channel, number)), Empty)
+        await broker.channel("anew")
+        await trio.sleep(1)
+        now = set(broker.etcd.entries)
+        broker.etcd.go_back(past)
+        await trio.sleep(A_WHILE)
+        assert set(broker.etcd.entries) == now
+        await check_goes_on(broker, [reader, Reader(names[0]), Reader("new")])
+
+
+@in_mock_time
+async def test_given_more_groups_than_a_transaction_takes_when_the_store_goes_back_then_all_are_told() -> None:
+    async with running(broker_of()) as broker:
+        readers = await begun(broker, *(f"g{i}" for i in range(150)))
+        past = broker.etcd.read()
+        for reader in readers:
+            await reader.read(broker)
+        broker.etcd.go_back(past)
+        await trio.sleep(meta_remote.KEEP_ALIVE_SECONDS + 1)
+        check_is_told(broker)
+
+
+@in_mock_time
+async def test_given_a_lease_that_is_lost_with_the_rest_when_told_again_then_the_owner_stands_there() -> None:
+    async with running(broker_of()) as broker:
+        readers = await begun(broker, "billing")
+        past = broker.etcd.read()
+        await readers[0].read(broker)
+        broker.etcd.revoke_all()
+        broker.etcd.go_back({key: value for key, value in past.items() if key != "owner"})
+        await check_goes_on(broker, readers)
+        assert "owner" in broker.etcd.entries
+
+
+# -- while no broker runs ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_clean", [True, False], ids=["stopped", "killed"])
+def test_given_no_broker_when_the_store_goes_back_then_the_next_one_loads_the_copy_and_tells_all(
+    is_clean: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    @in_mock_time
+    async def scenario() -> None:
+        broker = broker_of()
+        async with running(broker):
+            readers = await begun(broker, *(f"g{i}" for i in range(70)))
+            past = broker.etcd.read()
+            for reader in readers[:-1]:
+                await reader.read(broker)
+            await destroyed(broker, readers.pop().group)
+            await broker.group("new")
+            if is_clean:
+                await broker.drain()
+        broker.etcd.go_back(past)
+        broker.start()
+        async with running(broker):
+            await check_goes_on(broker, [*readers, Reader("new")])
+            assert len(known(broker)) == 70
+
+    scenario()
+    assert "has lost what it had acknowledged" in caplog.text
+
+
+@in_mock_time
+async def test_given_a_store_that_lost_nothing_when_started_then_it_is_what_counts() -> None:
+    """Also where the copy lost its end to a power cut."""
+    broker = broker_of()
+    async with running(broker):
+        readers = await begun(broker, "billing", "audit")
+        disk = Disk(broker)
+        for reader in readers:
+            await reader.read(broker)
+        await destroyed(broker, "audit")
+    disk.cut()
+    assert len(copied(broker)) == 2, "it is older"
+    broker.start()
+    async with running(broker):
+        assert set(known(broker)) == {("billing", "orders")}
+        await check_goes_on(broker, readers[:1])
+
+
+@in_mock_time
+async def test_given_a_transaction_that_was_applied_and_not_answered_when_killed_then_the_store_is_what_counts() -> None:
+    broker = broker_of()
+    async with running(broker):
+        (reader,) = await begun(broker, "billing")
+        broker.remote.fates.append(Fate.UNHEARD)
+        assert isinstance(await broker.consume(reader.number, n=1), MetaUnavailable)
+        position = broker.position()
+    broker.start()
+    async with running(broker):
+        assert broker.position() == position
+        await check_goes_on(broker, [reader])
+
+
+@in_mock_time
+async def test_given_the_prefix_deleted_when_the_loss_is_accepted_then_all_positions_come_from_the_copy() -> None:
+    broker = broker_of()
+    async with running(broker):
+        readers = await begun(broker, "billing", "audit")
+        await readers[0].read(broker)
+        await broker.drain()
+    broker.etcd.go_back({})
+    broker.start()
+    with pytest.RaisesGroup(pytest.RaisesExc(DataRefused, match="it was deleted")):
+        async with running(broker):
+            pass
+    broker.accept_loss = True
+    broker.start()
+    async with running(broker):
+        await check_goes_on(broker, readers)
+    broker.accept_loss = False
+    broker.start()
+    async with running(broker):
+        await check_goes_on(broker, readers)
+
+
+@in_mock_time
+async def test_given_a_store_restored_to_an_earlier_epoch_when_the_loss_is_accepted_then_all_positions_come_from_the_copy() -> (
+    None
+):
+    broker = broker_of()
+    async with running(broker):
+        readers = await begun(broker, "billing", "audit")
+        past = broker.etcd.read()
+        await broker.drain()
+    broker.start()
+    async with running(broker):
+        await readers[0].read(broker)
+        await broker.group("new")
+    broker.etcd.go_back(past)
+    broker.accept_loss = True
+    broker.start()
+    async with running(broker):
+        await check_goes_on(broker, [*readers, Reader("new")])
+
+
+@pytest.mark.parametrize("wrong", ["empty", "older"])
+def test_given_a_start_that_was_refused_when_the_store_is_right_again_then_it_is_what_counts(wrong: str) -> None:
+    """The copy has lost its end to a power cut; what was found in between must not make it count."""
+
+    @in_mock_time
+    async def scenario() -> None:
+        broker = broker_of()
+        async with running(broker):
+            readers = await begun(broker, "billing")
+            past = broker.etcd.read() if wrong == "older" else {}
+            await broker.drain()
+        broker.start()
+        async with running(broker):
+            disk = Disk(broker)
+            await readers[0].read(broker)
+        disk.cut()
+        right = broker.etcd.read()
+        broker.etcd.go_back(past)
+        broker.start()
+        with pytest.RaisesGroup(DataRefused):
+            async with running(broker):
+                pass
+        broker.etcd.go_back(right)
+        broker.start()
+        async with running(broker):
+            await check_goes_on(broker, readers)
+
+    scenario()
