@@ -163,7 +163,7 @@ class RemoteMeta:
         if self._core.is_closing:
             return ShuttingDown("the broker is stopping: try again once it is back")
         return MetaUnavailable(
-            f"positions cannot be moved in {self._remote.name} ({self.problem or 'it is slow'}): nothing is lost; try again",
+            f"positions cannot be moved in {self._remote.name} ({self.problem or 'it is slow'}): nothing is lost; it goes on by itself",
             retry_after=RETRY_SECONDS,
         )
 
