@@ -4,21 +4,29 @@ Whatever happens in between, each `Reader` reads every message once, and in the 
 """
 
 from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import trio
 
 from rocksmq.broker import meta_remote
+from rocksmq.broker.directory import DataDirectory
+from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.fence import CommitValue
+from rocksmq.broker.groups import Group
+from rocksmq.broker.meta_move import Importer, read_positions, refusing
 from rocksmq.broker.prefix import COMMIT
 from rocksmq.broker.store import DataRefused
 from rocksmq.protocol.errors import MetaUnavailable
 from rocksmq.protocol.operations import DestroyChannel, Empty
 
+from .check_support import change, findings
+from .meta_support import MemoryRemote, embedded_groups, live
 from .remote_support import A_WHILE, FATES, broker_of, running
-from .shadow_support import Disk, Reader, begun, check_goes_on, check_is_told, copied, destroyed, known
+from .shadow_support import Disk, Reader, begun, check_goes_on, check_is_told, copied, destroyed, known, until_ahead
 from .simulated_remote import Fate, SimulatedEtcd, Transaction
-from .support import in_mock_time
+from .support import FSYNC, in_mock_time
 
 # -- while the broker lives -----------------------------------------------------------------
 
@@ -302,3 +310,104 @@ def test_given_a_start_that_was_refused_when_the_store_is_right_again_then_it_is
             await check_goes_on(broker, readers)
 
     scenario()
+
+
+# -- other stores -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fates", [[], *FATES], ids=lambda fates: "-".join(fate.name for fate in fates) or "ANSWERED")
+@pytest.mark.parametrize("has_lost", [False, True])
+def test_given_a_copy_of_another_store_when_it_is_left_behind_then_nothing_of_the_copy_comes_along(
+    fates: list[Fate], has_lost: bool
+) -> None:
+    @in_mock_time
+    async def scenario() -> None:
+        broker = broker_of()
+        async with running(broker):
+            await begun(broker, "billing", "audit")
+            past = broker.etcd.read()
+            await broker.group("third")
+            if has_lost:
+                broker.etcd.go_back(past)
+                await until_ahead(broker)
+        broker.etcd = SimulatedEtcd()
+        broker.accept_loss = True
+        broker.start()
+        broker.remote.name = "etcd prefix another"
+        broker.remote.fates += fates
+        async with running(broker):
+            await trio.sleep(A_WHILE)
+            assert known(broker) == {}
+            await broker.group("new")
+        broker.accept_loss = False
+        broker.start()
+        broker.remote.name = "etcd prefix another"
+        async with running(broker):
+            await check_goes_on(broker, [Reader("new")])
+            assert len(known(broker)) == 1
+
+    scenario()
+
+
+async def acknowledged(mq: RocksMQ) -> None:
+    await mq.create_channel("orders")
+    await mq.create_consumer_group("orders", "billing")
+    await mq.produce("orders", [b"a", b"b", b"c"])
+    assert (await mq.consume("orders", "billing", 1)).payloads == [b"a"]
+
+
+async def more(mq: RocksMQ) -> None:
+    assert (await mq.consume("orders", "billing", 1)).payloads == [b"b"]
+    await mq.create_channel("gone")
+    await mq.create_consumer_group("gone", "billing")
+    await mq.destroy_channel("gone")
+
+
+async def the_rest(mq: RocksMQ) -> None:
+    assert (await mq.consume("orders", "billing", 10)).payloads == [b"c"]
+
+
+def move(path: Path, source: MemoryRemote | None, target: MemoryRemote | None) -> None:
+    positions = read_positions(path, source, refusing)
+    with closing(DataDirectory(path)) as directory:
+        Importer(directory, target, FSYNC, refusing).write(positions)
+
+
+def test_given_positions_that_moved_there_and_back_when_the_store_goes_back_then_each_time_it_is_its_own_copy(
+    tmp_path: Path,
+) -> None:
+    """Through two stores and the directory itself: an old copy never counts."""
+    first, second = MemoryRemote("etcd prefix first"), MemoryRemote("etcd prefix second")
+    live(tmp_path, first, acknowledged)
+    move(tmp_path, first, second)
+    assert embedded_groups(tmp_path) == {}
+    live(tmp_path, second)
+    past = dict(second.entries)
+    live(tmp_path, second, more)
+    move(tmp_path, second, None)
+    assert set(embedded_groups(tmp_path)) == {("billing", "orders")}
+    live(tmp_path, None, the_rest)
+    kept = embedded_groups(tmp_path)
+    assert findings(tmp_path) == []
+    first.entries.clear()
+    move(tmp_path, None, first)
+    live(tmp_path, first)
+    assert first.groups == embedded_groups(tmp_path) == kept
+    second.entries = past  # of what was left behind nothing is asked
+    live(tmp_path, first)
+    assert first.groups == kept
+
+
+def test_given_a_copy_with_groups_of_a_destroyed_channel_when_checked_and_loaded_then_they_are_nothing(tmp_path: Path) -> None:
+    remote = MemoryRemote()
+    live(tmp_path, remote, acknowledged)
+    epoch, number = remote.entries[COMMIT].split()
+    past = remote.entries | {COMMIT: f"{epoch} {int(number) - 1}"}
+    left = embedded_groups(tmp_path)["billing", "orders"]._replace(channel_number=7)
+    change(tmp_path, *Group("billing", "gone", left).changes(None))
+    assert findings(tmp_path, remote) == []
+    remote.entries = past
+    live(tmp_path, remote, more)
+    live(tmp_path, remote, the_rest)
+    assert set(remote.groups) == {("billing", "orders")}
+    assert findings(tmp_path, remote) == []

@@ -7,16 +7,13 @@ import pytest
 import trio
 
 from rocksmq.broker import meta_remote
-from rocksmq.broker.fence import CommitValue
 from rocksmq.protocol.errors import MetaUnavailable
 from rocksmq.protocol.operations import DestroyChannel, Empty
 
 from .remote_support import A_WHILE, Broker, broker_of, running
-from .shadow_support import Disk, Reader, begun, check_goes_on, destroyed, fill_disk, free_disk, known, shadow_of, told
+from .shadow_support import Disk, Reader, begun, check_goes_on, destroyed, fill_disk, free_disk, known, told, until_ahead
 from .simulated_broker import Killed
 from .support import in_mock_time
-
-LATER = CommitValue(1, (1 << 63) - 1)  # than any of the first epoch
 
 # -- the disk ---------------------------------------------------------------------------------
 
@@ -82,18 +79,6 @@ def test_given_positions_that_a_full_disk_kept_from_the_copy_when_the_store_goes
             await check_goes_on(broker, readers)
 
     scenario()
-
-
-async def until_ahead(broker: Broker) -> None:
-    """Until the disk says that the store has lost something."""
-    written = trio.Event()
-    broker.store.on_write = written.set
-    while not shadow_of(broker).lacks(LATER):
-        await written.wait()
-        await trio.lowlevel.checkpoint()
-        written = trio.Event()
-        broker.store.on_write = written.set
-    free_disk(broker)
 
 
 @pytest.mark.parametrize("end", ["killed", "goes on"])

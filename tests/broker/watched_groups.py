@@ -155,6 +155,14 @@ class Broker(RemoteSimulation):
     on_reply: Callable[[Any, Any], None]
     scope: trio.CancelScope  # of its tasks
 
+    @property
+    def has_taken_over(self) -> bool:
+        try:
+            self.meta.check_loaded()
+        except MetaUnavailable:
+            return False
+        return True
+
     def take(self, link: Link) -> None:
         if not link.requests or link.requests[0][1] is None or self._present.get(link.client) is not link:
             super().take(link)
