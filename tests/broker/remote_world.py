@@ -327,12 +327,14 @@ class World:
             assert everything - self.seen[generation] <= lost, "a message was skipped"
 
     def _check_store(self) -> None:
-        """Memory and store are the same, and nothing of what was destroyed is left."""
-        states = {
+        """Memory and store are the same, but for groups of channels that are gone: these mean nothing."""
+        numbers = {channel.number for channel in self.broker.core.channels}
+        there = {
             key.removesuffix(f"/{STATE}"): decode_state(value)
             for key, value in self.etcd.entries.items()
             if key.endswith(f"/{STATE}")
         }
+        states = {path: state for path, state in there.items() if state.channel_number in numbers}
         groups = {
             f"{group.name}/{channel.name}": group.state
             for channel in self.broker.core.channels

@@ -114,7 +114,7 @@ def test_given_a_store_that_lost_what_it_acknowledged_when_checked_then_the_copy
     live(place.path, place.remote, lambda mq: mq.create_consumer_group("orders", "acknowledged"))
     lost = place.remote.entries
     epoch, number = lost[COMMIT].split()
-    place.remote.entries = before | {COMMIT: f"{epoch} {int(number) - 1}"}
+    place.remote.entries = before | {COMMIT: f"{epoch} {int(number) - 5}"}
     *items, total = check(place.path, place.remote)
     assert isinstance(total, Total)
     assert (total.groups, total.problems, total.notes) == (5, 0, 1)

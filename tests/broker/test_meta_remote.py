@@ -276,7 +276,7 @@ async def test_given_a_repeat_that_a_seek_hides_when_the_seek_is_undone_then_the
 
 
 @in_mock_time
-async def test_given_a_destroy_that_is_undone_when_a_consumer_gave_back_meanwhile_then_it_is_not_told_that_the_group_is_gone() -> None:
+async def test_given_a_destroy_that_is_undone_when_a_consumer_gave_back_then_it_is_not_told_that_the_group_is_gone() -> None:
     async with with_messages() as broker:
         assert await broker.consume(0) == [b"a", b"b"]
         second_id = broker.core.channels.find("orders").visible.begin_id + 1

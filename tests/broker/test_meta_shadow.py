@@ -312,6 +312,29 @@ def test_given_a_start_that_was_refused_when_the_store_is_right_again_then_it_is
     scenario()
 
 
+@in_mock_time
+async def test_given_a_copy_ahead_of_its_channel_when_the_store_went_back_then_the_group_is_brought_back_once_all_is_told() -> (
+    None
+):
+    broker = broker_of()
+    async with running(broker):
+        readers = await begun(broker, "billing", "audit")
+        past = broker.etcd.read()
+        await readers[0].read_all(broker)
+    state = copied(broker)["billing", "orders"]
+    beyond = state._replace(position=state.position + 5, offset=state.offset + 5)
+    broker.store.write(Group("billing", "orders", beyond).changes(None))  # as if a power cut took the channel's end
+    broker.etcd.go_back(past)
+    broker.accept_loss = True
+    broker.start()
+    async with running(broker):
+        broker.etcd.on_applied = lambda transaction: None  # it is told the position ahead first
+        await trio.sleep(A_WHILE)
+        check_is_told(broker)
+        assert known(broker)["billing", "orders"][3:5] == state[3:5]
+        assert broker.core.positions_brought_back == 1
+
+
 # -- other stores -----------------------------------------------------------------------------
 
 

@@ -11,8 +11,21 @@ from rocksmq.protocol.errors import MetaUnavailable
 from rocksmq.protocol.operations import DestroyChannel, Empty
 
 from .remote_support import A_WHILE, Broker, broker_of, running
-from .shadow_support import Disk, Reader, begun, check_goes_on, destroyed, fill_disk, free_disk, known, told, until_ahead
+from .shadow_support import (
+    Disk,
+    Reader,
+    begun,
+    check_goes_on,
+    destroyed,
+    fill_disk,
+    free_disk,
+    known,
+    shadow_of,
+    told,
+    until_ahead,
+)
 from .simulated_broker import Killed
+from .simulated_remote import Fate
 from .support import in_mock_time
 
 # -- the disk ---------------------------------------------------------------------------------
@@ -290,3 +303,43 @@ def test_given_a_store_that_lost_something_when_two_starts_die_anywhere_then_the
             second += 1
             scenario(first, second)
         assert second > 10, "there were that many points"
+
+
+def test_given_a_loss_that_was_none_after_all_when_the_next_start_dies_anywhere_then_the_store_is_what_counts() -> None:
+    """It is put back to its newest state, which the copy has lost to a power cut, after a start that could not write there."""
+    went_on = False
+
+    @in_mock_time
+    async def scenario(at: int) -> None:
+        nonlocal went_on
+        broker = broker_of()
+        async with running(broker):
+            readers = await begun(broker, "billing", "audit")
+            past = broker.etcd.read()
+            disk = Disk(broker)
+            await readers[0].read(broker)
+            broker.store.sync()
+            await readers[1].read(broker)
+        disk.cut()
+        newest = broker.etcd.read()
+        broker.etcd.go_back(past)
+        broker.start()
+        broker.remote.fates += [Fate.LOST] * 100
+        async with running(broker):
+            assert shadow_of(broker).lost_epoch
+        broker.etcd.go_back(newest)
+        broker.start()
+        async with dying(broker, at) as death:
+            death.arm()
+            async with running(broker):
+                await readers[0].read(broker)
+        went_on = not death.has_come
+        broker.start()
+        async with running(broker):
+            await check_goes_on(broker, readers)
+
+    at = 0
+    while not went_on:
+        at += 1
+        scenario(at)
+    assert at > 10, "there were that many points"

@@ -235,7 +235,7 @@ def test_given_follow_when_patience_is_over_then_it_fails(broker: Broker, client
         broker.kill()
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert b"error: what was claimed and not written was not given back: " in err
+    assert b"error: what was claimed and not written was not given back, and the group may miss it: " in err
 
 
 def test_given_an_outage_when_a_second_signal_comes_then_following_ends_at_once(broker: Broker, client: Client) -> None:
@@ -250,7 +250,10 @@ def test_given_an_outage_when_a_second_signal_comes_then_following_ends_at_once(
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)  # after the first it tries to give back what it may have claimed
         assert process.wait(60) == 130
-        assert b"warning: what was claimed and not written was not given back: no broker" in process.stderr.read()
+        assert (
+            b"warning: what was claimed and not written was not given back, and the group may miss it: no broker"
+            in process.stderr.read()
+        )
 
 
 def test_given_a_gap_when_written_then_stderr_tells_it_and_stdout_does_not(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -10,7 +10,7 @@ from .core import Core
 from .directory import DataDirectory
 from .reconcile import checked, misbound, positions_ahead
 from .records import GroupState, MetaBinding
-from .store import Family, Put, Store
+from .store import Delete, Family, Put, Store
 from .waiters import Waiter
 
 
@@ -33,6 +33,7 @@ class EmbeddedMeta:
         if bound.store != EMBEDDED:
             checked(misbound(bound, EMBEDDED, has_groups=False), accept_loss=self._accept_loss)
             self._committer.open.put(Put(Family.META, keys.META_BINDING, bound._replace(store=EMBEDDED).encode()))
+            self._committer.open.changes.append(Delete(Family.META, keys.META_SHADOW))
         attached, _ = self._core.channels.attach(stored_groups(self._store))
         ahead = positions_ahead(attached, self._core.channels, self._core.channels.extents())
         checked([str(lost) for lost in ahead if lost.is_refused], accept_loss=self._accept_loss)

@@ -9,13 +9,12 @@ is answered MetaUnavailable, and a repeat finds out. Messages are written and re
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import trio
 
 from rocksmq.protocol.errors import DiskFull, MetaUnavailable, RocksMQError, ShuttingDown
 
-from . import keys
 from .channels import Channel
 from .commit import Commit
 from .core import Core
@@ -24,11 +23,11 @@ from .fence import CommitValue, Fence, Fenced, Reverted
 from .groups import Group
 from .meta_shadow import MetaShadow
 from .meta_takeover import Takeover
+from .meta_transaction import Carried, entries_of, groups_of
 from .prefix import DATA, OWNER, DataMark, Found, GroupKey, channel_entries, group_entries
 from .reconcile import Ahead, PrefixInUse
-from .records import GroupState
 from .remote import KEYS_MAX, LEASE_SECONDS, STATE_BYTES_MAX, Remote, RemoteFailed
-from .store import DataRefused, Delete
+from .store import DataRefused
 from .waiters import CLAIM_BYTES_MAX, Waiter
 
 logger = logging.getLogger("rocksmq.broker")
@@ -40,6 +39,7 @@ MIRROR_SECONDS = 0.5
 CHANNELS_MAX = 20  # whose ids ride along, two keys each
 GARBAGE_MAX = 20  # groups of destroyed channels, two keys each
 STATE_BYTES, CONSUMER_BYTES = 600, 250  # of a group's state, and of each consumer entry in it
+LAST_TRANSACTIONS = 10  # to tell the ids of channels at the end
 TURNS = 2  # of the loop, in which requests that have arrived are read
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -68,6 +68,7 @@ class RemoteMeta:
         self._keep_alive_due = 0.0
         self._queue: deque[Waiter] = deque()
         self._garbage: dict[GroupKey, None] = {}
+        self._destroyed: set[int] = set()  # numbers of channels, by this broker
         self._ahead: dict[Group, Ahead] = {}
         self._shadow = MetaShadow(directory.store)
         self._takeover = Takeover(core, directory, remote, self._shadow, accept_loss=accept_loss)
@@ -108,6 +109,9 @@ class RemoteMeta:
         await self._over.wait()
         if self.current is not None:
             self.current.fail(self._unavailable())  # in doubt; the next start finds out
+        for _ in range(LAST_TRANSACTIONS):
+            if self._changed and self.problem is None and self.current is None:
+                await self._try(self._tell_ids)
         lease, self._lease = self._lease, None
         if lease is not None and self.problem is None:
             await self._try(lambda: self._call(self._remote.revoke, lease))
@@ -134,7 +138,8 @@ class RemoteMeta:
 
     def destroy(self, commit: Commit, channel: Channel) -> None:
         def destroyed(result: int | RocksMQError) -> None:
-            if isinstance(result, int) and self._fence is not None:
+            if isinstance(result, int):
+                self._destroyed.add(channel.number)
                 self._garbage |= dict.fromkeys((group, channel.name) for group in channel.groups)
                 self._ids_changed(channel.name)
 
@@ -162,9 +167,9 @@ class RemoteMeta:
     def _unavailable(self) -> RocksMQError:
         if self._core.is_closing:
             return ShuttingDown("the broker is stopping: try again once it is back")
+        why = self.problem or "it is slow"
         return MetaUnavailable(
-            f"positions cannot be moved in {self._remote.name} ({self.problem or 'it is slow'}): nothing is lost; it goes on by itself",
-            retry_after=RETRY_SECONDS,
+            f"positions cannot be moved in {self._remote.name} ({why}): it goes on once that is over", retry_after=RETRY_SECONDS
         )
 
     def _ids_changed(self, channel_name: str) -> None:
@@ -200,7 +205,7 @@ class RemoteMeta:
         self._catch_up()
         carried = self._carried = self._carry()
         commit = self._fill(KEYS_MAX - len(carried.entries))
-        entries = carried.entries | _group_entries(commit)
+        entries = carried.entries | entries_of(commit)
         if not entries:
             self._resolve(commit, is_applied=True)
             return
@@ -212,6 +217,13 @@ class RemoteMeta:
             raise
         entries[DATA] = DataMark(self._instance, self._core.committer.synced_number).encode()
         await self._send(commit, entries)
+
+    async def _tell_ids(self) -> None:
+        """At the end, those of channels that the store was not told yet."""
+        self._mirror_due = 0.0
+        self._carried = self._carry()
+        self.current = Commit()
+        await self._send(self.current, self._carried.entries)
 
     async def _settle(self) -> None:
         """Find out what became of the transaction that was not answered."""
@@ -241,7 +253,7 @@ class RemoteMeta:
             self._is_owner_known = self._is_owner_known or OWNER in self._carried.entries
             for group in commit.cells:
                 group.visible = group.value
-                if (lost := self._ahead.pop(group, None)) is not None:
+                if not self._shadow.lost_epoch and (lost := self._ahead.pop(group, None)) is not None:
                     self._core.brought_back(lost)
             self._note(commit)
             commit.tell()
@@ -249,7 +261,7 @@ class RemoteMeta:
             return
         commit.roll_back()
         commit.fail(self._unavailable())
-        self._garbage |= dict.fromkeys((*self._carried.garbage, *_groups_of(commit)))
+        self._garbage |= dict.fromkeys((*self._carried.garbage, *groups_of(commit)))
         for name in self._carried.channels:
             self._ids_changed(name)
         for name in {group.channel_name for group in commit.cells}:
@@ -270,7 +282,7 @@ class RemoteMeta:
                 self._tell_again(error.found)
             self._keep_alive_due = now + KEEP_ALIVE_SECONDS
 
-    def _carry(self) -> "Carried":
+    def _carry(self) -> Carried:
         """The owner where its lease had ended, changed ids of channels, and groups of channels that were destroyed."""
         entries: dict[str, str | None] = {}
         if not self._is_owner_known and self._fence is not None:
@@ -392,7 +404,10 @@ class RemoteMeta:
         found = Found.decode(await self._call(self._remote.read), self._remote.name)
         groups = {(group.name, channel.name): group for channel in self._core.channels for group in channel.groups.values()}
         self._unheard = {group: None for key, group in groups.items() if found.groups.get(key) != group.value}
-        self._garbage |= dict.fromkeys(found.groups.keys() - groups.keys())
+        numbers = {channel.number for channel in self._core.channels} | self._destroyed
+        self._garbage |= {
+            key: None for key, state in found.groups.items() if key not in groups and state.channel_number in numbers
+        }
         for name in found.channels | {channel.name for channel in self._core.channels}:
             self._ids_changed(name)
         self._is_owner_known = self._is_reread_due = False
@@ -422,8 +437,10 @@ class RemoteMeta:
         self._is_owner_known = False
         self._is_reread_due = taken.is_lost
         self._keep_alive_due = 0.0
-        self._garbage |= dict.fromkeys(taken.garbage)
         self._ahead = taken.ahead
+        self._garbage |= {key: None for key, number in taken.others.items() if number in self._destroyed}
+        if left := len(taken.others.keys() - self._garbage.keys()):
+            logger.warning("%d groups in %s are of channels that are not here: they are left alone", left, self._remote.name)
         for name in taken.channels | {channel.name for channel in self._core.channels}:
             self._ids_changed(name)
 
@@ -461,28 +478,3 @@ class RemoteMeta:
 
     async def _call(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
-
-
-class Carried(NamedTuple):
-    """What a transaction carries beside the groups that were operated on."""
-
-    entries: dict[str, str | None]
-    channels: list[str]
-    garbage: list[GroupKey]
-
-
-def _groups_of(commit: Commit) -> dict[GroupKey, GroupState | None]:
-    """The groups that it changes; None: it deletes them."""
-    groups: dict[GroupKey, GroupState | None] = {}
-    for change in commit.changes:
-        assert isinstance(change, Delete), "groups are only changed as cells, or deleted"
-        group, channel, _ = keys.group_of(change.key)
-        groups[group, channel] = None
-    return groups | {(group.name, group.channel_name): group.value for group in commit.cells}
-
-
-def _group_entries(commit: Commit) -> dict[str, str | None]:
-    entries: dict[str, str | None] = {}
-    for key, state in _groups_of(commit).items():
-        entries |= group_entries(key, state)
-    return entries

@@ -18,7 +18,7 @@ from .groups import Group
 from .meta_embedded import stored_groups
 from .prefix import GroupKey
 from .records import GroupState, Shadow
-from .store import Change, DeleteRange, Family, Put, Store
+from .store import Change, Delete, DeleteRange, Family, Put, Store
 
 
 class MetaShadow:
@@ -67,6 +67,11 @@ class MetaShadow:
         """At ``commit`` the store elsewhere has all that is here. Raises DiskFull, StorageFailed."""
         self._write(commit, 0)
         self._store.sync()
+
+    def forget(self) -> Change:
+        """What removes the mark that there is a copy: the store is another one."""
+        self.commit, self.lost_epoch = None, 0
+        return Delete(Family.META, keys.META_SHADOW)
 
     def unmark(self) -> None:
         """The store elsewhere has lost nothing after all. Raises DiskFull, StorageFailed."""

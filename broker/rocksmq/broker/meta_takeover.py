@@ -24,19 +24,19 @@ from .prefix import DATA, OWNER, DataMark, Found, GroupKey, Owner
 from .reconcile import Ahead, check_owner, checked, foreign, misbound, positions_ahead
 from .records import MetaBinding
 from .remote import LEASE_SECONDS, Remote
-from .store import Family, Put
+from .store import Change, Family, Put
 
 logger = logging.getLogger("rocksmq.broker")
 
 
 class Taken(NamedTuple):
-    """What a takeover found. ``ahead``: groups to bring back; ``garbage``: groups of channels that are not there."""
+    """What a takeover found. ``ahead``: groups to bring back; ``others``: groups of channel numbers that are not here."""
 
     value: CommitValue
     lease: int | None
     channels: set[str]  # whose ids stand there
     ahead: dict[Group, Ahead]
-    garbage: list[GroupKey]
+    others: dict[GroupKey, int]
     is_lost: bool  # groups come from the data directory's copy
 
 
@@ -74,7 +74,7 @@ class Takeover:
         check_owner(found, self._instance, self._remote.name)
         is_lost = stored_binding(self._store).store == self._remote.name and self._shadow.lacks(found.commit)
         groups = self._shadow.groups() if is_lost else found.groups
-        attached, garbage = self._core.channels.attach(groups.items())
+        attached, others = self._core.channels.attach(groups.items())
         ahead = positions_ahead(attached, self._core.channels, self._recovered)
         if self._sent is None or found.commit not in self._sent:
             epoch = self._plan(found, ahead, is_attached=bool(attached))
@@ -96,18 +96,23 @@ class Takeover:
             met = await call(self._remote.transact, self._sent, entries, self._lease)
             if not met.is_applied and met.found != value:
                 return None
+        numbers = {key: groups[key].channel_number for key in others}
         self._shadow.replace(value, attached, self._binding(value.epoch, value.epoch))
-        return Taken(value, self._lease, found.channels, {lost.group: lost for lost in ahead}, garbage, is_lost)
+        return Taken(value, self._lease, found.channels, {lost.group: lost for lost in ahead}, numbers, is_lost)
 
     def _plan(self, found: Found, ahead: list[Ahead], *, is_attached: bool) -> int:
         """The epoch to take over with, noted in the directory."""
-        self.check_binding(is_attached=is_attached)
+        if is_attached and not has_groups(self._store):
+            self.check_binding(is_attached=True)
         bound = stored_binding(self._store).at(self._remote.name)
         problems = foreign(found, self._remote.name, bound, self._instance, self._recovered_number)
         problems += [str(lost) for lost in ahead if lost.is_refused]
         checked(problems, accept_loss=self._accept_loss)
         epoch = 1 + max(0 if found.commit is None else found.commit.epoch, bound.applied_epoch)
-        self._store.write([self._binding(epoch, 0 if problems else bound.applied_epoch)])
+        changes: list[Change] = [self._binding(epoch, 0 if problems else bound.applied_epoch)]
+        if bound.store != self._remote.name:
+            changes.append(self._shadow.forget())
+        self._store.write(changes)
         self._store.sync()
         return epoch
 

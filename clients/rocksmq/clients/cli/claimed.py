@@ -46,7 +46,7 @@ class Claimed:
         try:
             self._give_back(HURRY_SECONDS if is_hurried else self._timeout)
         except RocksMQError as failure:
-            text = f"what was claimed and not written was not given back: {failure.message}"
+            text = f"what was claimed and not written was not given back, and the group may miss it: {failure.message}"
             if not is_hurried:
                 raise Failed(text) from failure
             click.echo(f"warning: {printable(text)}", err=True)
