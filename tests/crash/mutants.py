@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rocksmq.broker import meta_remote
+from rocksmq.broker import meta_transaction
 from rocksmq.broker.commit import Done
 from rocksmq.broker.core import Core
 from rocksmq.broker.groups import Group
@@ -96,7 +96,7 @@ def _no_claim_in_etcd() -> None:
         found: dict[str, str | None] = original(key, state)
         return {} if state is not None and state.consumers else found
 
-    wrap(meta_remote, "group_entries", entries)
+    wrap(meta_transaction, "group_entries", entries)
 
 
 def _no_consumer_in_etcd() -> None:
@@ -106,7 +106,7 @@ def _no_consumer_in_etcd() -> None:
         found: dict[str, str | None] = original(key, None if state is None else state._replace(consumers={}))
         return found
 
-    wrap(meta_remote, "group_entries", entries)
+    wrap(meta_transaction, "group_entries", entries)
 
 
 MUTANTS: dict[str, Callable[[], None]] = {
