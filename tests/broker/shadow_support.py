@@ -1,7 +1,7 @@
 """What the tests of a store elsewhere that loses something share: readers that read everything once, and a disk that fails."""
 
 from copy import deepcopy
-from typing import cast
+from typing import Any, cast
 
 import trio
 
@@ -11,7 +11,7 @@ from rocksmq.broker.prefix import STATE, GroupKey, decode_state
 from rocksmq.broker.records import GroupState
 from rocksmq.broker.store import Store
 from rocksmq.protocol.errors import DiskFull, MetaUnavailable, RocksMQError
-from rocksmq.protocol.operations import Consume, DescribeGroup, DestroyGroup, Empty
+from rocksmq.protocol.operations import Consume, DescribeGroup, DestroyGroup, Empty, Messages
 
 from .remote_support import A_WHILE, ME, Broker, payloads_of
 from .simulated_broker import MemoryStore
@@ -33,14 +33,26 @@ class Reader:
     async def read(self, broker: Broker) -> list[bytes]:
         """The next message, or none."""
         while True:
-            request = Consume(self.channel, self.group, ME, self.number, 1, 1 << 20, 0)
-            reply = payloads_of(await broker.call(request))
-            if not isinstance(reply, MetaUnavailable):
-                assert not isinstance(reply, RocksMQError), (self.group, self.number, reply)
-                self.payloads += reply
-                self.number += bool(reply)
-                return list(reply)
+            answered = trio.Event()
+            replies: list[Any] = []
+
+            def done(reply: Any) -> None:
+                replies.append(reply)  # noqa: B023
+                if isinstance(reply, Messages):
+                    self._heard(payloads_of(reply))
+                answered.set()  # noqa: B023
+
+            broker.core.submit(Consume(self.channel, self.group, ME, self.number, 1, 1 << 20, 0), done)
+            await answered.wait()
+            if not isinstance(replies[0], MetaUnavailable):
+                assert not isinstance(replies[0], RocksMQError), (self.group, self.number, replies[0])
+                return self.payloads[-replies[0].message_count :] if replies[0].message_count else []
             await trio.sleep(0.1)
+
+    def _heard(self, payloads: list[bytes]) -> None:
+        """What left the broker counts, though it dies at once."""
+        self.payloads += payloads
+        self.number += bool(payloads)
 
     async def read_all(self, broker: Broker) -> None:
         while await self.read(broker):
@@ -144,11 +156,10 @@ def free_disk(broker: Broker) -> None:
 
 async def until_ahead(broker: Broker) -> None:
     """Until the disk says that the store has lost something."""
-    written = trio.Event()
-    broker.store.on_write = written.set
-    while not shadow_of(broker).lacks(LATER):
-        await written.wait()
-        await trio.lowlevel.checkpoint()
-        written = trio.Event()
-        broker.store.on_write = written.set
+    with trio.fail_after(A_WHILE):
+        while not shadow_of(broker).lacks(LATER):
+            written = trio.Event()
+            broker.store.on_write = written.set
+            await written.wait()
+            await trio.lowlevel.checkpoint()
     free_disk(broker)

@@ -16,7 +16,7 @@ from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.fence import CommitValue
 from rocksmq.broker.groups import Group
 from rocksmq.broker.meta_move import Importer, read_positions, refusing
-from rocksmq.broker.prefix import COMMIT
+from rocksmq.broker.prefix import COMMIT, OWNER
 from rocksmq.broker.store import DataRefused
 from rocksmq.protocol.errors import MetaUnavailable
 from rocksmq.protocol.operations import DestroyChannel, Empty
@@ -98,6 +98,25 @@ def arrive_all(etcd: SimulatedEtcd) -> None:
         etcd.arrive(0)
 
 
+@pytest.mark.parametrize("fates", FATES, ids=lambda fates: "-".join(fate.name for fate in fates))
+def test_given_a_store_that_is_told_again_when_it_does_not_answer_then_it_gets_all_in_the_end(fates: list[Fate]) -> None:
+    @in_mock_time
+    async def scenario() -> None:
+        async with running(broker_of()) as broker:
+            readers = await begun(broker, "billing", "audit", "destroyed")
+            past = broker.etcd.read()
+            await readers[0].read(broker)
+            await destroyed(broker, "destroyed")
+            await trio.sleep(meta_remote.MIRROR_SECONDS)
+            broker.etcd.go_back(past)
+            broker.remote.fates += fates
+            await trio.sleep(A_WHILE)
+            check_is_told(broker)
+            await check_goes_on(broker, readers[:2])
+
+    scenario()
+
+
 @pytest.mark.parametrize("turn", range(3))
 def test_given_a_store_that_is_told_again_when_it_goes_back_meanwhile_then_it_gets_all_in_the_end(
     turn: int, monkeypatch: pytest.MonkeyPatch
@@ -167,16 +186,23 @@ async def test_given_more_groups_than_a_transaction_takes_when_the_store_goes_ba
         check_is_told(broker)
 
 
-@in_mock_time
-async def test_given_a_lease_that_is_lost_with_the_rest_when_told_again_then_the_owner_stands_there() -> None:
-    async with running(broker_of()) as broker:
-        readers = await begun(broker, "billing")
-        past = broker.etcd.read()
-        await readers[0].read(broker)
-        broker.etcd.revoke_all()
-        broker.etcd.go_back({key: value for key, value in past.items() if key != "owner"})
-        await check_goes_on(broker, readers)
-        assert "owner" in broker.etcd.entries
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_given_an_owner_that_is_lost_with_the_rest_when_told_again_then_it_stands_there(has_lease: bool) -> None:
+    """Alone, or its lease too."""
+
+    @in_mock_time
+    async def scenario() -> None:
+        async with running(broker_of()) as broker:
+            readers = await begun(broker, "billing")
+            past = broker.etcd.read()
+            await readers[0].read(broker)
+            broker.etcd.go_back({key: value for key, value in past.items() if key != OWNER})
+            if not has_lease:
+                broker.etcd.revoke_all()
+            await check_goes_on(broker, readers)
+            assert OWNER in broker.etcd.entries
+
+    scenario()
 
 
 # -- while no broker runs ---------------------------------------------------------------------

@@ -263,6 +263,32 @@ def test_given_a_store_that_went_back_when_the_broker_dies_at_any_point_then_eve
     assert at > 20, "there were that many points"
 
 
+def test_given_a_broker_that_dies_anywhere_when_the_store_goes_back_then_everything_is_read_once() -> None:
+    """Both at once: whoever was answered is in the copy."""
+    went_on = False
+
+    @in_mock_time
+    async def scenario(at: int) -> None:
+        nonlocal went_on
+        broker = broker_of()
+        async with dying(broker, at) as death, running(broker):
+            readers = await begun(broker, "billing", "audit")
+            past = broker.etcd.read()
+            death.arm()
+            await used(broker, [*readers, *readers, readers[0]])
+        went_on = not death.has_come
+        broker.etcd.go_back(past)
+        broker.start()
+        async with running(broker):
+            await check_goes_on(broker, readers)
+
+    at = 0
+    while not went_on:
+        at += 1
+        scenario(at)
+    assert at > 20, "there were that many points"
+
+
 @pytest.mark.parametrize("loss", ["reverted", "deleted", "deleted in a later epoch"])
 def test_given_a_store_that_lost_something_when_two_starts_die_anywhere_then_the_third_has_all(
     loss: str, monkeypatch: pytest.MonkeyPatch
