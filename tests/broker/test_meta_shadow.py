@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from rocksmq.broker import meta_remote
+from rocksmq.broker import keys, meta_remote
 from rocksmq.broker.directory import DataDirectory
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.fence import CommitValue
 from rocksmq.broker.groups import Group
 from rocksmq.broker.meta_move import Importer, read_positions, refusing
 from rocksmq.broker.prefix import COMMIT, OWNER
-from rocksmq.broker.store import DataRefused
+from rocksmq.broker.store import DataRefused, Family
 from rocksmq.protocol.errors import MetaUnavailable
 from rocksmq.protocol.operations import DestroyChannel, Empty
 
@@ -420,6 +420,7 @@ def move(path: Path, source: MemoryRemote | None, target: MemoryRemote | None) -
     positions = read_positions(path, source, refusing)
     with closing(DataDirectory(path)) as directory:
         Importer(directory, target, FSYNC, refusing).write(positions)
+        assert directory.store.get(Family.META, keys.META_SHADOW) is None, "it has a copy of nothing"
 
 
 def test_given_positions_that_moved_there_and_back_when_the_store_goes_back_then_each_time_it_is_its_own_copy(
