@@ -149,7 +149,7 @@ def test_given_a_prefix_deleted_or_edited_while_the_broker_runs_then_it_ends_wit
             mq.produce("orders", [b"e"])  # whose ids are mirrored
             assert broker.wait() == DATA_REFUSED
         text = broker.log.read_text()
-        assert f"rocksmqd: etcd prefix {prefix} was deleted or edited" in text
+        assert f"rocksmqd: etcd prefix {prefix} was deleted, edited or restored" in text
         assert "Traceback" not in text
 
 
@@ -232,7 +232,7 @@ def test_given_a_copy_started_elsewhere_then_the_first_is_fenced_and_ends_with_e
             assert f"rocksmqd: another broker has taken over etcd prefix {prefix}" in text
             assert "Traceback" not in text
             goes_on(other)
-            with pytest.raises(RuntimeError, match=f"exit code {DATA_REFUSED}.*taken over 2 times.*a copy"):
+            with pytest.raises(RuntimeError, match=f"exit code {DATA_REFUSED}.*epoch 2, and here 1.*a copy"):
                 first.start()
             other.ping()
 
@@ -280,7 +280,6 @@ def test_given_no_etcd_when_a_channel_is_destroyed_and_made_anew_then_its_groups
                 mq.consume("orders", "billing")
             assert mq.create_consumer_group("orders", "billing")
             assert mq.consume("orders", "billing").ids == ids
-            wait_until(lambda: "audit" not in etcd.ctl("get", "--prefix", prefix), "the garbage is collected")
             assert etcd.get(f"{prefix}/billing/orders/current_id") == str(ids[-1] + 1)
             assert mq.list_consumer_groups("orders") == ["billing"]
 
