@@ -38,9 +38,9 @@ def _install_in_start(faults: Faults) -> None:
         original(core, *arguments)
         loading.clear()
 
-    def scan(original: Method, store: Store, *arguments: Any, **options: Any) -> Iterator[tuple[bytes, bytes]]:
-        faults.reach("in-recovery" if loading else "in-read")
-        entries: Iterator[tuple[bytes, bytes]] = original(store, *arguments, **options)
+    def scan(original: Method, store: Store, family: Family, *span: bytes, **options: Any) -> Iterator[tuple[bytes, bytes]]:
+        faults.reach("in-recovery" if loading or family is Family.META else "in-read")
+        entries: Iterator[tuple[bytes, bytes]] = original(store, family, *span, **options)
         return entries
 
     wrap(Store, "__init__", opened)
