@@ -388,6 +388,23 @@ def test_given_mutual_tls_when_the_broker_does_not_fit_then_it_serves_without_an
         serves_without(broker, "cannot be reached|no answer within|refuses")
 
 
+def test_given_a_certificate_for_another_name_when_the_broker_connects_then_it_serves_without_and_says_so(
+    tmp_path: Path, tls: Etcd, certificates: Certificates, prefix: str
+) -> None:
+    url = tls_url(tls, prefix).replace("127.0.0.1", "[::ffff:127.0.0.1]")  # the same address, and no name of the certificate
+    ca = ["--meta-ca", str(certificates.authority)]
+    with broker_at(tmp_path, url, *ca, *own(certificates)) as broker:
+        serves_without(broker, "cannot be reached")
+        assert re.search(r"::ffff:127.0.0.1\]:\d+: .*(verification|verify|Hostname|Peer name)", broker.log.read_text())
+
+
+def test_given_another_spelling_of_the_address_when_there_is_no_tls_then_it_is_reached(
+    tmp_path: Path, etcd: Etcd, prefix: str
+) -> None:
+    with broker_at(tmp_path, etcd.url(prefix).replace("127.0.0.1", "[::ffff:127.0.0.1]")) as broker, broker.client() as mq:
+        load(mq)
+
+
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Etcd]:
     """Lets in who knows PASSWORD."""

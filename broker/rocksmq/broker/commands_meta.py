@@ -113,7 +113,7 @@ def _store(config: Config) -> Generator[Remote | None, None, None]:
             if remote is not None:
                 remote.close()
     except RemoteFailed as error:
-        raise click.ClickException(f"{config.meta}: {error}") from error
+        raise click.ClickException(f"{config.meta}: {error}{f' ({error.detail})' if error.detail else ''}") from error
     except DirectoryInUse as error:
         raise click.ClickException(f"{error}: stop it first") from error
     except NoDataDirectory as error:

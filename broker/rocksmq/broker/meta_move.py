@@ -26,7 +26,7 @@ from .limits import Limits
 from .meta_embedded import has_groups, stored_binding, stored_groups
 from .meta_shadow import MetaShadow
 from .prefix import DATA, DataMark, Found, GroupKey, decode_state, encode_state, group_entries
-from .reconcile import PrefixInUse, foreign, misbound, positions_ahead
+from .reconcile import PrefixInUse, foreign, listed, misbound, positions_ahead
 from .records import GroupState, MetaBinding
 from .remote import KEYS_MAX, LEASE_SECONDS, STATE_BYTES_MAX, Remote, RemoteFailed
 from .store import Change, DataRefused, Delete, DeleteRange, Family, Put, Store, looking_at
@@ -200,10 +200,13 @@ class Importer:
         mark = DataMark(self._directory.instance, self._directory.commit_number)
         known, value = found.commit, CommitValue(epoch, secrets.randbits(62))
         _send(remote, Attempt(known, value), {DATA: mark.encode(), IMPORT: str(epoch)})
-        for entries in _in_transactions({**dict.fromkeys(found.groups), **groups}):
+        is_own = found.data is None or found.data.instance == self._directory.instance
+        stale = dict.fromkeys(found.groups if is_own else ())  # of another directory's, nothing is deleted
+        for entries in _in_transactions({**stale, **groups}):
             known, value = value, value._replace(number=value.number + 1)
             _send(remote, Attempt(known, value), entries)
-        _compare(groups, Found.decode(remote.read(), remote.name).groups)
+        there = Found.decode(remote.read(), remote.name).groups
+        _compare(groups, {key: state for key, state in there.items() if is_own or key in groups})
         self._bind(MetaBinding(remote.name, remote.name, epoch, epoch), ALL_GROUPS, NO_COPY)
         with suppress(RemoteFailed):  # it is done; the next takeover makes the key mean nothing
             _send(remote, Attempt(value, value._replace(number=value.number + 1)), {IMPORT: None})
@@ -258,5 +261,4 @@ def _compare(wanted: dict[GroupKey, GroupState], found: dict[GroupKey, GroupStat
 def refusing(problems: list[str]) -> None:
     """As ``check``: raises DataRefused that names the first ``problems``."""
     if problems:
-        more = f" (and {len(problems) - SHOWN_MAX} more)" if len(problems) > SHOWN_MAX else ""
-        raise DataRefused(f"{'; '.join(problems[:SHOWN_MAX])}{more}. --accept-loss goes on all the same")
+        raise DataRefused(f"{listed(problems)}. --accept-loss goes on all the same")

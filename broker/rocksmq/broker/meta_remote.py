@@ -9,6 +9,7 @@ is answered MetaUnavailable, and a repeat finds out. Messages are written and re
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar, TypeVarTuple
 
 import trio
@@ -37,6 +38,8 @@ RETRY_SECONDS = 0.2
 TELL_SECONDS = 10.0  # between two lines of log about failures
 MIRROR_SECONDS = 0.5
 CHANNELS_MAX = 20  # whose ids ride along, two keys each
+DESTROYED_MAX = 10_000
+STALE_MAX = 1_000  # channels that are gone, and whose keys the store is still to delete
 GARBAGE_MAX = 20  # groups of destroyed channels, two keys each
 STATE_BYTES, CONSUMER_BYTES = 600, 250  # of a group's state, and of each consumer entry in it
 LAST_TRANSACTIONS = 10  # to tell the ids of channels at the end
@@ -68,7 +71,7 @@ class RemoteMeta:
         self._keep_alive_due = 0.0
         self._queue: deque[Waiter] = deque()
         self._garbage: dict[GroupKey, None] = {}
-        self._destroyed: set[int] = set()  # numbers of channels, by this broker
+        self._destroyed: dict[int, None] = {}  # numbers of channels, by this broker, the latest DESTROYED_MAX
         self._ahead: dict[Group, Ahead] = {}
         self._shadow = MetaShadow(directory.store)
         self._takeover = Takeover(core, directory, remote, self._shadow, accept_loss=accept_loss)
@@ -109,9 +112,10 @@ class RemoteMeta:
         await self._over.wait()
         if self.current is not None:
             self.current.fail(self._unavailable())  # in doubt; the next start finds out
-        for _ in range(LAST_TRANSACTIONS):
-            if self._changed and self.problem is None and self.current is None:
-                await self._try(self._tell_ids)
+        with suppress(PrefixInUse, DataRefused):  # it ends anyway
+            for _ in range(LAST_TRANSACTIONS):
+                if self._changed and self.problem is None and self.current is None:
+                    await self._try(self._tell_ids)
         lease, self._lease = self._lease, None
         if lease is not None and self.problem is None:
             await self._try(lambda: self._call(self._remote.revoke, lease))
@@ -139,7 +143,9 @@ class RemoteMeta:
     def destroy(self, commit: Commit, channel: Channel) -> None:
         def destroyed(result: int | RocksMQError) -> None:
             if isinstance(result, int):
-                self._destroyed.add(channel.number)
+                self._destroyed[channel.number] = None
+                if len(self._destroyed) > DESTROYED_MAX:
+                    del self._destroyed[next(iter(self._destroyed))]
                 self._garbage |= dict.fromkeys((group, channel.name) for group in channel.groups)
                 self._ids_changed(channel.name)
 
@@ -179,9 +185,15 @@ class RemoteMeta:
             self._mirror_due = trio.current_time() + MIRROR_SECONDS
             self._work.set()
         self._changed[channel_name] = None
+        if len(self._changed) > 2 * len(self._core.channels) + STALE_MAX:  # channels come and go while the store is away
+            self._changed = {name: None for name in self._changed if self._core.channels.get(name) is not None}
 
     async def _wait_for_work(self) -> None:
-        while not (self._queue or self._garbage or self._ahead or self._shadow.lost_epoch or self._core.is_closing):
+        def is_busy() -> bool:
+            is_behind = self._is_reread_due or self._shadow.lost_epoch > 0
+            return bool(is_behind or self._queue or self._garbage or self._ahead or self._core.is_closing)
+
+        while not is_busy():
             due = min(self._keep_alive_due, self._mirror_due if self._changed else float("inf"))
             if due <= trio.current_time():
                 return
@@ -396,6 +408,7 @@ class RemoteMeta:
         )
         self._fence.resume(found)
         self._is_reread_due = True
+        self._keep_alive_due = 0.0  # the lease may be gone with it
 
     async def _reread(self) -> None:
         """Note which groups to tell the store again, and which it should not have."""
@@ -404,7 +417,7 @@ class RemoteMeta:
         found = Found.decode(await self._call(self._remote.read), self._remote.name)
         groups = {(group.name, channel.name): group for channel in self._core.channels for group in channel.groups.values()}
         self._unheard = {group: None for key, group in groups.items() if found.groups.get(key) != group.value}
-        numbers = {channel.number for channel in self._core.channels} | self._destroyed
+        numbers = {channel.number for channel in self._core.channels} | self._destroyed.keys()
         self._garbage |= {
             key: None for key, state in found.groups.items() if key not in groups and state.channel_number in numbers
         }

@@ -85,7 +85,7 @@ class Found(NamedTuple):
         channels: set[str] = set()
         for key in entries:
             match key.split("/"):
-                case [group, channel, leaf] if leaf in (STATE, CURRENT_ID):
+                case [group, channel, leaf] if leaf in (STATE, CURRENT_ID) and (group, channel) not in groups:
                     path = f"{group}/{channel}"
                     state, current_id = value(f"{path}/{STATE}", decode_state), value(f"{path}/{CURRENT_ID}", int)
                     if current_id != state.position:

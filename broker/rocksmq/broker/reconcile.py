@@ -42,13 +42,17 @@ class Ahead(NamedTuple):
         )
 
 
+def listed(problems: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" (and {len(problems) - SHOWN_MAX} more)" if len(problems) > SHOWN_MAX else ""
+    return f"{'; '.join(problems[:SHOWN_MAX])}{more}"
+
+
 def checked(problems: list[str], *, accept_loss: bool) -> None:
     """Raises DataRefused that names the first of ``problems``, unless the loss is accepted."""
     if problems and not accept_loss:
-        more = f" (and {len(problems) - SHOWN_MAX} more)" if len(problems) > SHOWN_MAX else ""
         raise DataRefused(
-            f"{'; '.join(problems[:SHOWN_MAX])}{more}. Restore what belongs together, or start once with --accept-loss to"
-            " go on with what is there"
+            f"{listed(problems)}. Restore what belongs together, or start once with --accept-loss to go on with what is there"
         )
     for problem in problems:
         logger.warning("accepted: %s", problem)
