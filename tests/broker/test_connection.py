@@ -10,8 +10,9 @@ from trio.testing import wait_all_tasks_blocked
 from rocksmq.broker.commit import OPEN_BYTES_SOFT
 from rocksmq.broker.connection import FRAMES_A_TURN, Connection
 from rocksmq.broker.limits import Limits
+from rocksmq.protocol.codec import SUCCESS
 from rocksmq.protocol.errors import RocksMQError
-from rocksmq.protocol.operations import SUCCESS, Fetch, Position
+from rocksmq.protocol.operations import Fetch, Position
 from tests.helpers.raw import hello
 from tests.helpers.raw_trio import RawTrio, run, served
 

@@ -10,20 +10,10 @@ import pytest
 
 from rocksmq.clients import Client, ConnectionFailed, MessageBatch, OutOfSequence, ProtocolError, Timeout
 from rocksmq.clients.testing import Broker
+from rocksmq.protocol.codec import NO_CORRELATION
 from rocksmq.protocol.errors import LimitExceeded, Overloaded, RocksMQError, ShuttingDown
 from rocksmq.protocol.identity import birth_of
-from rocksmq.protocol.operations import (
-    NO_CORRELATION,
-    ChannelDescribed,
-    Consume,
-    Empty,
-    Fetch,
-    ListChannels,
-    Names,
-    Produce,
-    Produced,
-    Sought,
-)
+from rocksmq.protocol.operations import ChannelDescribed, Consume, Empty, Fetch, ListChannels, Names, Produce, Produced, Sought
 from tests.clients.support import NOTHING, PATIENCE, Clock, forked, messages
 from tests.helpers.fake_server import LIMITS, PING_FRAME, PRESENT_ID, FakeServer, Peer
 

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from rocksmq.protocol.cbor import decode
+from rocksmq.protocol.codec import NO_CORRELATION, decode_request, encode_error, encode_reply
 from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.frames import FrameDecoder
-from rocksmq.protocol.operations import NO_CORRELATION, Empty, HelloReply, decode_request, encode_error, encode_reply
+from rocksmq.protocol.operations import Empty, HelloReply
 from tests.helpers.raw import FRAME_BYTES_MAX, PATIENCE_SECONDS, owned
 
 LIMITS = {"frame_bytes_max": 9 << 20, "payload_bytes_max": 1 << 20, "batch_messages_max": 10_000}

@@ -8,22 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from rocksmq.protocol.cbor import decode, encode_frame
+from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS, decode_error, decode_reply
 from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.frames import FrameDecoder
-from rocksmq.protocol.operations import (
-    MAGIC,
-    NO_CORRELATION,
-    OP_OF_REQUEST,
-    PING,
-    SUCCESS,
-    VERSION_MAX,
-    VERSION_MIN,
-    Empty,
-    Hello,
-    HelloReply,
-    decode_error,
-    decode_reply,
-)
+from rocksmq.protocol.operations import MAGIC, OP_OF_REQUEST, PING, VERSION_MAX, VERSION_MIN, Empty, Hello, HelloReply
 
 FRAME_BYTES_MAX = 66 << 20
 PATIENCE_SECONDS = 30.0  # a test that waits longer has failed

@@ -7,8 +7,9 @@ import cbor2
 import pytest
 
 from rocksmq.clients.testing import Broker
+from rocksmq.protocol.codec import NO_CORRELATION
 from rocksmq.protocol.errors import ErrorCode, UnsupportedVersion
-from rocksmq.protocol.operations import NO_CORRELATION, CreateChannel, DescribeChannel, Empty, Fetch
+from rocksmq.protocol.operations import CreateChannel, DescribeChannel, Empty, Fetch
 from tests.helpers.raw import Raw, frame, hello, request_items
 from tests.helpers.raw_bystander import check_text, resident_bytes
 

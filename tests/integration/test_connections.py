@@ -9,11 +9,11 @@ import pytest
 
 from rocksmq.clients import Client, LimitExceeded
 from rocksmq.clients.testing import Broker
+from rocksmq.protocol.codec import NO_CORRELATION
 from rocksmq.protocol.errors import ErrorCode
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import pack_messages
 from rocksmq.protocol.operations import (
-    NO_CORRELATION,
     Consume,
     CreateChannel,
     CreateGroup,

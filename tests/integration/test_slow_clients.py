@@ -11,7 +11,8 @@ import trio
 
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.server import SWEEP_SECONDS, Server
-from rocksmq.protocol.operations import NO_CORRELATION, SUCCESS, Empty, Fetch, Position
+from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS
+from rocksmq.protocol.operations import Empty, Fetch, Position
 from tests.helpers.raw import frame, hello, request_items
 from tests.helpers.raw_trio import RawTrio, run, served
 

@@ -4,8 +4,9 @@ Bodies are copied when they come out, because the decoder may reuse its buffer a
 """
 
 from rocksmq.protocol.cbor import decode
+from rocksmq.protocol.codec import encode_request
 from rocksmq.protocol.frames import FrameDecoder
-from rocksmq.protocol.operations import PING, Empty, encode_request
+from rocksmq.protocol.operations import PING, Empty
 
 NEXT_FRAME = b"".join(encode_request(PING, 1, Empty()))
 

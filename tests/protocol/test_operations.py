@@ -7,6 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rocksmq.protocol.cbor import decode, encode_frame
+from rocksmq.protocol.codec import (
+    NO_CORRELATION,
+    SUCCESS,
+    decode_error,
+    decode_reply,
+    decode_request,
+    encode_error,
+    encode_reply,
+    encode_request,
+)
 from rocksmq.protocol.errors import (
     ErrorCode,
     InternalError,
@@ -18,23 +28,15 @@ from rocksmq.protocol.errors import (
 )
 from rocksmq.protocol.operations import (
     HELLO,
-    NO_CORRELATION,
     OP_OF_REQUEST,
     OPS,
     PING,
-    SUCCESS,
     Empty,
     Messages,
     Operation,
     Position,
     Produce,
     ProducerOpened,
-    decode_error,
-    decode_reply,
-    decode_request,
-    encode_error,
-    encode_reply,
-    encode_request,
 )
 from rocksmq.protocol.wire import ID_BYTES
 from tests.protocol.feeding import fed_three_ways

@@ -12,19 +12,10 @@ import pytest
 
 from rocksmq.protocol.batch import HEADER_BYTES_MAX, HEADERS_MAX
 from rocksmq.protocol.cbor import DEPTH_MAX, ITEMS_MAX, TEXT_BYTES_MAX
+from rocksmq.protocol.codec import SUCCESS, decode_error, decode_reply, decode_request
 from rocksmq.protocol.errors import ERRORS, ErrorCode, ProtocolError, RocksMQError
 from rocksmq.protocol.names import NAME_BYTES_MAX
-from rocksmq.protocol.operations import (
-    METADATA_BYTES_MAX,
-    OPS,
-    POLL_MS_MAX,
-    SUCCESS,
-    Operation,
-    Position,
-    decode_error,
-    decode_reply,
-    decode_request,
-)
+from rocksmq.protocol.operations import METADATA_BYTES_MAX, OPS, POLL_MS_MAX, Operation, Position
 from rocksmq.protocol.wire import ID_BYTES, SEQUENCE_BYTES_MAX
 from tests.protocol.feeding import fed_three_ways
 from tests.protocol.make_vectors import VECTORS, entry, fields_of, files, from_json

@@ -3,6 +3,7 @@
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rocksmq.protocol.cbor import Gathered
+from rocksmq.protocol.codec import encode_error, encode_reply, encode_request
 from rocksmq.protocol.errors import (
     ERRORS,
     ErrorCode,
@@ -29,9 +30,6 @@ from rocksmq.protocol.operations import (
     Produced,
     ProducerOpened,
     Sought,
-    encode_error,
-    encode_reply,
-    encode_request,
 )
 
 Kind: TypeAlias = Literal["request", "reply", "error", "ping"]

@@ -13,8 +13,8 @@ from importlib.metadata import version
 import trio
 
 from rocksmq.protocol.cbor import Buffer
+from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS, encode_error, encode_reply
 from rocksmq.protocol.errors import LimitExceeded
-from rocksmq.protocol.operations import NO_CORRELATION, SUCCESS, encode_error, encode_reply
 
 from .connection import Connection
 from .core import Core

@@ -11,23 +11,9 @@ from typing import Any, Protocol
 import trio
 
 from rocksmq.protocol.cbor import decode
+from rocksmq.protocol.codec import NO_CORRELATION, decode_request, encode_error, encode_reply
 from rocksmq.protocol.errors import InternalError, ProtocolError, RocksMQError, UnsupportedVersion
-from rocksmq.protocol.operations import (
-    HELLO,
-    MAGIC,
-    NO_CORRELATION,
-    PING,
-    VERSION_MAX,
-    VERSION_MIN,
-    Consume,
-    Empty,
-    Hello,
-    HelloReply,
-    Produce,
-    decode_request,
-    encode_error,
-    encode_reply,
-)
+from rocksmq.protocol.operations import HELLO, MAGIC, PING, VERSION_MAX, VERSION_MIN, Consume, Empty, Hello, HelloReply, Produce
 
 from .connection import Connection
 from .core import Core

@@ -16,24 +16,20 @@ from contextlib import suppress
 from typing import Any
 
 from rocksmq.protocol.cbor import Buffer, decode
+from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS, decode_error, decode_reply, encode_request
 from rocksmq.protocol.errors import ConnectionFailed, InvalidRequest, ProtocolError, RocksMQError, Timeout
 from rocksmq.protocol.frames import FrameDecoder
 from rocksmq.protocol.operations import (
     HELLO,
     MAGIC,
-    NO_CORRELATION,
     OP_OF_REQUEST,
     PING,
-    SUCCESS,
     VERSION_MAX,
     VERSION_MIN,
     Empty,
     Hello,
     HelloReply,
     Operation,
-    decode_error,
-    decode_reply,
-    encode_request,
 )
 
 from .address import Address

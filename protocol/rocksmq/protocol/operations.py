@@ -2,17 +2,14 @@
 
 Dispatch, the codec, metrics labels, permissions, the CDDL check and the docs all derive from
 `OPS`. A request or reply is a NamedTuple; each field's wire type stands in its
-annotation, and `decode_request` refuses whatever does not match, naming the field.
+annotation; `codec` refuses whatever does not match.
 """
 
-import types
-from collections.abc import Sequence
 from enum import IntEnum, StrEnum
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 from .batch import RecordBatch
-from .cbor import Buffer, Gathered, encode_frame
-from .errors import CODE_MAX, ERRORS, InternalError, InvalidRequest, ProtocolError, RocksMQError
+from .cbor import Gathered
 from .wire import (
     U32,
     U64,
@@ -20,11 +17,13 @@ from .wire import (
     Column,
     Flag,
     GapRange,
+    GapRanges,
     Id,
     Limits,
     Milliseconds,
     OutcomeKind,
     Owner,
+    Owners,
     PositionKind,
     Retention,
     SeekKind,
@@ -32,14 +31,12 @@ from .wire import (
     SequenceRange,
     Text,
     Texts,
-    Wire,
 )
 
 MAGIC = "RocksMQ"
 VERSION_MIN = VERSION_MAX = 1
 POLL_MS_MAX = 30_000
 METADATA_BYTES_MAX = 256
-MESSAGE_CHARACTERS_MAX = 1_000  # of an error: below the bound of any text, whatever the characters are
 
 
 class Permission(StrEnum):
@@ -293,6 +290,117 @@ class ReleaseConsumer(NamedTuple):
     position: U64
 
 
+class CreateChannels(NamedTuple):
+    """All or none. Their names are made of the owner's role and ``request_id``, so that a repeat makes no more of them."""
+
+    owner: Owner
+    channel_count: U32
+    request_id: Id
+
+
+class ChannelsCreated(NamedTuple):
+    names: Texts
+
+
+class DestroyChannels(NamedTuple):
+    """All or none. ``numbers``, u64 each, are what DESCRIBE_CHANNELS gave just before; those that are gone are done."""
+
+    channels: Texts
+    numbers: Column
+
+
+class DescribeChannels(NamedTuple):
+    channels: Texts
+
+
+class ChannelsDescribed(NamedTuple):
+    """In the order of the request. ``numbers``: u64 each, 0 for one that does not exist."""
+
+    numbers: Column
+    owners: Owners
+
+
+class Subscribe(NamedTuple):
+    """Creates the group on each of the channels that have none of its name: all or none. ``numbers``: u64 each."""
+
+    group: Text
+    numbers: Column
+    start_kind: PositionKind
+    start: U64
+    request_id: Id
+
+
+class SeekMany(NamedTuple):
+    """One new generation for the group on each of the channels: all or none.
+
+    ``generations``: u64 each, in which they must be; null: whatever they are in. ``positions``: u64 each, and
+    ``metadata``, gathered, with ``metadata_lengths`` u32 each; null, all three: they stay where they are.
+    ``request_id`` is kept as by SEEK.
+    """
+
+    group: Text
+    numbers: Column
+    generations: Column | None
+    positions: Column | None
+    metadata_lengths: Column | None
+    metadata: Column | None
+    request_id: Id
+
+
+class SoughtMany(NamedTuple):
+    """In the order of the request: u64 each, and the metadata of each with u32 lengths."""
+
+    positions: Column
+    generations: Column
+    metadata_lengths: Column
+    metadata: Column
+
+
+class FetchMany(NamedTuple):
+    """``starts``: for each channel its number u64 and the id to read from u64."""
+
+    starts: Column
+    max_messages: U32
+    max_bytes: U32
+    wait_ms: U32
+
+
+class ManyMessages(NamedTuple):
+    """One merged batch over several channels.
+
+    ``parts``: for each channel with messages its index in the request u32, how many runs u32 and messages u32 are its
+    own, and where to go on, u64. ``gaps``: index, from id, to id, count or null.
+    """
+
+    parts: Column
+    gaps: GapRanges
+    runs: Column
+    message_count: U32
+    lengths: Column | Gathered
+    payloads: Column | Gathered
+    header_lengths: Column | Gathered | None
+    headers: Column | Gathered | None
+
+
+class CommitMany(NamedTuple):
+    """COMMIT on several channels: all or none. Columns as in SEEK_MANY; all have a generation."""
+
+    group: Text
+    numbers: Column
+    generations: Column
+    positions: Column
+    metadata_lengths: Column
+    metadata: Column
+
+
+class Unsubscribe(NamedTuple):
+    """Destroys the group on each of the channels, where it is in that generation: all or none; what is gone is done."""
+
+    group: Text
+    numbers: Column
+    generations: Column
+
+
 class Operation(NamedTuple):
     """One row of OPS. ``idempotent``: the same request sent again does no more than the first did."""
 
@@ -324,111 +432,15 @@ OPS: dict[int, Operation] = {
         (15, "SEEK", Seek, Sought, Permission.CONSUME, True),
         (16, "OPEN_PRODUCER", OpenProducer, ProducerOpened, Permission.PRODUCE, True),
         (17, "RELEASE_CONSUMER", ReleaseConsumer, Empty, Permission.CONSUME, True),
+        (18, "CREATE_CHANNELS", CreateChannels, ChannelsCreated, Permission.ADMIN, True),
+        (19, "DESTROY_CHANNELS", DestroyChannels, Empty, Permission.ADMIN, True),
+        (20, "DESCRIBE_CHANNELS", DescribeChannels, ChannelsDescribed, Permission.CONSUME, True),
+        (21, "SUBSCRIBE", Subscribe, Empty, Permission.CONSUME, True),
+        (22, "SEEK_MANY", SeekMany, SoughtMany, Permission.CONSUME, True),
+        (23, "FETCH_MANY", FetchMany, ManyMessages, Permission.CONSUME, True),
+        (24, "COMMIT_MANY", CommitMany, Empty, Permission.CONSUME, True),
+        (25, "UNSUBSCRIBE", Unsubscribe, Empty, Permission.CONSUME, True),
     )
 }
 OP_OF_REQUEST: dict[type[Any], Operation] = {op.request: op for op in OPS.values() if op.request is not Empty}
 HELLO, PING = OPS[1], OPS[2]
-SUCCESS = 0
-NO_CORRELATION = 0  # of frames that answer no request: the broker's ping, and the error before it closes
-
-Tuple = TypeVar("Tuple")
-
-
-def _wire_of(hint: Any) -> Wire:
-    if get_origin(hint) is Annotated:
-        return next(extra for extra in get_args(hint)[1:] if isinstance(extra, Wire))
-    options = get_args(hint)
-    assert get_origin(hint) in (Union, types.UnionType), f"{hint} has no wire type"
-    wire = _wire_of(options[0])
-    if type(None) not in options:
-        return wire
-
-    def check(value: object) -> bool:
-        return value is None or wire.check(value)
-
-    return Wire(check, f"{wire.description}, or null")
-
-
-def _fields_of(shape: type[Any]) -> tuple[tuple[str, Wire], ...]:
-    return tuple((name, _wire_of(hint)) for name, hint in get_type_hints(shape, include_extras=True).items())
-
-
-_FIELDS = {shape: _fields_of(shape) for op in OPS.values() for shape in (op.request, op.reply)}
-
-
-def _decode(what: str, shape: type[Tuple], items: Sequence[Any]) -> Tuple:
-    fields = _FIELDS[shape]
-    if len(items) != len(fields):
-        raise ProtocolError(f"{what} has {len(items)} fields, not {len(fields)}")
-    for (name, wire), item in zip(fields, items, strict=True):
-        if not wire.check(item):
-            raise ProtocolError(f"{what}: {name} must be {wire.description}")
-    return shape(*items)
-
-
-def decode_request(items: Sequence[Any]) -> tuple[Operation, int, Any]:
-    """Operation, correlation id and typed request of a frame's array. Raises ProtocolError."""
-    if len(items) < 2 or type(items[0]) is not int or type(items[1]) is not int or not 0 < items[1] < 1 << 32:
-        raise ProtocolError("a request begins with an operation's number and a correlation id from 1 to 2^32 - 1")
-    op = OPS.get(items[0])
-    if op is None:
-        raise ProtocolError(f"there is no operation {items[0]}")
-    return op, items[1], _decode(op.name, op.request, items[2:])
-
-
-def encode_request(op: Operation, correlation: int, request: Sequence[Any]) -> list[Buffer]:
-    """The frame of a request, as buffers to send in order. Raises InvalidRequest for a field that cannot travel."""
-    for (name, wire), value in zip(_FIELDS[op.request], request, strict=True):
-        if not wire.check(value):
-            raise InvalidRequest(f"{op.name}: {name} must be {wire.description}")
-    return encode_frame((op.number, correlation, *request))
-
-
-def encode_reply(correlation: int, reply: Sequence[Any]) -> list[Buffer]:
-    """The frame of a successful reply."""
-    return encode_frame((correlation, SUCCESS, *reply))
-
-
-def encode_error(correlation: int, error: RocksMQError) -> list[Buffer]:
-    """The frame of a refusal (SPEC §5): correlation, code, message, retry_after_ms, expected number, present id."""
-    retry_after_ms = None if error.retry_after is None else round(error.retry_after * 1000)
-    return encode_frame(
-        (
-            correlation,
-            int(error.code),
-            error.message[:MESSAGE_CHARACTERS_MAX],
-            retry_after_ms,
-            error.expected_number,
-            error.present_id,
-        )
-    )
-
-
-def decode_reply(op: Operation, items: Sequence[Any]) -> Any:
-    """Typed reply of a frame's array; ``items[0]`` is the correlation id, looked up before.
-
-    Raises the error that the broker answered, or ProtocolError.
-    """
-    if len(items) < 2 or type(items[1]) is not int:
-        raise ProtocolError("a reply begins with a correlation id and a status")
-    if items[1] == SUCCESS:
-        return _decode(f"reply to {op.name}", op.reply, items[2:])
-    raise decode_error(items)
-
-
-def decode_error(items: Sequence[Any]) -> RocksMQError:
-    """The refusal in a frame's array. Raises ProtocolError for an array that is none."""
-    if (
-        len(items) != 6
-        or type(items[1]) is not int
-        or not isinstance(items[2], str)
-        or any(type(v) not in (int, type(None)) for v in items[3:])
-    ):
-        raise ProtocolError("not an error reply: [correlation, code, message, retry_after_ms, expected number, present id]")
-    _, code, message, retry_after_ms, expected_number, present_id = items
-    return ERRORS.get(code if code <= CODE_MAX else 0, InternalError)(
-        message,
-        retry_after=None if retry_after_ms is None else retry_after_ms / 1000,
-        expected_number=expected_number,
-        present_id=present_id,
-    )

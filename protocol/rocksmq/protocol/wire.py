@@ -77,6 +77,19 @@ def _is_gap(value: object) -> bool:
     return _is_u64(begin) and _is_u64(end) and (count is None or _is_u64(count))
 
 
+def _is_owners(value: object) -> bool:
+    return isinstance(value, list) and all(owner is None or _is_owner(owner) for owner in cast(list[object], value))
+
+
+def _is_gaps(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_indexed_gap, cast(list[object], value)))
+
+
+def _is_indexed_gap(value: object) -> bool:
+    entry = cast(list[object], value) if isinstance(value, list) else []
+    return len(entry) == 4 and _is_u64(entry[0]) and _is_gap(entry[1:])
+
+
 def _is_sequence(value: object) -> bool:
     return _is_u64(value) or (isinstance(value, bytes) and len(value) <= SEQUENCE_BYTES_MAX)
 
@@ -97,7 +110,9 @@ Texts: TypeAlias = Annotated[list[str], Wire(_is_texts, "an array of texts")]
 Limits: TypeAlias = Annotated[dict[str, int], Wire(_is_limits, "a map from text to integer")]
 Retention: TypeAlias = Limits
 Owner: TypeAlias = Annotated[list[str], Wire(_is_owner, "an array [role, address, description]")]
+Owners: TypeAlias = Annotated[list[list[str] | None], Wire(_is_owners, "an array of null or [role, address, description]")]
 GapRange: TypeAlias = Annotated[list[int], Wire(_is_gap, "an array [from id, to id, count or null]")]
+GapRanges: TypeAlias = Annotated[list[list[int]], Wire(_is_gaps, "an array of [index, from id, to id, count or null]")]
 Milliseconds: TypeAlias = Annotated[int, _up_to(MS_MAX, "milliseconds, up to the year 9999")]
 OutcomeKind: TypeAlias = Annotated[int, _up_to(OUTCOME_MAX, "0 exact, 1 next, 2 earliest or 3 latest")]
 PositionKind: TypeAlias = Annotated[int, _up_to(POSITION_MAX, "0 id, 1 earliest, 2 latest or 3 time")]
