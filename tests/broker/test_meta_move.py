@@ -321,6 +321,22 @@ def test_given_a_prefix_of_another_directory_when_imported_then_it_is_refused(pa
     assert "to the data directory of instance" in refused(path, exported(path), remote)
 
 
+def test_given_a_prefix_of_another_directory_when_its_loss_is_accepted_then_that_one_s_groups_stay(
+    path: Path, tmp_path: Path
+) -> None:
+    async def make(mq: RocksMQ) -> None:
+        await mq.create_channel("theirs")
+        await mq.create_consumer_group("theirs", "readers")
+
+    remote, own = MemoryRemote(), embedded_groups(path)
+    live(tmp_path / "other", remote, make)
+    theirs = remote.groups
+    assert theirs.keys() == {("readers", "theirs")}
+    imported(path, exported(path), remote, lambda problems: None)
+    assert remote.groups == theirs | own
+    assert binding_of(path).store == remote.name
+
+
 def test_given_an_older_copy_of_the_directory_when_moved_then_both_ways_are_refused(path: Path, tmp_path: Path) -> None:
     remote, positions = MemoryRemote(), exported(path)
     imported(path, positions, remote)

@@ -118,6 +118,28 @@ async def test_given_a_destroy_that_a_full_disk_undoes_when_it_was_then_the_grou
         assert await broker.consume(0) == [b"a", b"b"]
 
 
+@in_mock_time
+async def test_given_the_store_away_when_channels_come_and_go_then_what_is_remembered_of_them_is_bounded() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("rocksmq.broker.meta_remote.STALE_MAX", 5)
+        patched.setattr("rocksmq.broker.meta_remote.DESTROYED_MAX", 5)
+        async with with_messages() as broker:
+            await trio.sleep(1)
+            broker.remote.is_away = True
+            lasting = [f"lasting{i}" for i in range(20)]
+            for name in lasting:
+                await broker.channel(name)
+                for i in range(5):
+                    brief = f"brief-{name}-{i}"
+                    await broker.call(DestroyChannel(brief, await broker.channel(brief)))
+                    assert len(broker.meta._changed) <= 2 * len(broker.core.channels) + 5  # pyright: ignore[reportPrivateUsage]
+                    assert len(broker.meta._destroyed) <= 5  # pyright: ignore[reportPrivateUsage]
+            broker.remote.is_away = False
+            await trio.sleep(A_WHILE)
+            assert all(f"{name}/{END_ID}" in broker.etcd.entries for name in lasting)
+            assert not [key for key in broker.etcd.entries if "brief" in key]
+
+
 # -- what is not durable yet -------------------------------------------------------------------------
 
 

@@ -150,6 +150,21 @@ async def test_given_a_twin_that_takes_over_when_the_former_writes_then_it_ends_
 
 
 @in_mock_time
+async def test_given_a_twin_that_has_taken_over_when_the_former_drains_then_it_just_ends() -> None:
+    async with with_messages() as former:
+        await trio.sleep(1)
+        async with running(former.twin()) as twin:
+            await former.produce(b"g")  # there are ids to tell, so it meets the twin at its very end
+            before = len(former.etcd.applied)
+            await former.drain()
+            assert former.remote.is_closed
+            assert former.remote.calls[-3:] == ["transact", "revoke", "close"]
+            assert {transaction.attempt.value.epoch for transaction in former.etcd.applied[before:]} <= {2}
+            assert OWNER in former.etcd.read()
+            assert await twin.consume(0) == [b"a", b"b"]
+
+
+@in_mock_time
 async def test_given_the_owner_lease_lost_when_a_while_has_passed_then_it_is_taken_again() -> None:
     async with with_messages() as broker:
         assert OWNER in broker.etcd.entries
