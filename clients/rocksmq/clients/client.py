@@ -16,27 +16,26 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self, cast
 
-from rocksmq.protocol.batch import RecordBatch
-from rocksmq.protocol.errors import OUTCOME_UNKNOWN, InvalidRequest, RocksMQError
+from rocksmq.protocol.errors import InvalidRequest, RocksMQError
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import MessageBatch, Outgoing, OutgoingMessage, Start, pack_messages, start_of
 from rocksmq.protocol.names import checked_name
-from rocksmq.protocol.operations import METADATA_BYTES_MAX, Commit, Empty, Outcome, Produce, ReleaseConsumer, Seek
+from rocksmq.protocol.operations import METADATA_BYTES_MAX, Commit, Empty, Outcome, ReleaseConsumer, Seek
 
 from .address import Address
 from .admin import Admin
 from .claims import Claims, release_of
 from .consumer import BATCH_MESSAGES, Consumer, OnGap, check_options
 from .deadline import Deadline, checked_timeout
+from .delivery import Delivery, deliver
 from .exits import EXIT_SECONDS
 from .forks import call_in_child
 from .identities import Borrowed, IdentityPool
-from .link import RETRY_SECONDS, Link
+from .link import Link
 from .models import SeekOutcome, SeekResult, ServerInfo
 from .outbox import WINDOW
 from .producer import LINGER_SECONDS, Producer
 from .reading import MAX_BYTES, fetch, poll
-from .recovery import Next, in_doubt, verdict
 from .sources import AutoSource, ManualSource
 
 logger = logging.getLogger("rocksmq.client")
@@ -174,47 +173,12 @@ class Client(Admin):
         limits = self.server.limits
         batch.check(messages_max=limits["batch_messages_max"], payload_bytes_max=limits["payload_bytes_max"])
         batch.check_frame(limits["frame_bytes_max"])
-        return self._store(channel, batch, self._deadline())
-
-    def _store(self, channel: str, batch: RecordBatch, deadline: Deadline) -> range:
-        """One batch under a free producer id, sent until its outcome is known or the deadline has come."""
-        producer = self._producers.take(channel)
-        is_unanswered = False  # a transmission of it was
-        refusal: RocksMQError | None = None  # by the last answer
-        delay = RETRY_SECONDS
-        while True:
-            try:
-                sent = self._link.begin(Produce(channel, producer.id, producer.number, *batch), deadline)
-            except RocksMQError as error:
-                # Nothing was sent. The connection that was lost just now is made anew, by the deadline.
-                if error.retryable and not deadline.is_over and not self._link.is_closed:
-                    delay = self._link.pause(delay, deadline)
-                    continue
-                if is_unanswered:
-                    raise in_doubt(error) from None
-                raise (refusal if refusal is not None and isinstance(error, OUTCOME_UNKNOWN) else error) from None
-            try:
-                first_id: int = sent.reply(deadline).first_id
-            except RocksMQError as error:
-                found = verdict(error, producer.number, is_unanswered)
-            else:
-                producer.number += 1
-                self._producers.give_back(channel, producer)
-                return range(first_id, first_id + batch.message_count)
-            is_unanswered = found.is_unanswered
-            refusal = None if isinstance(found.error, OUTCOME_UNKNOWN) else found.error
-            self._link.told(found.error.present_id)
-            if found.expected_number is not None:
-                producer.number = found.expected_number
-            if found.next is Next.NEW_ID:
-                producer.renew(self._link.present_id)
-            elif found.next is Next.REFUSED:
-                self._producers.give_back(channel, producer)
-            is_final = found.next in (Next.REFUSED, Next.UNKNOWN)
-            if not is_final:
-                delay = self._link.pause(delay, deadline, found.error.retry_after)
-            if is_final or deadline.is_over or self._link.is_closed:
-                raise in_doubt(found.error) if is_unanswered else found.error
+        delivery = Delivery(channel, batch)
+        deliver([delivery], self._link, self._producers, self._deadline())
+        if delivery.ids is None:
+            assert delivery.error is not None, "it was stored or not"
+            raise delivery.error
+        return delivery.ids
 
     def consume(
         self, channel: str, group: str, max_messages: int = 1_000, *, max_bytes: int = MAX_BYTES, timeout: float | None = 0.0
