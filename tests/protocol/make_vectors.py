@@ -5,17 +5,20 @@ clients are tested against. SPEC §9 says how the files are to be read.
 """
 
 import json
+from itertools import chain
 from pathlib import Path
+from struct import Struct
 from typing import Any, cast
 
 from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.cbor import Gathered
 from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.messages import MessageBatch
-from rocksmq.protocol.operations import Messages, Produce
+from rocksmq.protocol.operations import ManyMessages, Messages, Produce
 from tests.protocol.vector_cases import CASES, Case
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors"
+PART = Struct("<IIIQ")  # of FETCH_MANY (SPEC §3.24)
 ERROR_FIELDS = ("code", "message", "retry_after_ms", "expected_number", "present_id")
 
 
@@ -57,6 +60,10 @@ def from_json(value: Any) -> object:
 def _messages_of(value: Any) -> list[dict[str, Any]] | None:
     if isinstance(value, Messages):
         return [{"id": m.id, "payload": to_json(m.payload), "headers": _json_headers(m.headers)} for m in MessageBatch(value)]
+    if isinstance(value, ManyMessages):
+        indexes = chain.from_iterable([index] * count for index, _, count, _ in PART.iter_unpack(value.parts))
+        found = _messages_of(Messages(0, 0, None, *value[2:])) or []
+        return [{"index": index, **message} for index, message in zip(indexes, found, strict=True)]
     if isinstance(value, Produce):
         batch = MessageBatch(_as_reply(value.batch))
         return [{"payload": to_json(m.payload), "headers": _json_headers(m.headers)} for m in batch]

@@ -24,11 +24,13 @@ from rocksmq.protocol.wire import (
     Column,
     Flag,
     GapRange,
+    GapRanges,
     Id,
     Limits,
     Milliseconds,
     OutcomeKind,
     Owner,
+    Owners,
     PositionKind,
     SeekKind,
     SequenceNumber,
@@ -50,6 +52,7 @@ short_bytes = st.binary(max_size=64)
 sequences: st.SearchStrategy[int | bytes] = u64s | st.binary(max_size=SEQUENCE_BYTES_MAX)
 long_bytes = st.integers(1_000, 1_100).map(lambda size: bytes(range(256)) * 4 + bytes(size - 1_000))
 columns = short_bytes | long_bytes
+owners = st.lists(texts, min_size=3, max_size=3)
 headers = st.dictionaries(texts, short_bytes, max_size=5)
 
 
@@ -112,8 +115,10 @@ _OF_WIRE_TYPE: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Column, columns),
     (Texts, st.lists(texts, max_size=5)),
     (Limits, st.dictionaries(texts, st.integers(0, 2**64 - 1), max_size=5)),
-    (Owner, st.lists(texts, min_size=3, max_size=3)),
+    (Owner, owners),
+    (Owners, st.lists(st.none() | owners, max_size=5)),
     (GapRange, st.tuples(u64s, u64s, st.none() | u64s).map(list)),
+    (GapRanges, st.lists(st.tuples(u32s, u64s, u64s, st.none() | u64s).map(list), max_size=5)),
     (PositionKind, st.integers(0, 3)),
     (SeekKind, st.integers(0, 4)),
     (SequenceNumber, sequences),

@@ -152,7 +152,7 @@ def test_given_a_vector_with_a_field_of_another_type_when_read_then_cddl_and_cod
         assert_refused(vector, [*items[:index], 0.5, *items[index + 1 :]])
 
 
-@pytest.mark.parametrize("op", [OPS[7], OPS[13]], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [OPS[7], OPS[13], OPS[21]], ids=lambda op: op.name)
 def test_given_kind_4_when_sent_to_an_operation_other_than_seek_then_cddl_and_code_refuse_it(op: Operation) -> None:
     vector = COMMITTED[op.name, "request", "from the latest"]
     items = cbor2.loads(bytes.fromhex(vector["hex"])[4:])
@@ -257,6 +257,7 @@ def test_given_the_codes_listed_in_the_spec_when_compared_then_there_is_none_tha
         f"| `poll_ms_max` | {POLL_MS_MAX:,} |",
         f"bytes({ID_BYTES})",
         f"each a u64, or bytes, at most {SEQUENCE_BYTES_MAX}",
+        f"u32le, each at most {METADATA_BYTES_MAX}; they add up",
     ],
 )
 def test_given_a_limit_of_the_code_when_looked_for_in_the_spec_then_it_is_the_same(said: str) -> None:
@@ -277,6 +278,36 @@ def test_given_the_example_frame_of_the_spec_when_compared_then_it_is_a_vector()
     found = re.search(r"A PING with correlation id 1 is, whole:\n\n +([0-9a-f ]+)\n", SPEC)
     assert found
     assert found[1].replace(" ", "") == COMMITTED["PING", "request", "the smallest correlation id"]["hex"]
+
+
+def bytes_drawn(number: str, column: str) -> str:
+    """The bytes that a section of SPEC.md shows of a column, in hexadecimal."""
+    section = re.search(rf"^### {number} .*?^##", SPEC, re.MULTILINE | re.DOTALL)
+    assert section
+    found = re.search(rf"^    {column} +([0-9a-f ]+?(?:\n {{8,}}[0-9a-f ]+?)?)(?:   .*)?$", section[0], re.MULTILINE)
+    assert found, f"SPEC §{number} shows no {column}"
+    return re.sub(r"\s", "", found[1])
+
+
+@pytest.mark.parametrize(
+    ("number", "op", "kind", "name"),
+    [
+        ("3.24", "FETCH_MANY", "request", "two channels"),
+        ("3.24", "FETCH_MANY", "reply", "two messages of the second channel"),
+        ("3.28", "COMMIT_MANY", "request", "two channels"),
+    ],
+)
+def test_given_the_columns_that_the_spec_shows_when_compared_then_they_are_those_of_a_vector(
+    number: str, op: str, kind: str, name: str
+) -> None:
+    meaning = COMMITTED[op, kind, name]["meaning"]
+    shown = {"starts", "parts", "runs", "numbers", "metadata_lengths", "metadata"} & set(meaning)
+    assert {column: bytes_drawn(number, column) for column in shown} == {column: meaning[column]["hex"] for column in shown}
+
+
+def test_given_the_names_that_the_spec_shows_when_compared_then_they_are_those_of_a_vector() -> None:
+    names = COMMITTED["CREATE_CHANNELS", "reply", "two names"]["meaning"]["names"]
+    assert "    " + "\n    ".join(names) + "\n" in SPEC
 
 
 def test_given_the_meaning_of_an_error_vector_when_compared_then_its_name_is_that_of_its_code() -> None:

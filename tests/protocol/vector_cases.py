@@ -1,9 +1,12 @@
 """What the golden vectors show: every operation both ways, every error, and the edges of each field."""
 
+from struct import pack
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.cbor import Gathered
 from rocksmq.protocol.codec import encode_error, encode_reply, encode_request
+from rocksmq.protocol.columns import pack_numbers
 from rocksmq.protocol.errors import (
     ERRORS,
     ErrorCode,
@@ -18,10 +21,13 @@ from rocksmq.protocol.operations import (
     MAGIC,
     OPS,
     ChannelDescribed,
+    ChannelsCreated,
+    ChannelsDescribed,
     Created,
     Empty,
     GroupDescribed,
     HelloReply,
+    ManyMessages,
     Messages,
     Names,
     Operation,
@@ -30,6 +36,7 @@ from rocksmq.protocol.operations import (
     Produced,
     ProducerOpened,
     Sought,
+    SoughtMany,
 )
 
 Kind: TypeAlias = Literal["request", "reply", "error", "ping"]
@@ -49,6 +56,7 @@ LIMITS = {
     "consume_messages_max": 10_000,
     "consume_bytes_max": 7 << 20,
     "poll_ms_max": 30_000,
+    "request_channels_max": 1_000,
 }
 
 
@@ -97,6 +105,15 @@ def _runs(*runs: tuple[int, int]) -> bytes:
 
 def _gathered(*parts: bytes) -> Gathered:
     return Gathered(parts, sum(map(len, parts)))
+
+
+def _metadata(*parts: bytes) -> tuple[bytes, bytes]:
+    """The columns metadata_lengths and metadata."""
+    return pack_lengths(list(map(len, parts))), b"".join(parts)
+
+
+def _parts(*parts: tuple[int, int, int, int]) -> bytes:
+    return b"".join(pack("<IIIQ", *part) for part in parts)
 
 
 _NO_MESSAGES = (b"", 0, b"", b"", None, None)
@@ -217,6 +234,86 @@ _READING = (
     _request(17, "everything, the largest numbers", "orders", "billing", CONSUMER, U64_MAX, U64_MAX),
     _reply(17, "over", Empty()),
 )
+_OWNER = ["proxy", "10.0.0.1:1", "größe"]
+_TWO = pack_numbers([1, 772])
+_SERVICE = (
+    _request(18, "two channels", _OWNER, 2, REQUEST_ID),
+    _request(18, "the largest count of the shortest role", ["0", "", ""], U32_MAX, REQUEST_ID),
+    _reply(18, "two names", ChannelsCreated([f"proxy-{REQUEST_ID.hex()}-{i}" for i in range(2)])),
+    _request(19, "two channels", ["orders", LONGEST_NAME], _TWO),
+    _request(19, "the largest number", ["orders"], pack_numbers([U64_MAX])),
+    _reply(19, "gone", Empty()),
+    _request(20, "one of them twice", ["orders", LONGEST_NAME, "orders"]),
+    _reply(
+        20,
+        "with an owner, unknown, and without an owner",
+        ChannelsDescribed(pack_numbers([1, 0, U64_MAX]), [_OWNER, None, None]),
+    ),
+)
+_STREAMS = (
+    _request(21, "two channels from the earliest", "billing", _TWO, Position.EARLIEST, 0, REQUEST_ID),
+    _request(21, "from an id", "billing", pack_numbers([U64_MAX]), Position.ID, FIRST_ID, REQUEST_ID),
+    _request(21, "from the latest", "billing", _TWO, Position.LATEST, 0, REQUEST_ID),
+    _request(21, "from a time", "billing", _TWO, Position.TIME_MS, 1_800_000_000_000, REQUEST_ID),
+    _reply(21, "subscribed", Empty()),
+    _request(22, "opening: whatever generation, no positions", "billing", _TWO, None, None, None, None, REQUEST_ID),
+    _request(
+        22,
+        "in given generations to the beginning and to an id",
+        "billing",
+        _TWO,
+        pack_numbers([GENERATION, GENERATION + 1]),
+        pack_numbers([0, FIRST_ID]),
+        *_metadata(b"", b"hi"),
+        REQUEST_ID,
+    ),
+    _request(
+        22, "the most metadata", "billing", pack_numbers([1]), None, pack_numbers([U64_MAX]), *_metadata(bytes(256)), REQUEST_ID
+    ),
+    _reply(
+        22,
+        "positions, generations and metadata of two",
+        SoughtMany(pack_numbers([FIRST_ID, U64_MAX]), pack_numbers([GENERATION, GENERATION]), *_metadata(b"hi", b"")),
+    ),
+    _request(23, "two channels", pack_numbers([1, 0, 2, 5]), 1_000, 1 << 20, 30_000),
+    _request(23, "poll for one message, the largest number and start", pack_numbers([U64_MAX, U64_MAX]), 1, 1, 0),
+    _reply(23, "nothing came", ManyMessages(b"", [], *_NO_MESSAGES)),
+    _reply(
+        23,
+        "two messages of the second channel",
+        ManyMessages(_parts((1, 1, 2, 7)), [], _runs((5, 2)), *pack_messages([b"one", b"two"])),
+    ),
+    _reply(
+        23,
+        "three runs of two channels, headers in one of them",
+        ManyMessages(
+            _parts((0, 1, 4, FIRST_ID + 504), (7, 2, 2, FIRST_ID + 10)),
+            [],
+            _runs((FIRST_ID + 500, 4), (FIRST_ID, 1), (FIRST_ID + 9, 1)),
+            6,
+            _gathered(bytes(_MIXED.lengths), bytes(_ONE.lengths) * 2),
+            _gathered(bytes(_MIXED.payloads), bytes(_ONE.payloads) * 2),
+            _gathered(bytes(_MIXED.header_lengths or b""), bytes(8)),
+            _gathered(bytes(_MIXED.headers or b"")),
+        ),
+    ),
+    _reply(
+        23,
+        "gaps, one of unknown size without messages behind it",
+        ManyMessages(
+            _parts((0, 1, 1, FIRST_ID + 51), (1, 0, 0, U64_MAX)),
+            [[0, FIRST_ID, FIRST_ID + 50, 40], [1, 0, U64_MAX, None]],  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+            _runs((FIRST_ID + 50, 1)),
+            *_ONE,
+        ),
+    ),
+    _request(
+        24, "two channels", "billing", _TWO, pack_numbers([GENERATION] * 2), pack_numbers([0, U64_MAX]), *_metadata(b"hi", b"")
+    ),
+    _reply(24, "moved, or not needed", Empty()),
+    _request(25, "two channels", "billing", _TWO, pack_numbers([GENERATION, U64_MAX])),
+    _reply(25, "gone", Empty()),
+)
 _ERRORS = (
     *(
         Case(f"code {code.name}", "error", None, 7, ERRORS[code](f"what is wrong, and what to do about {code.name}"))
@@ -235,4 +332,4 @@ _ERRORS = (
     Case("the versions do not meet", "error", OPS[1], 1, UnsupportedVersion("versions 1 to 1, and 2 to 3")),
     Case("the broker closes the connection", "error", None, 0, ProtocolError("a frame is one CBOR array")),
 )
-CASES: tuple[Case, ...] = (*_CONNECTION, *_CHANNELS, *_GROUPS, *_PRODUCING, *_READING, *_ERRORS)
+CASES: tuple[Case, ...] = (*_CONNECTION, *_CHANNELS, *_GROUPS, *_PRODUCING, *_READING, *_SERVICE, *_STREAMS, *_ERRORS)

@@ -87,7 +87,7 @@ def _is_gaps(value: object) -> bool:
 
 def _is_indexed_gap(value: object) -> bool:
     entry = cast(list[object], value) if isinstance(value, list) else []
-    return len(entry) == 4 and _is_u64(entry[0]) and _is_gap(entry[1:])
+    return len(entry) == 4 and _is_integer(entry[0], (1 << 32) - 1) and _is_gap(entry[1:])
 
 
 def _is_sequence(value: object) -> bool:
