@@ -32,10 +32,11 @@ from rocksmq.protocol.messages import Gap, Message, MessageBatch, OutgoingMessag
 
 from .client import Client
 from .consumer import Consumer
-from .models import ChannelInfo, GroupInfo, OwnerDescription, SeekOutcome, SeekResult, ServerInfo
+from .models import ChannelDescription, ChannelInfo, GroupInfo, OwnerDescription, SeekOutcome, SeekResult, ServerInfo
 from .producer import Producer
 
 __all__ = [
+    "ChannelDescription",
     "ChannelInfo",
     "ChannelNotFound",
     "Client",

@@ -1,23 +1,29 @@
 """What a client does to channels and groups. Every call is resent until its deadline.
 
 Each carries what makes a repeat harmless: a creation its request id, a destruction what was looked
-up just before (SPEC §3.4 to §3.9).
+up just before (SPEC §3.4 to §3.9, §3.19 to §3.21).
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rocksmq.protocol.errors import ChannelNotFound, GroupNotFound, InvalidRequest
+from rocksmq.protocol.columns import NUMBER_BYTES, pack_numbers, unpack_numbers
+from rocksmq.protocol.errors import ChannelNotFound, GroupNotFound, InvalidRequest, LimitExceeded, ProtocolError
 from rocksmq.protocol.messages import Start, start_of
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
+    OWNER_BYTES_MAX,
+    REQUEST_CHANNELS_MAX,
     CreateChannel,
+    CreateChannels,
     CreateGroup,
     DescribeChannel,
+    DescribeChannels,
     DescribeGroup,
     DestroyChannel,
+    DestroyChannels,
     DestroyGroup,
     ListChannels,
     ListGroups,
@@ -25,7 +31,7 @@ from rocksmq.protocol.operations import (
 
 from .deadline import Deadline
 from .link import Link
-from .models import ChannelInfo, GroupInfo, OwnerDescription
+from .models import ChannelDescription, ChannelInfo, GroupInfo, OwnerDescription
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -67,9 +73,7 @@ class Admin:
         checked_name("channel", channel)
         if retention:
             raise InvalidRequest("retention is not supported by this version: leave it out")
-        if owner is not None and not isinstance(owner, OwnerDescription):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidRequest(f"owner is an OwnerDescription, not {type(owner).__name__}")
-        parts = None if owner is None else [owner.role, owner.address, owner.description_text]
+        parts = None if owner is None else _texts_of(owner)
         request = CreateChannel(channel, durability, None, parts, secrets.token_bytes(16))
         created: bool = self._call(request).created
         return created
@@ -99,10 +103,9 @@ class Admin:
         checked_name("channel", channel)
         deadline = self._deadline()
         found = self._call(DescribeChannel(channel), deadline)
-        owner = None if found.owner is None else OwnerDescription(*found.owner)
         return ChannelInfo(
             name=channel,
-            owner=owner,
+            owner=_owner_of(found.owner),
             created_at=_EPOCH + timedelta(milliseconds=found.created_ms),
             begin_id=found.begin_id if found.message_count else None,
             end_id=found.end_id if found.message_count else None,
@@ -112,6 +115,49 @@ class Admin:
             retention=found.retention,
             groups=self._pages(lambda after: ListGroups(channel, after), deadline),
         )
+
+    # -- the Message Stream Service --------------------------------------------------
+
+    def create_channels(self, owner: OwnerDescription, count: int) -> list[str]:
+        """Create ``count`` channels of ``owner``, all or none; their names, `<role>-<request id>-<i>`.
+
+        The names are new with each call, and durable with the channels when it returns. Raises InvalidRequest for a role that
+        makes no channel names, LimitExceeded for more than the broker takes at once (`request_channels_max`) or holds.
+        """
+        texts = _texts_of(owner)
+        if type(count) is not int or count < 1:
+            raise InvalidRequest(f"count {count!r} is not allowed: 1 at least")
+        deadline = self._deadline()
+        request_id = secrets.token_bytes(16)
+        checked_name("channel", f"{owner.role}-{request_id.hex()}-{count - 1}")
+        _check_count(self._link, count, deadline)
+        created: list[str] = self._call(CreateChannels(texts, count, request_id), deadline).names
+        return created
+
+    def destroy_channels(self, names: Iterable[str]) -> None:
+        """Delete the channels with their messages, groups and positions, all or none; a name that comes twice counts once.
+
+        Raises ChannelNotFound with every unknown name, LimitExceeded for more than the broker takes at once
+        (`request_channels_max`), InvalidRequest.
+        """
+        channels = list(dict.fromkeys(_checked_names(names)))
+        if not channels:
+            return
+        deadline = self._deadline()
+        _check_count(self._link, len(channels), deadline)
+        numbers = channel_numbers(self._link, channels, deadline)
+        self._call(DestroyChannels(channels, pack_numbers(numbers)), deadline)
+        for channel in channels:
+            self._forget_channel(channel)
+
+    def describe_channels(self, names: Iterable[str]) -> list[ChannelDescription]:
+        """The owner of each of the channels, in the order of ``names``; a name that comes twice is answered twice.
+
+        Many are asked for in several requests. Raises ChannelNotFound with every unknown name, InvalidRequest.
+        """
+        channels = _checked_names(names)
+        found = _lookup(self._link, channels, self._deadline())
+        return [ChannelDescription(name, _owner_of(texts)) for name, (_, texts) in zip(channels, found, strict=True)]
 
     # -- consumer groups -------------------------------------------------------------
 
@@ -163,3 +209,56 @@ class Admin:
             names += page.names
             more = page.more
         return names
+
+
+def channel_numbers(link: Link, names: Iterable[str], deadline: Deadline) -> list[int]:
+    """The number of each of the channels, by which requests about many of them name it (SPEC §3.28).
+
+    Raises ChannelNotFound with every unknown name, InvalidRequest.
+    """
+    return [number for number, _ in _lookup(link, _checked_names(names), deadline)]
+
+
+def _lookup(link: Link, channels: Sequence[str], deadline: Deadline) -> list[tuple[int, list[str] | None]]:
+    """Number and owner of each of the channels."""
+    found: list[tuple[int, list[str] | None]] = []
+    while len(found) < len(channels):
+        limits = link.connected(deadline).server.limits
+        page_size = min(_channels_max(link, deadline), max(1, limits["frame_bytes_max"] // OWNER_BYTES_MAX))
+        page = channels[len(found) : len(found) + page_size]
+        reply = link.call(DescribeChannels(list(page)), deadline)
+        if not len(page) == len(reply.owners) == len(reply.numbers) / NUMBER_BYTES:
+            raise ProtocolError(f"the broker described {len(reply.owners)} channels of {len(page)}")
+        found += zip(unpack_numbers(reply.numbers), reply.owners, strict=True)
+    unknown = dict.fromkeys(name for name, (number, _) in zip(channels, found, strict=True) if not number)
+    if unknown:
+        raise ChannelNotFound(f"there is no channel {', '.join(map(repr, unknown))}: check the name, or create it")
+    return found
+
+
+def _channels_max(link: Link, deadline: Deadline) -> int:
+    """How many channels the broker takes in a request."""
+    return max(1, link.connected(deadline).server.limits.get("request_channels_max", REQUEST_CHANNELS_MAX))
+
+
+def _check_count(link: Link, count: int, deadline: Deadline) -> None:
+    if count > (most := _channels_max(link, deadline)):
+        raise LimitExceeded(
+            f"{count} channels in a request exceed the limit of {most} (request_channels_max): take fewer at once"
+        )
+
+
+def _checked_names(names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise InvalidRequest(f"names are a list, not the text {names!r}: give [{names!r}]")
+    return [checked_name("channel", name) for name in names]
+
+
+def _texts_of(owner: OwnerDescription) -> list[str]:
+    if not isinstance(owner, OwnerDescription):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest(f"owner is an OwnerDescription, not {type(owner).__name__}")
+    return [owner.role, owner.address, owner.description_text]
+
+
+def _owner_of(texts: list[str] | None) -> OwnerDescription | None:
+    return None if texts is None else OwnerDescription(*texts)

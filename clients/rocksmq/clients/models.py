@@ -15,6 +15,14 @@ class OwnerDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelDescription:
+    """A channel and who it belongs to, None if its creation did not say."""
+
+    channel_name: str
+    owner: OwnerDescription | None
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelInfo:
     """A channel. ``begin_id`` and ``end_id`` are the first and last message's, None when it is empty; bytes are of
     payloads and headers."""

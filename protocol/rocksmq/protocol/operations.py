@@ -37,6 +37,8 @@ MAGIC = "RocksMQ"
 VERSION_MIN = VERSION_MAX = 1
 POLL_MS_MAX = 30_000
 METADATA_BYTES_MAX = 256
+REQUEST_CHANNELS_MAX = 1_000  # the owners of more would not fit into the items of a frame
+OWNER_BYTES_MAX = 12_400  # of a channel in the reply to DESCRIBE_CHANNELS: three texts, their heads, its number
 
 
 class Permission(StrEnum):
