@@ -6,6 +6,7 @@ from rocksmq.clients.recovery import Next, in_doubt, verdict
 from rocksmq.protocol.errors import (
     ERRORS,
     OUTCOME_UNKNOWN,
+    BufferFull,
     ChannelNotFound,
     Conflict,
     ConnectionFailed,
@@ -19,6 +20,7 @@ from rocksmq.protocol.errors import (
     MetaUnavailable,
     OutOfSequence,
     Overloaded,
+    PackPartlyProduced,
     PermissionDenied,
     ProtocolError,
     ReadOnly,
@@ -65,7 +67,7 @@ WAS_UNANSWERED = pytest.mark.parametrize("was_unanswered", [False, True], ids=["
 
 
 def test_given_the_table_then_no_error_that_a_request_can_end_with_is_missing() -> None:
-    assert set(TABLE) | {OutOfSequence, GapFound} == set(ERRORS.values())
+    assert set(TABLE) | {OutOfSequence, GapFound, BufferFull, PackPartlyProduced} == set(ERRORS.values())
 
 
 @pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)

@@ -9,6 +9,7 @@ from rocksmq.protocol.errors import (
     InvalidRequest,
     OutOfSequence,
     Overloaded,
+    PackPartlyProduced,
     RocksMQError,
     Timeout,
 )
@@ -34,6 +35,8 @@ def test_given_the_codes_when_listed_then_those_that_travel_have_no_holes_and_no
         ErrorCode.CONNECTION_FAILED,
         ErrorCode.TIMEOUT,
         ErrorCode.GAP_FOUND,
+        ErrorCode.BUFFER_FULL,
+        ErrorCode.PACK_PARTLY_PRODUCED,
     }
 
 
@@ -47,6 +50,14 @@ def test_given_an_error_when_raised_then_its_text_and_details_can_be_read() -> N
     assert (str(error), error.message) == ("what to do", "what to do")
     assert (error.expected_number, error.present_id, error.retry_after) == (7, 8, None)
     assert Overloaded("later", retry_after=0.5).retry_after == 0.5
+
+
+def test_given_a_pack_that_was_partly_produced_when_told_then_it_says_what_is_stored_and_what_is_not() -> None:
+    failed = Overloaded("later")
+    error = PackPartlyProduced("one of two", ids={"a": range(5, 7)}, errors={"b": failed}, rest="a pack")
+    assert (str(error), error.ids, error.errors, error.rest) == ("one of two", {"a": range(5, 7)}, {"b": failed}, "a pack")
+    bare = PackPartlyProduced("none", retry_after=1.5)
+    assert (bare.ids, bare.errors, bare.rest, bare.retry_after) == ({}, {}, None, 1.5)
 
 
 def test_given_errors_with_a_builtin_twin_when_caught_as_that_then_they_are_caught() -> None:

@@ -5,6 +5,7 @@ client share. The broker raises them to refuse a request; the client raises the
 same class again on its side. Knows nothing of sockets or storage.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -33,6 +34,8 @@ class ErrorCode(IntEnum):
     CONNECTION_FAILED = 100
     TIMEOUT = 101
     GAP_FOUND = 102
+    BUFFER_FULL = 103
+    PACK_PARTLY_PRODUCED = 104
 
 
 class RocksMQError(Exception):
@@ -194,6 +197,36 @@ class GapFound(RocksMQError):
 
     code = ErrorCode.GAP_FOUND
     gap: Any = None
+
+
+class BufferFull(RocksMQError):
+    """A time-tick stream holds as much as it may and still waits for the tick of the channel that is named. Nothing is lost."""
+
+    code = ErrorCode.BUFFER_FULL
+
+
+class PackPartlyProduced(RocksMQError):
+    """Some channels' parts of a pack are stored, others are not, or it is unknown whether they are.
+
+    ``ids``: by channel, those of the parts that are stored. ``errors``: by channel, what the others ended with. ``rest``, a
+    `MsgPack`: to produce it sends only what is missing, and doubles nothing.
+    """
+
+    code = ErrorCode.PACK_PARTLY_PRODUCED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        ids: Mapping[str, range] | None = None,
+        errors: Mapping[str, RocksMQError] | None = None,
+        rest: Any = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(message, **more)
+        self.ids: Mapping[str, range] = ids or {}
+        self.errors: Mapping[str, RocksMQError] = errors or {}
+        self.rest = rest
 
 
 CODE_MAX = 99  # on the wire; those above are of the client's own making
