@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_given_a_pipe_when_channels_are_listed_long_then_the_table_is_tab_separa
     client.produce("c", [b"abc"])
     client.create_consumer_group("c", "g")
     result = rocksmq(broker.url, "channel", "list", "--long")
-    assert result.stdout == "name\tmessage_count\tbyte_count\tdurability\tgroups\nc\t1\t3\tfsync\tg\n"
+    assert result.stdout == "name\tmessage_count\tbyte_count\tdurability\tgroups\towner\nc\t1\t3\tfsync\tg\t-\n"
 
 
 def test_given_a_terminal_when_channels_are_listed_long_then_a_table_is_drawn(broker: Broker, client: Client) -> None:
@@ -96,7 +97,28 @@ def test_given_a_channel_when_its_info_is_asked_for_then_json_has_all_of_it(brok
 def test_given_an_owner_that_could_steer_a_terminal_when_shown_then_it_is_escaped(broker: Broker, client: Client) -> None:
     client.create_channel("c", owner=OwnerDescription("\x1b[31mred\nline"))
     shown = rocksmq(broker.url, "channel", "info", "c").stdout
-    assert "owner          role \\x1b[31mred\\nline, address -, description_text -\n" in shown
+    assert "owner          \\x1b[31mred\\nline\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("owner", "text"),
+    [
+        (OwnerDescription("shop", "10.0.0.1", "all orders"), "shop at 10.0.0.1 (all orders)"),
+        (OwnerDescription("shop", "10.0.0.1"), "shop at 10.0.0.1"),
+        (OwnerDescription("shop", "", "all orders"), "shop (all orders)"),
+        (OwnerDescription(""), "-"),
+        (None, "-"),
+    ],
+)
+def test_given_an_owner_when_a_channel_is_shown_then_text_has_what_is_there_and_json_each_part(
+    broker: Broker, client: Client, owner: OwnerDescription | None, text: str
+) -> None:
+    client.create_channel("c", owner=owner)
+    assert f"\nowner          {text}\n" in rocksmq(broker.url, "channel", "info", "c").stdout
+    assert rocksmq(broker.url, "channel", "list", "-l").stdout.splitlines()[1].split("\t")[-1] == text
+    for command in (["info", "c"], ["list", "--long"]):
+        (found,) = objects(rocksmq(broker.url, "--json", "channel", *command))
+        assert found["owner"] == (None if owner is None else asdict(owner))
 
 
 @pytest.mark.parametrize("what", [["channel", "destroy", "c"], ["group", "destroy", "c", "g"]])

@@ -80,10 +80,10 @@ def list_(session: Session, prefix: str, long: bool) -> None:
         records: list[dict[str, object]] = []
         for name in names:
             try:
-                records.append(_record(mq.describe_channel(name)))
+                records.append(_record(mq.describe_channel(name), as_json=session.as_json))
             except ChannelNotFound:
                 continue  # it was destroyed since it was listed
-    show_table(records, ["name", "message_count", "byte_count", "durability", "groups"], as_json=session.as_json)
+    show_table(records, ["name", "message_count", "byte_count", "durability", "groups", "owner"], as_json=session.as_json)
 
 
 @channel.command()
@@ -98,11 +98,21 @@ def info(session: Session, name: str) -> None:
     """
     with session.client() as mq:
         found = mq.describe_channel(name)
-    show_properties(_record(found), as_json=session.as_json)
+    show_properties(_record(found, as_json=session.as_json), as_json=session.as_json)
 
 
-def _record(found: "ChannelInfo") -> dict[str, object]:
-    return {**asdict(found), "created_at": found.created_at.isoformat(timespec="milliseconds")}
+def _record(found: "ChannelInfo", *, as_json: bool) -> dict[str, object]:
+    record: dict[str, object] = {**asdict(found), "created_at": found.created_at.isoformat(timespec="milliseconds")}
+    return record if as_json else {**record, "owner": _owner_text(found.owner)}
+
+
+def _owner_text(owner: "OwnerDescription | None") -> str | None:
+    """For people: ``role at address (description)``, without what is empty."""
+    if owner is None:
+        return None
+    place = f"at {owner.address}" if owner.address else ""
+    purpose = f"({owner.description_text})" if owner.description_text else ""
+    return " ".join(part for part in (owner.role, place, purpose) if part)
 
 
 @channel.command()

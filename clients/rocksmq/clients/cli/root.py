@@ -18,6 +18,7 @@ from .channel import channel
 from .consume import consume
 from .extensions import EXTENSIONS
 from .group import group
+from .msgstream import msgstream
 from .output import Failed
 from .parameters import seconds
 from .produce import produce
@@ -95,5 +96,5 @@ def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float | No
     ctx.obj = Session(url, as_json, timeout)
 
 
-for command in (channel, group, produce, consume, tail, status, bench, *EXTENSIONS):
+for command in (channel, group, produce, consume, tail, msgstream, status, bench, *EXTENSIONS):
     main.add_command(command)
