@@ -139,7 +139,7 @@ def test_given_a_client_without_the_broker_when_help_is_asked_for_then_the_comma
     bring(monkeypatch, [])
     result = run("--help")
     assert result.exit_code == 0
-    assert "check    Check everything in a stopped broker's data directory." in result.stdout
+    assert "check      Check everything in a stopped broker's data directory." in result.stdout
 
 
 def test_given_a_module_of_our_own_that_is_missing_when_called_then_it_is_not_taken_for_an_extra(

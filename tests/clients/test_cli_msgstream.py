@@ -109,6 +109,14 @@ def test_given_a_terminal_when_channels_are_destroyed_without_yes_then_it_asks(b
     assert client.list_channels() == ["c"]
 
 
+def test_given_many_channels_when_destroyed_then_the_question_only_counts_them(broker: Broker, client: Client) -> None:
+    names = client.create_channels(OwnerDescription("r"), 11)
+    code, shown = on_terminal(["--url", broker.url, "msgstream", "destroy", *names], b"n\n")
+    assert code == 1
+    assert "Destroy 11 channels with all their messages and groups for good? [y/N]" in shown
+    assert len(client.list_channels()) == 11
+
+
 @pytest.mark.parametrize("command", ["describe", "destroy"])
 def test_given_no_channel_when_described_or_destroyed_then_it_is_wrong_usage(command: str) -> None:
     result = rocksmq(NOBODY, "msgstream", command)

@@ -12,6 +12,8 @@ from .session import Session, pass_session
 if TYPE_CHECKING:
     from rocksmq.clients.models import ChannelDescription
 
+NAMES_ASKED_MAX = 10  # beyond it the question only counts them
+
 
 @click.group()
 def msgstream() -> None:
@@ -32,7 +34,9 @@ def msgstream() -> None:
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many.")
 @pass_session
 def create(session: Session, role: str, address: str, description: str, count: int) -> None:
-    """Create channels of new names, all or none, and print the names, one a line.
+    """Create channels and print their names, one a line.
+
+    The names are new: the role, 32 random digits, a running number. All of the channels are created, or none.
 
     \b
     Example:
@@ -51,7 +55,7 @@ def create(session: Session, role: str, address: str, description: str, count: i
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_session
 def destroy(session: Session, names: tuple[str, ...], yes: bool) -> None:
-    """Destroy each CHANNEL with its messages, groups and positions, all or none.
+    """Destroy each CHANNEL with its messages and groups.
 
     If one of them does not exist, none is destroyed. Asks first; where there is no terminal, --yes is needed.
 
@@ -60,7 +64,8 @@ def destroy(session: Session, names: tuple[str, ...], yes: bool) -> None:
       rocksmq msgstream destroy $(cat channels) --yes
     """
     channels = tuple(dict.fromkeys(names))
-    confirm_destruction(f"channels {', '.join(channels)} with all their messages and groups", yes)
+    shown = f"{len(channels)} channels" if len(channels) > NAMES_ASKED_MAX else f"channels {', '.join(channels)}"
+    confirm_destruction(f"{shown} with all their messages and groups", yes)
     with session.client() as mq:
         mq.destroy_channels(channels)
     for name in channels:
