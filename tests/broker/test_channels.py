@@ -14,7 +14,7 @@ from rocksmq.protocol.errors import (
     LimitExceeded,
     OutOfSequence,
 )
-from rocksmq.protocol.operations import CreateChannel, DestroyChannel, ListChannels, OpenProducer, Produce
+from rocksmq.protocol.operations import CreateChannel, ListChannels, OpenProducer, Produce
 
 from .support import World, batch_of, identity
 
@@ -103,8 +103,7 @@ def test_given_a_channel_with_everything_when_destroyed_then_nothing_of_it_is_le
     world.names.open(world.open, number, OpenProducer("orders", "importer", SECOND))
     world.commit()
     assert keys.name_key(number, "importer") in meta(world)
-    channel = world.channels.destroy(world.open, DestroyChannel("orders", number))
-    assert channel is not None
+    (channel,) = world.channels.destroy(world.open, [("orders", number)])
     world.groups.destroy_all(world.open, channel.groups.values())
     world.commit()
     assert meta(world) == before
@@ -117,12 +116,12 @@ def test_given_a_channel_with_everything_when_destroyed_then_nothing_of_it_is_le
 
 def test_given_a_destroyed_channel_when_destroyed_again_then_its_successor_is_left_alone(world: World) -> None:
     old = world.channel().number
-    assert world.channels.destroy(world.open, DestroyChannel("orders", old)) is not None
+    assert world.channels.destroy(world.open, [("orders", old)])
     world.commit()
-    assert world.channels.destroy(world.open, DestroyChannel("orders", old)) is None
+    assert not world.channels.destroy(world.open, [("orders", old)])
     new = world.channel().number
     assert new > old
-    assert world.channels.destroy(world.open, DestroyChannel("orders", old)) is None
+    assert not world.channels.destroy(world.open, [("orders", old)])
     assert world.channels.find("orders").number == new
 
 
@@ -133,7 +132,7 @@ def test_given_a_channel_recreated_in_the_same_commit_when_written_then_it_is_em
     world.consume(world.unique(), 0)
     world.append(Produce("orders", SECOND, 0, *batch_of(b"unwritten")))
     world.names.open(world.open, old.number, OpenProducer("orders", "unwritten", SECOND))
-    world.channels.destroy(world.open, DestroyChannel("orders", old.number))
+    world.channels.destroy(world.open, [("orders", old.number)])
     world.groups.destroy_all(world.open, old.groups.values())
     assert create(world, "orders", SECOND)
     world.produce([b"new"])
@@ -150,7 +149,7 @@ def test_given_creating_and_destroying_when_rolled_back_then_all_is_as_before(wo
     extent = channel.value
     create(world, "new", SECOND)
     world.append(Produce("orders", FIRST, 0, *batch_of(b"b")))
-    world.channels.destroy(world.open, DestroyChannel("orders", channel.number))
+    world.channels.destroy(world.open, [("orders", channel.number)])
     world.roll_back()
     assert names(world) == (["orders"], False)
     assert world.channels.find("orders") is channel
@@ -174,7 +173,7 @@ def test_given_channels_when_created_or_destroyed_then_they_are_listed_as_far_as
     create(world, "new")
     world.commit()
     assert names(world) == (["new", "old"], False)
-    world.channels.destroy(world.open, DestroyChannel("old", old.number))
+    world.channels.destroy(world.open, [("old", old.number)])
     world.commit()
     assert names(world) == (["new"], False)
 

@@ -12,7 +12,7 @@ from rocksmq.broker.names import IDLE_NAME_MS_MAX, ProducerNames
 from rocksmq.broker.records import ProducerName
 from rocksmq.broker.store import Family
 from rocksmq.protocol.errors import Conflict, InvalidRequest, LimitExceeded, OutOfSequence
-from rocksmq.protocol.operations import DestroyChannel, OpenProducer, Produce
+from rocksmq.protocol.operations import OpenProducer, Produce
 
 from .support import World, batch_of, identity
 
@@ -256,7 +256,7 @@ def forgotten(world: World) -> None:
 
 def destroyed(world: World) -> None:
     open_name(world, YOU)
-    world.channels.destroy(world.open, DestroyChannel("orders", world.channel().number))
+    world.channels.destroy(world.open, [("orders", world.channel().number)])
 
 
 @pytest.mark.parametrize("change", [opened, fenced, stored, found_stored, forgotten, destroyed])
@@ -343,7 +343,7 @@ def test_given_a_channel_destroyed_and_made_anew_then_its_names_begin_anew(world
     world.names.open(world.open, other.number, OpenProducer("other", "kept", YOU))
     world.commit()
     produce(world, ME, 1, 11)
-    world.channels.destroy(world.open, DestroyChannel("orders", old.number))
+    world.channels.destroy(world.open, [("orders", old.number)])
     world.commit()
     assert set(stored_names(world)) == {"kept"}
     world.channel()

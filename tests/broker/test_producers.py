@@ -252,7 +252,7 @@ def test_given_a_channel_destroyed_then_its_producers_are_unknown_and_come_back_
     first = table.produce(0, ME, 1)
     other = table.produce(0, ME, 2)
     table.write()
-    table.producers.drop(table.commit, 1)
+    table.producers.drop(table.commit, {1})
     with pytest.raises(OutOfSequence):
         table.look_up(1, ME, 1)
     assert table.look_up(0, ME, 2) == other
@@ -263,7 +263,7 @@ def test_given_a_channel_destroyed_then_its_producers_are_unknown_and_come_back_
 def test_given_a_channel_destroyed_in_the_commit_of_its_produce_then_that_producer_is_not_written() -> None:
     table = Table()
     table.produce(0, ME, 1)
-    table.producers.drop(table.commit, 1)
+    table.producers.drop(table.commit, {1})
     assert table.write() == []
 
 

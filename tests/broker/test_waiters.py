@@ -28,7 +28,7 @@ class Parked:
         def expire() -> None:
             self.expired.append((name, round(trio.current_time() - self.begin, 6)))
 
-        waiter = Waiter(channel, attempt, expire, done)
+        waiter = Waiter([channel], attempt, expire, done)
         self.waiters.park(waiter, seconds)
         return waiter
 

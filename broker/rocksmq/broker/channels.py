@@ -8,13 +8,14 @@ what is durable in the channel's mode, and all that a reader may see.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
-from rocksmq.protocol.errors import ChannelNotFound, LimitExceeded
+from rocksmq.protocol.errors import ChannelNotFound, Conflict, LimitExceeded
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
     ChannelDescribed,
     CreateChannel,
-    DestroyChannel,
+    CreateChannels,
     ListChannels,
     Names,
     Produce,
@@ -57,7 +58,7 @@ class Channel:
 
 
 class Channels:
-    """All channels by name, and the producers' tables."""
+    """All channels by name and by number, and the producers' tables."""
 
     def __init__(
         self,
@@ -75,13 +76,14 @@ class Channels:
         self._limits = limits
         self._durability = durability  # of channels that name none
         self._channels: dict[str, Channel] = {}
+        self._numbered: dict[int, Channel] = {}
         self._sorted: list[str] | None = None
 
     def load(self, number: int, settings: ChannelSettings, extent: Extent) -> Channel:
         """Add a channel that was found in the store at start."""
         channel = Channel(number, settings, extent, self._durability_of(settings))
         channel.is_public = True
-        self._channels[channel.name] = channel
+        self._add(channel)
         return channel
 
     def publish(self, channel: Channel) -> None:
@@ -99,6 +101,19 @@ class Channels:
     def get(self, name: str) -> Channel | None:
         """The channel, if there is one."""
         return self._channels.get(name)
+
+    def numbered(self, number: int) -> Channel:
+        """The channel with that number. Raises ChannelNotFound."""
+        channel = self._numbered.get(number)
+        if channel is None:
+            raise ChannelNotFound(
+                f"there is no channel of number {number}: it was destroyed; describe its name to see if it is there anew"
+            )
+        return channel
+
+    def get_numbered(self, number: int) -> Channel | None:
+        """The channel with that number, if there is one."""
+        return self._numbered.get(number)
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -134,39 +149,54 @@ class Channels:
         durability = self._durability_of(settings)
         if (existing := self._channels.get(request.channel)) is not None:
             return existing.settings.request_id == request.request_id
-        if len(self._channels) >= self._limits.channels_max:
-            raise LimitExceeded(
-                f"there are {len(self._channels)} channels, and the limit is {self._limits.channels_max} (channels_max)"
-            )
-        # Numbers are ids: they rise over restarts and are never given out twice.
-        channel = Channel(self._ids.reserve(1), settings, EMPTY_EXTENT, durability)
-        self._channels[channel.name] = channel
-        self._sorted = None
-        commit.undo.append(lambda: self._remove(channel))
-        commit.changes.append(Put(Family.META, keys.settings_key(channel.number), settings.encode()))
-        commit.set(channel, EMPTY_EXTENT)
+        self._check_room(1)
+        self._make(commit, settings, durability)
         return True
 
-    def destroy(self, commit: Commit, request: DestroyChannel) -> Channel | None:
-        """Remove the channel with that number and all that belongs to it but its groups; None if it is gone already."""
-        checked_name("channel", request.channel)
-        channel = self._channels.get(request.channel)
-        if channel is None or channel.number != request.number:
-            return None
-        self._remove(channel)
-        commit.removed.append(channel)
-        commit.undo.append(lambda: self._restore(channel))
-        self._producers.drop(commit, channel.number)
-        self._names.drop(commit, channel.number)
-        commit.discard(channel)
-        commit.changes += (
-            Delete(Family.META, keys.settings_key(channel.number)),
-            Delete(Family.META, keys.extent_key(channel.number)),
-            DeleteRange(Family.META, *keys.producer_span(channel.number)),
-            DeleteRange(Family.META, *keys.name_span(channel.number)),
-            DeleteRange(Family.DATA, *keys.channel_span(channel.number)),
-        )
-        return channel
+    def create_many(self, commit: Commit, request: CreateChannels) -> list[Channel]:
+        """Create all channels of the request; those of them that are there, when it is a repeat, and then it creates none.
+
+        Raises InvalidRequest, Conflict, LimitExceeded.
+        """
+        names = names_of(request)
+        checked_name("channel", names[-1])  # the longest
+        existing = [channel for channel in map(self._channels.get, names) if channel is not None]
+        for channel in existing:
+            if channel.settings.request_id != request.request_id:
+                raise Conflict(f"there is a channel {channel.name!r}, and another request has made it: nothing was created")
+        if existing:
+            return existing
+        self._check_room(len(names))
+        created_ms, owner = clock_ms(), request.owner
+        return [
+            self._make(commit, ChannelSettings(name, request.request_id, created_ms, None, None, owner), self._durability)
+            for name in names
+        ]
+
+    def destroy(self, commit: Commit, wanted: Iterable[tuple[str, int]]) -> list[Channel]:
+        """Remove the channels of those names and numbers with all that belongs to them but their groups.
+
+        Those that are gone already are left out.
+        """
+        pairs = [(self._channels.get(checked_name("channel", name)), number) for name, number in wanted]
+        channels = [channel for channel, number in pairs if channel is not None and channel.number == number]
+        for channel in channels:
+            self._remove(channel)
+            commit.removed.append(channel)
+            commit.undo.append(partial(self._add, channel))
+            commit.discard(channel)
+            commit.changes += (
+                Delete(Family.META, keys.settings_key(channel.number)),
+                Delete(Family.META, keys.extent_key(channel.number)),
+                DeleteRange(Family.META, *keys.producer_span(channel.number)),
+                DeleteRange(Family.META, *keys.name_span(channel.number)),
+                DeleteRange(Family.DATA, *keys.channel_span(channel.number)),
+            )
+        if channels:
+            numbers = {channel.number for channel in channels}
+            self._producers.drop(commit, numbers)
+            self._names.drop(commit, numbers)
+        return channels
 
     def page(self, request: ListChannels) -> Names:
         """Names in order."""
@@ -228,10 +258,30 @@ class Channels:
     def _durability_of(self, settings: ChannelSettings) -> Durability:
         return self._durability if settings.durability is None else Durability.parse(settings.durability)
 
-    def _remove(self, channel: Channel) -> None:
-        del self._channels[channel.name]
+    def _check_room(self, count: int) -> None:
+        if len(self._channels) + count > self._limits.channels_max:
+            raise LimitExceeded(
+                f"there are {len(self._channels)} channels, and the limit is {self._limits.channels_max} (channels_max)"
+            )
+
+    def _make(self, commit: Commit, settings: ChannelSettings, durability: Durability) -> Channel:
+        # Numbers are ids: they rise over restarts and are never given out twice.
+        channel = Channel(self._ids.reserve(1), settings, EMPTY_EXTENT, durability)
+        self._add(channel)
+        commit.undo.append(partial(self._remove, channel))
+        commit.put(Put(Family.META, keys.settings_key(channel.number), settings.encode()))
+        commit.set(channel, EMPTY_EXTENT)
+        return channel
+
+    def _add(self, channel: Channel) -> None:
+        self._channels[channel.name] = self._numbered[channel.number] = channel
         self._sorted = None
 
-    def _restore(self, channel: Channel) -> None:
-        self._channels[channel.name] = channel
+    def _remove(self, channel: Channel) -> None:
+        del self._channels[channel.name], self._numbered[channel.number]
         self._sorted = None
+
+
+def names_of(request: CreateChannels) -> list[str]:
+    """The names of the channels that it makes."""
+    return [f"{request.owner[0]}-{request.request_id.hex()}-{index}" for index in range(request.channel_count)]

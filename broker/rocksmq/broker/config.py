@@ -177,6 +177,11 @@ def _check(config: Config) -> None:
         refuse("limits.poll_ms_max", "a poll may not outlast idle_close_seconds")
     if limits.page_names_max > Limits().page_names_max:
         refuse("limits.page_names_max", f"a page must stay below 4,096 CBOR items: at most {Limits().page_names_max}")
+    if limits.request_channels_max > Limits().request_channels_max:
+        refuse(
+            "limits.request_channels_max",
+            f"a reply about all of them must stay below 4,096 CBOR items: at most {Limits().request_channels_max}",
+        )
 
 
 def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:

@@ -3,7 +3,8 @@
 `Core.submit` is the one way in, for connections and for the in-process engine alike. It
 changes the state at once, synchronously, and calls ``done`` with the reply or a RocksMQError
 when the result is durable. Long polls are parked and attempted again whenever there may
-be more. Knows no sockets and no tasks; `engine` owns those. All in the loop's thread.
+be more. Knows no sockets and no tasks; `engine` owns those. All in the loop's thread. The operations on
+many channels at once are in `service` and `streams`.
 """
 
 import logging
@@ -11,16 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from rocksmq.protocol.errors import (
-    ChannelNotFound,
-    DiskFull,
-    GroupNotFound,
-    InvalidRequest,
-    Overloaded,
-    RocksMQError,
-    ShuttingDown,
-    StorageFailed,
-)
+from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown, StorageFailed
 from rocksmq.protocol.operations import Commit as CommitRequest
 from rocksmq.protocol.operations import (
     Consume,
@@ -46,6 +38,7 @@ from rocksmq.protocol.operations import (
 )
 
 from . import keys
+from .answers import Answers
 from .channels import Channel, Channels
 from .commit import Commit, Committer, Done
 from .directory import DataDirectory
@@ -61,8 +54,10 @@ from .producers import Producers
 from .reconcile import Ahead
 from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, ProducerName
 from .replies import merged, nothing
+from .service import MessageStreamService
 from .store import DataRefused, Family, Put, Store
-from .waiters import Waiter, Waiters
+from .streams import Streams
+from .waiters import Waiter
 
 logger = logging.getLogger("rocksmq.broker")
 
@@ -76,16 +71,16 @@ class Core:
     ``positions_brought_back`` counts groups that had passed messages which a power cut took.
     """
 
-    meta: MetaStore
-
     def __init__(self, directory: DataDirectory, ids: IDAllocator, limits: Limits, durability: Durability) -> None:
         """Load the state from ``directory``. Raises DataRefused, StorageFailed."""
         store = directory.store
         self.ids = ids
         self.limits = limits
         self.durability = durability
-        self.waiters = Waiters(self._refuse)
         self.committer = Committer(store.write, store.sync, self, number=directory.commit_number)
+        self._answers = Answers(self.committer)
+        self.waiters = self._answers.waiters
+        self.attempt_all, self.attempt_held = self._answers.attempt_all, self._answers.attempt_held
         self.on_destroyed: Callable[[int], None] = lambda channel_number: None
         self.is_closing = False
         self.positions_brought_back = 0
@@ -95,6 +90,8 @@ class Core:
         self._names = ProducerNames(ids, limits)
         self.channels = Channels(self._log, ids, self._producers, self._names, limits, durability)
         self.groups = Groups(self._log, ids, limits)
+        self._service = MessageStreamService(self._answers, self.channels, self._log, limits, self._destroyed)
+        self._streams = Streams(self._answers, self.channels, self.groups, self._log, limits)
         self._handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
             CreateChannel: self._create_channel,
             DestroyChannel: self._destroy_channel,
@@ -111,8 +108,19 @@ class Core:
             Seek: self._seek,
             OpenProducer: self._open_producer,
             ReleaseConsumer: self._release_consumer,
+            **self._service.handlers,
+            **self._streams.handlers,
         }
         self._load(store)
+
+    @property
+    def meta(self) -> MetaStore:
+        """Where the groups are kept; set once by the owner."""
+        return self._answers.meta
+
+    @meta.setter
+    def meta(self, meta: MetaStore) -> None:
+        self._answers.meta = meta
 
     def submit(self, request: Any, done: Done) -> Waiter | None:
         """Do ``request``; ``done`` is called once, now or later, with the reply or a RocksMQError.
@@ -126,19 +134,8 @@ class Core:
                 raise ShuttingDown("the broker is stopping: try again once it is back")
             return self._handlers[type(request)](request, done)
         except RocksMQError as error:
-            self._refuse(done, error)
+            self._answers.refuse(done, error)
             return None
-
-    def _refuse(self, done: Done, error: RocksMQError) -> None:
-        """Answer with ``error``; that something is gone, once its removal is durable: until then it may come back."""
-        holding: Commit | None = None
-        if isinstance(error, (ChannelNotFound, GroupNotFound)):
-            pending = (*self.meta.pending, *self.committer.pending)
-            holding = next((commit for commit in pending if commit.removed), None)
-        if holding is None:
-            done(error)
-        else:
-            holding.answer(done, error)
 
     def close(self) -> None:
         """Refuse what is new, answer who waits, and let the committer finish."""
@@ -164,17 +161,11 @@ class Core:
         if request.retention:
             raise InvalidRequest("retention is not supported by this version of the broker: leave it out")
         reply = Created(self.channels.create(self.committer.open, request))
-        self._answer_in(self._creating(self.channels.find(request.channel)), done, reply)
+        self._answers.in_commit(self._answers.creating(self.channels.find(request.channel)), done, reply)
 
     def _destroy_channel(self, request: DestroyChannel, done: Done) -> None:
-        commit = self.committer.open
-        channel = self.channels.destroy(commit, request)
-        if channel is not None:
-            self.meta.destroy(commit, channel)
-            self._log.cache.drop(channel.number)
-            commit.answer(self._destroyed, channel.number)
-            self.attempt_all(channel.number)
-        self._answer(done, Empty())
+        self._service.remove(self.committer.open, [request])
+        self._answers.in_open(done, Empty())
 
     def _destroyed(self, result: int | RocksMQError) -> None:
         if isinstance(result, int):
@@ -185,27 +176,27 @@ class Core:
 
     def _describe_channel(self, request: DescribeChannel, done: Done) -> None:
         reply = self.channels.describe(request.channel)
-        self._answer_in(self._creating(self.channels.find(request.channel)), done, reply)
+        self._answers.in_commit(self._answers.creating(self.channels.find(request.channel)), done, reply)
 
     def _create_group(self, request: CreateGroup, done: Done) -> Waiter | None:
         def create(commit: Commit) -> None:
             channel = self.channels.find(request.channel)
             created = self.groups.create(commit, channel.groups, channel.number, channel.visible, request)
-            self._answer_in(self._creating(channel.groups[request.group]), done, Created(created))
+            self._answers.in_commit(self._answers.creating(channel.groups[request.group]), done, Created(created))
 
-        return self._in_meta(self.channels.find(request.channel).number, create, done)
+        return self._answers.in_meta([self.channels.find(request.channel).number], create, done)
 
     def _destroy_group(self, request: DestroyGroup, done: Done) -> Waiter | None:
         def destroy(commit: Commit) -> None:
             channel = self.channels.get(request.channel)
             groups = channel.groups if channel is not None else {}
             group = self.groups.destroy(commit, groups, request.group, request.creation_id)
-            self._answer_in(commit, done, Empty())
+            self._answers.in_commit(commit, done, Empty())
             if group is not None and channel is not None:
                 self.attempt_all(channel.number)
 
         channel = self.channels.get(request.channel)
-        return self._in_meta(channel.number if channel is not None else 0, destroy, done)
+        return self._answers.in_meta([channel.number if channel is not None else 0], destroy, done)
 
     def _list_groups(self, request: ListGroups, done: Done) -> None:
         groups = self.shown_groups(self.channels.find(request.channel))
@@ -216,19 +207,21 @@ class Core:
     def _describe_group(self, request: DescribeGroup, done: Done) -> None:
         channel = self.channels.find(request.channel)
         group = self.groups.find(self.shown_groups(channel), channel.name, request.group)
-        self._answer_in(self._creating(group), done, self.groups.describe(group, channel.number, channel.visible))
+        self._answers.in_commit(
+            self._answers.creating(group), done, self.groups.describe(group, channel.number, channel.visible)
+        )
 
     def _produce(self, request: Produce, done: Done) -> None:
         channel, first_id = self.channels.produce(self.committer.open, request, self._admit)
         commit = self.committer.holding(
             lambda commit: self._producers.came_with(commit, channel.number, request.producer, request.number)
         )
-        self._answer_in(commit, done, Produced(first_id), channel)
+        self._answers.in_commit(commit, done, Produced(first_id), channel.durability)
 
     def _open_producer(self, request: OpenProducer, done: Done) -> None:
         channel = self.channels.find(request.channel)
         last_sequence = self._names.open(self.committer.open, channel.number, request)
-        self._answer(done, ProducerOpened(last_sequence))
+        self._answers.in_open(done, ProducerOpened(last_sequence))
 
     def _admit(self, size: int) -> None:
         if self.committer.open.size + size > self.limits.produce_queue_bytes_max:
@@ -250,7 +243,7 @@ class Core:
             channel = self.channels.find(request.channel)
             group = self.groups.find(channel.groups, channel.name, request.group)
             is_repeat = group.repeats(request)
-            holding = self._holding(lambda commit: is_repeat and group.came_with(commit, request.consumer))
+            holding = self._answers.holding(lambda commit: is_repeat and group.came_with(commit, request.consumer))
             extent = channel.value if sealing or holding is not None else channel.visible
             claim = self.groups.consume(commit, group, extent, request)
             if claim is None:
@@ -259,7 +252,7 @@ class Core:
                 holding = commit
             if holding is not None:
                 holding.size += claim.reading.size  # the reply is held until that commit is durable
-            self._answer_in(holding, done, merged(claim.reading, claim.generation), channel)
+            self._answers.in_commit(holding, done, merged(claim.reading, claim.generation), channel.durability)
             return True
 
         def expire() -> None:
@@ -268,10 +261,10 @@ class Core:
             if group.repeats(request):
                 attempt(self.committer.open, False)  # claimed for an earlier sending of it: an empty reply would deny that
                 return
-            holding = self._holding(lambda commit: group in commit.cells)  # that there is nothing may be undone with it
-            self._answer_in(holding, done, nothing(group.state.position, group.state.generation), channel)
+            holding = self._answers.holding(lambda commit: group in commit.cells)  # that there is nothing may be undone with it
+            self._answers.in_commit(holding, done, nothing(group.state.position, group.state.generation), channel.durability)
 
-        waiter = Waiter(self.channels.find(request.channel).number, attempt, expire, done)
+        waiter = Waiter([self.channels.find(request.channel).number], attempt, expire, done)
         waiter.consumer = (request.group, request.consumer)
         return self.meta.submit(waiter, min(request.wait_ms, self.limits.poll_ms_max))
 
@@ -283,10 +276,10 @@ class Core:
                 if waiter.consumer == (request.group, request.consumer) and self.waiters.cancel(waiter):
                     waiter.done(nothing(group.state.position, group.state.generation))
             self.groups.release(commit, group, channel.visible, request)
-            self._answer_in(commit, done, Empty(), channel)
+            self._answers.in_commit(commit, done, Empty(), channel.durability)
             self.attempt_all(channel.number)
 
-        return self._in_meta(self.channels.find(request.channel).number, release, done)
+        return self._answers.in_meta([self.channels.find(request.channel).number], release, done)
 
     def _fetch(self, request: Fetch, done: Done) -> Waiter | None:
         _check_bounds(request)
@@ -309,7 +302,7 @@ class Core:
 
         if attempt(self.committer.open, False):
             return None
-        waiter = Waiter(channel.number, attempt, lambda: done(nothing(position, 0)), done, position)
+        waiter = Waiter([channel.number], attempt, lambda: done(nothing(position, 0)), done, {channel.number: position})
         return self.waiters.wait(waiter, min(request.wait_ms, self.limits.poll_ms_max))
 
     def _commit(self, request: CommitRequest, done: Done) -> Waiter | None:
@@ -317,42 +310,19 @@ class Core:
             channel = self.channels.find(request.channel)
             group = self.groups.find(channel.groups, channel.name, request.group)
             self.groups.move(commit, group, channel.visible, request)
-            self._answer_in(commit, done, Empty(), channel)
+            self._answers.in_commit(commit, done, Empty(), channel.durability)
 
-        return self._in_meta(self.channels.find(request.channel).number, move, done)
+        return self._answers.in_meta([self.channels.find(request.channel).number], move, done)
 
     def _seek(self, request: Seek, done: Done) -> Waiter | None:
         def seek(commit: Commit) -> None:
             channel = self.channels.find(request.channel)
             group = self.groups.find(channel.groups, channel.name, request.group)
             sought = self.groups.seek(commit, group, channel.visible, request)
-            self._answer_in(commit, done, sought)
+            self._answers.in_commit(commit, done, sought)
             self.attempt_all(channel.number)
 
-        return self._in_meta(self.channels.find(request.channel).number, seek, done)
-
-    # -- parking and answering -------------------------------------------------
-
-    def _answer(self, done: Done, reply: Any, channel: Channel | None = None) -> None:
-        """Answer with the open commit: as durable as the channel asks, or fsynced."""
-        durability = channel.durability if channel is not None else None
-        self.committer.open.answer(done, reply, durability)
-        if durability is not None and durability.mode is Mode.INTERVAL:
-            self.committer.sync_within(durability.interval_ms / 1000)
-        self.committer.wake()
-
-    def _answer_in(self, commit: Commit | None, done: Done, reply: Any, channel: Channel | None = None) -> None:
-        """Answer with the commit that holds what ``reply`` tells of; at once when that is durable (None)."""
-        if commit is None:
-            done(reply)
-        elif commit is self.committer.open:
-            self._answer(done, reply, channel)
-        else:
-            commit.answer(done, reply, channel.durability if channel is not None else None)
-
-    def _holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
-        """The commit that holds something of a group and is not durable yet; None: it is durable."""
-        return next(filter(is_in, self.meta.pending), None)
+        return self._answers.in_meta([self.channels.find(request.channel).number], seek, done)
 
     def shown_groups(self, channel: Channel) -> dict[str, Group]:
         """With those whose removal is not durable yet. Raises MetaUnavailable."""
@@ -360,32 +330,6 @@ class Core:
         removed = [group for commit in self.meta.pending for group in commit.removed if isinstance(group, Group)]
         here = {group.name: group for group in removed if group.visible and group.visible.channel_number == channel.number}
         return here | channel.groups
-
-    def _creating(self, made: Channel | Group) -> Commit | None:
-        """The commit that creates it; None: it is durable, and may be shown."""
-        if isinstance(made, Channel):
-            return self.committer.holding(lambda commit: not made.is_public and made in commit.cells)
-        return self._holding(lambda commit: made.visible is None and made in commit.cells)
-
-    def _in_meta(self, channel_number: int, operate: Callable[[Commit], None], done: Done) -> Waiter | None:
-        """Do an operation on a group of a channel in the commit of the store that keeps it."""
-
-        def attempt(commit: Commit, sealing: bool) -> bool:
-            operate(commit)
-            return True
-
-        return self.meta.submit(Waiter(channel_number, attempt, lambda: None, done), 0)
-
-    def attempt_all(self, channel_number: int) -> None:
-        """There may be more for those who wait on a channel."""
-        for waiter in self.waiters.of(channel_number):
-            self._attempt(waiter)
-
-    def _attempt(self, waiter: Waiter) -> None:
-        if waiter.position is None:
-            self.meta.attempt(waiter)
-        else:
-            self.waiters.attempt(waiter, self.committer.open)
 
     # -- what the committer tells ------------------------------------------------
 
@@ -417,20 +361,14 @@ class Core:
         for cell in commit.sealed:
             if isinstance(cell, Channel):
                 for waiter in self.waiters.of(cell.number):
-                    if waiter.position is None or waiter.position <= cell.visible.end_id:
-                        self._attempt(waiter)
+                    if waiter.may_read(cell.number, cell.visible.end_id):
+                        self._answers.attempt(waiter)
         self.attempt_held()
-
-    def attempt_held(self) -> None:
-        """Attempt again those whose answer could not leave, or would have made the commit too large."""
-        held, self.waiters.passed_over = self.waiters.passed_over, set()
-        for channel_number in held:
-            self.attempt_all(channel_number)
 
     def rolled_back(self, commit: Commit) -> None:
         self._log.roll_back()
         for waiter in self.waiters:
-            self._attempt(waiter)  # what it waits on may never have been made
+            self._answers.attempt(waiter)  # what it waits on may never have been made
 
     def _publish(self, commit: Commit, *, synced: bool) -> None:
         for cell, value in commit.sealed.items():

@@ -1,6 +1,7 @@
 """Durability modes: when a produce is acknowledged (contract: fsync, interval:<ms>, os)."""
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ class Mode(StrEnum):
     FSYNC = "fsync"  # after the sync: survives a power cut
     INTERVAL = "interval"  # after the write, synced at most so much later
     OS = "os"  # after the write: survives kill -9, not a power cut
+
+
+_STRICTNESS = (Mode.FSYNC, Mode.INTERVAL, Mode.OS)
 
 
 class Durability(NamedTuple):
@@ -33,6 +37,11 @@ class Durability(NamedTuple):
         raise InvalidRequest(
             f"durability {shown!r} is not one of fsync, os or interval:<ms> with 1 to {INTERVAL_MS_MAX} milliseconds"
         )
+
+    @staticmethod
+    def strictest(modes: Iterable["Durability"]) -> "Durability":
+        """The one that fulfils all ``modes``, of which there is one at least."""
+        return min(modes, key=lambda mode: (_STRICTNESS.index(mode.mode), mode.interval_ms))
 
     def __str__(self) -> str:
         return f"interval:{self.interval_ms}" if self.mode is Mode.INTERVAL else str(self.mode)

@@ -120,20 +120,28 @@ class Groups:
         checked_name("group", request.group)
         if (existing := groups.get(request.group)) is not None:
             return existing.state.request_id == request.request_id
+        self.add(commit, groups, request, self.planned(groups, number, extent, request))
+        return True
+
+    def planned(self, groups: dict[str, Group], number: int, extent: Extent, request: CreateGroup) -> GroupState:
+        """The state of a group that ``request`` would create; nothing is changed. Raises InvalidRequest, LimitExceeded."""
+        checked_name("group", request.group)
         if len(groups) >= self._limits.groups_max:
             raise LimitExceeded(
-                f"the channel has {len(groups)} groups, and the limit is {self._limits.groups_max} (groups_max)"
+                f"channel {request.channel!r} has {len(groups)} groups, and the limit is {self._limits.groups_max} (groups_max)"
             )
         place = self.target(number, extent, request.start_kind, request.start).place
         creation_id = self._ids.reserve(1)
+        return GroupState(
+            number, creation_id, request.request_id, place.message_id, place.offset, creation_id, b"", None, {}, 0
+        )
+
+    def add(self, commit: Commit, groups: dict[str, Group], request: CreateGroup, state: GroupState) -> None:
+        """Create the group as it was planned."""
         group = Group(request.group, request.channel, None)
         groups[group.name] = group
         commit.undo.append(lambda: groups.__delitem__(group.name))
-        commit.set(
-            group,
-            GroupState(number, creation_id, request.request_id, place.message_id, place.offset, creation_id, b"", None, {}, 0),
-        )
-        return True
+        commit.set(group, state)
 
     def destroy(self, commit: Commit, groups: dict[str, Group], name: str, creation_id: int) -> Group | None:
         """Remove the group that was created as ``creation_id``; None if it is gone already."""
@@ -141,12 +149,17 @@ class Groups:
         group = groups.get(name)
         if group is None or group.state.creation_id != creation_id:
             return None
-        del groups[name]
+        self.remove(commit, groups, group)
+        return group
+
+    @staticmethod
+    def remove(commit: Commit, groups: dict[str, Group], group: Group) -> None:
+        """Remove the group from its channel."""
+        del groups[group.name]
         commit.removed.append(group)
-        commit.undo.append(lambda: groups.__setitem__(name, group))
+        commit.undo.append(lambda: groups.__setitem__(group.name, group))
         commit.discard(group)
         commit.changes += group.deletion()
-        return group
 
     @staticmethod
     def destroy_all(commit: Commit, groups: Iterable[Group]) -> None:
@@ -229,46 +242,66 @@ class Groups:
 
     def move(self, commit: Commit, group: Group, extent: Extent, request: CommitRequest) -> None:
         """COMMIT: move the position forward. Raises InvalidRequest, Conflict."""
+        if (state := self.moved(group, extent, request)) is not None:
+            commit.set(group, state)
+
+    def moved(self, group: Group, extent: Extent, request: CommitRequest) -> GroupState | None:
+        """The state that a COMMIT leads to, None: it has no effect; nothing is changed. Raises InvalidRequest, Conflict."""
         state = group.state
         if len(request.metadata) > METADATA_BYTES_MAX:
             raise InvalidRequest(f"metadata of {len(request.metadata)} bytes exceed the limit of {METADATA_BYTES_MAX}")
-        if request.generation is not None and request.generation != state.generation:
-            raise Conflict(
-                f"group {group.name!r} is in generation {state.generation}, not {request.generation}:"
-                " it was sought, or another consumer has taken it over"
-            )
+        if request.generation is not None:
+            self.check_generation(group, request.generation)
         if request.position > max(extent.end_id + 1, state.position):
-            raise InvalidRequest(f"position {request.position} lies beyond the channel's end: at most {extent.end_id + 1}")
+            raise InvalidRequest(
+                f"position {request.position} on {group.channel_name!r} lies beyond the channel's end:"
+                f" at most {extent.end_id + 1}"
+            )
         if request.position < state.position:
-            return
+            return None
         offset = self._log.place(state.channel_number, request.position, extent).offset
-        commit.set(
-            group, state._replace(position=request.position, offset=max(offset, state.offset), metadata=bytes(request.metadata))
-        )
+        return state._replace(position=request.position, offset=max(offset, state.offset), metadata=bytes(request.metadata))
+
+    @staticmethod
+    def check_generation(group: Group, generation: int) -> None:
+        """Raises Conflict when the group is in another one."""
+        if generation != group.state.generation:
+            raise Conflict(
+                f"group {group.name!r} of channel {group.channel_name!r} is in generation {group.state.generation},"
+                f" not {generation}: it was sought, or another consumer has taken it over"
+            )
 
     def seek(self, commit: Commit, group: Group, extent: Extent, request: SeekRequest) -> Sought:
         """Move the position anywhere and begin a new generation; a repeat gets the first answer and moves nothing."""
+        if (last := self.last_seek(group, request.request_id)) is not None:
+            return Sought(*last[1:])
+        state = self.sought(group, extent, request.to_kind, request.to, request.request_id)
+        commit.set(group, state)
+        assert state.last_seek is not None, "it is noted"
+        return Sought(*state.last_seek[1:])
+
+    @staticmethod
+    def last_seek(group: Group, request_id: bytes) -> LastSeek | None:
+        """The group's last seek, if it was this one."""
+        last = group.state.last_seek
+        return last if last is not None and last.request_id == request_id else None
+
+    def sought(self, group: Group, extent: Extent, kind: int, to: int, request_id: bytes) -> GroupState:
+        """The state that a seek leads to, with the seek noted; nothing is changed."""
         state = group.state
-        if state.last_seek is not None and state.last_seek.request_id == request.request_id:
-            return Sought(*state.last_seek[1:])
-        if request.to_kind == Position.CURRENT:
+        if kind == Position.CURRENT:
             place, outcome = self._current(state, extent), Outcome.EXACT
         else:
-            place, outcome = self.target(state.channel_number, extent, request.to_kind, request.to)
+            place, outcome = self.target(state.channel_number, extent, kind, to)
         consumers = {consumer: entry for consumer, entry in state.consumers.items() if not entry.is_released}
         generation = self._ids.reserve(1)
-        sought = Sought(place.message_id, outcome, generation)
-        commit.set(
-            group,
-            state._replace(
-                position=place.message_id,
-                offset=place.offset,
-                generation=generation,
-                consumers=consumers,
-                last_seek=LastSeek(request.request_id, *sought),
-            ),
+        return state._replace(
+            position=place.message_id,
+            offset=place.offset,
+            generation=generation,
+            consumers=consumers,
+            last_seek=LastSeek(request_id, place.message_id, outcome, generation),
         )
-        return sought
 
     def bring_back(self, commit: Commit, group: Group, extent: Extent) -> None:
         """Move the position to the channel's end, which lies before it: what was handed out beyond it is lost."""

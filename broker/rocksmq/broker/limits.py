@@ -17,6 +17,7 @@ class Limits:
     poll_ms_max: int = 30_000
     produce_queue_bytes_max: int = 64 * MIB
     channels_max: int = 10_000
+    request_channels_max: int = 1_000  # in one request about many; 1,000 owners in a reply are 4,005 of its 4,096 CBOR items
     groups_max: int = 1_000  # a channel
     consumers_max: int = 256  # consumer ids remembered a group
     producer_names_max: int = 10_000
@@ -48,6 +49,7 @@ class Limits:
             "consume_messages_max",
             "consume_bytes_max",
             "poll_ms_max",
+            "request_channels_max",
         )
         return {name: getattr(self, name) for name in told}
 

@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     slices: list[Slice]
     message_count: int
     next_position: int
-    size: int  # bytes of payloads and headers, about
+    size: int  # bytes of payloads and headers
 
 
 class Place(NamedTuple):
@@ -178,8 +178,19 @@ class Log:
                 return
             yield batch
 
-    def read(self, channel_number: int, position: int, extent: Extent, count_max: int, bytes_max: int) -> Reading:
-        """At most ``count_max`` messages and ``bytes_max`` bytes from ``position`` on, but one at least if there is one."""
+    def read(
+        self,
+        channel_number: int,
+        position: int,
+        extent: Extent,
+        count_max: int,
+        bytes_max: int,
+        first_bytes_max: int | None = None,
+    ) -> Reading:
+        """At most ``count_max`` messages and ``bytes_max`` bytes from ``position`` on, but one at least if there is one.
+
+        That one may be as large as ``first_bytes_max``; None: however large it is.
+        """
         slices: list[Slice] = []
         count = size = 0
         if position > extent.end_id:
@@ -189,7 +200,9 @@ class Log:
             stop = min(batch.count, start + count_max - count)
             stop, taken = _fitting(batch, start, stop, bytes_max - size)
             if stop == start and not slices:
-                stop, taken = start + 1, bytes_max
+                (first,) = batch.sizes(start, start + 1)
+                if first_bytes_max is None or first <= first_bytes_max:
+                    stop, taken = start + 1, first
             if stop == start:
                 break
             slices.append(Slice(batch, start, stop))

@@ -62,7 +62,7 @@ class EmbeddedMeta:
 
     def before_seal(self, commit: Commit, channel: Channel) -> None:
         for waiter in self._waiters.of(channel.number):
-            if waiter.position is None:
+            if waiter.starts is None:
                 self._waiters.attempt(waiter, commit, sealing=True)
 
     def destroy(self, commit: Commit, channel: Channel) -> None:

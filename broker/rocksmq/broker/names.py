@@ -6,6 +6,7 @@ exactly what is stored.
 """
 
 from collections import OrderedDict
+from collections.abc import Container
 from functools import partial
 from typing import NamedTuple
 
@@ -134,9 +135,9 @@ class ProducerNames:
             self._remove(commit, cell, at_front=True)
             commit.changes.append(Delete(Family.META, keys.name_key(*cell.key)))
 
-    def drop(self, commit: Commit, channel_number: int) -> None:
-        """The channel is destroyed."""
-        for cell in [cell for cell in self._cells.values() if cell.channel_number == channel_number]:
+    def drop(self, commit: Commit, channel_numbers: Container[int]) -> None:
+        """The channels are destroyed."""
+        for cell in [cell for cell in self._cells.values() if cell.channel_number in channel_numbers]:
             self._remove(commit, cell, at_front=False)
             commit.discard(cell)
 

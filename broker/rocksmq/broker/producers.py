@@ -6,6 +6,7 @@ it was born after the mark, so a late retry becomes an error and never a double.
 """
 
 from collections import OrderedDict
+from collections.abc import Container
 from functools import partial
 from typing import NamedTuple
 
@@ -126,9 +127,9 @@ class Producers:
             if last_use > self._mark.value:
                 commit.set(self._mark, last_use)
 
-    def drop(self, commit: Commit, channel_number: int) -> None:
-        """The channel is destroyed."""
-        for key in [key for key in self._cells if key[0] == channel_number]:
+    def drop(self, commit: Commit, channel_numbers: Container[int]) -> None:
+        """The channels are destroyed."""
+        for key in [key for key in self._cells if key[0] in channel_numbers]:
             cell = self._cells.pop(key)
             commit.undo.append(partial(self._restore, key, cell))
             commit.discard(cell)

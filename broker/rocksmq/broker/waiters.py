@@ -1,12 +1,13 @@
-"""Long polls that found nothing yet: who waits on which channel, and until when.
+"""Long polls that found nothing yet: who waits on which channels, and until when.
 
 Level-triggered: a waiter is kept with the attempt that was made for it, and the attempt is simply
-made again whenever there may be more; nothing is decided from the event itself.
+made again whenever there may be more; nothing is decided from the event itself. A waiter on many
+channels is one waiter: until something comes it costs a place in the table of each, and no time.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 
@@ -23,34 +24,36 @@ STALE_MAX = 1_000  # served long polls whose deadline is still kept; then they a
 
 
 class Waiter:
-    """One parked request, on one channel.
+    """One parked request, on one channel or on many.
 
     ``attempt(commit, sealing)`` answers it if it can and says whether it did; with ``sealing`` it may claim
-    what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``position`` is
-    what a fetch waits for, None for an operation on a group; ``consumer`` is a consume's group and consumer id. While
+    what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``starts`` is
+    what a fetch waits for on each channel, None for an operation on groups; ``consumer`` is a consume's group and consumer
+    id; ``many`` are the group and the channels of an operation on more than one, which is done in one commit. While
     ``must_wait`` it is not attempted: its answer could not leave. ``unavailable`` makes the error to answer when the
     ``deadline`` passes while it waits for its store, in whose queue it is or not; ``until`` is how long it wants to
     wait for messages.
     """
 
     __slots__ = (
-        *("_expire", "attempt", "channel_number", "consumer", "deadline", "done"),
-        *("is_queued", "must_wait", "position", "unavailable", "until"),
+        *("_expire", "attempt", "channel_numbers", "consumer", "deadline", "done"),
+        *("is_queued", "many", "must_wait", "starts", "unavailable", "until"),
     )
 
     def __init__(
         self,
-        channel_number: int,
+        channel_numbers: Sequence[int],
         attempt: Callable[[Commit, bool], bool],
         expire: Callable[[], None],
         done: Done,
-        position: int | None = None,
+        starts: Mapping[int, int] | None = None,
     ) -> None:
-        self.channel_number = channel_number
+        self.channel_numbers = channel_numbers
         self.attempt = attempt
         self.done = done
-        self.position = position
+        self.starts = starts
         self.consumer: tuple[str, bytes] | None = None
+        self.many: tuple[str, Sequence[int]] | None = None
         self.must_wait: Callable[[], bool] = _never
         self.unavailable: Callable[[], RocksMQError] | None = None
         self.is_queued = False
@@ -61,7 +64,11 @@ class Waiter:
     @property
     def reads(self) -> bool:
         """Whether it waits for messages."""
-        return self.position is not None or self.consumer is not None
+        return self.starts is not None or self.consumer is not None
+
+    def may_read(self, channel_number: int, end_id: int) -> bool:
+        """Whether a channel that reaches to ``end_id`` may have something for it."""
+        return self.starts is None or self.starts[channel_number] <= end_id
 
     def expire(self) -> None:
         """Answer that nothing came, or why nothing can."""
@@ -80,25 +87,26 @@ def _never() -> bool:
 class Waiters:
     """All parked requests, first come first served a channel.
 
-    ``passed_over``: channels with some whose answer could not leave, or would have made the commit too large.
+    ``passed_over``: channels, one a waiter, with some whose answer could not leave, or would have made the commit too large.
     """
 
     def __init__(self, refuse: Callable[[Done, RocksMQError], None] = lambda done, error: done(error)) -> None:
         """``refuse`` answers with an error, now or once that is sure."""
         self._refuse = refuse
         self.passed_over: set[int] = set()
-        self._waiting: dict[int, OrderedDict[Waiter, None]] = {}
+        self._parked: dict[Waiter, None] = {}
+        self._waiting: dict[int, OrderedDict[Waiter, None]] = {}  # by channel number
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._order = count()
-        self._count = 0
         self._sooner = trio.Event()
 
     def park(self, waiter: Waiter, seconds: float) -> None:
         """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed: from now on, if it is parked already."""
-        waiting = self._waiting.setdefault(waiter.channel_number, OrderedDict())
-        self._count += waiter not in waiting
-        waiting[waiter] = None
-        if len(self._deadlines) > 2 * self._count + STALE_MAX:
+        if waiter not in self._parked:
+            self._parked[waiter] = None
+            for channel_number in waiter.channel_numbers:
+                self._waiting.setdefault(channel_number, OrderedDict())[waiter] = None
+        if len(self._deadlines) > 2 * len(self._parked) + STALE_MAX:
             self._deadlines = [entry for entry in self._deadlines if entry[0] == entry[2].deadline and self.holds(entry[2])]
             heapify(self._deadlines)
         waiter.deadline = trio.current_time() + seconds
@@ -117,7 +125,7 @@ class Waiters:
     def attempt(self, waiter: Waiter, commit: Commit, *, sealing: bool = False) -> None:
         """Attempt it in ``commit``, unless its answer could not leave."""
         if waiter.must_wait() or commit.size >= CLAIM_BYTES_MAX:
-            self.passed_over.add(waiter.channel_number)
+            self.passed_over.add(waiter.channel_numbers[0])
         else:
             self.serve(waiter, commit, sealing=sealing)
 
@@ -136,29 +144,30 @@ class Waiters:
 
     def holds(self, waiter: Waiter) -> bool:
         """Whether it still waits."""
-        return waiter in self._waiting.get(waiter.channel_number, ())
+        return waiter in self._parked
 
     def cancel(self, waiter: Waiter) -> bool:
         """Forget it without an answer; whether it still waited."""
-        if not self.holds(waiter):
+        if waiter not in self._parked:
             return False
-        waiting = self._waiting[waiter.channel_number]
-        del waiting[waiter]
-        self._count -= 1
-        if not waiting:
-            del self._waiting[waiter.channel_number]
+        del self._parked[waiter]
+        for channel_number in waiter.channel_numbers:
+            waiting = self._waiting[channel_number]
+            del waiting[waiter]
+            if not waiting:
+                del self._waiting[channel_number]
         return True
 
     def of(self, channel_number: int) -> Iterator[Waiter]:
-        """Those on a channel, in the order they came."""
-        return iter(tuple(self._waiting.get(channel_number, ())))
+        """Those on a channel, in the order they came; those that are served or cancelled meanwhile are left out."""
+        return filter(self.holds, tuple(self._waiting.get(channel_number, ())))
 
     def __iter__(self) -> Iterator[Waiter]:
-        for waiting in tuple(self._waiting.values()):
-            yield from tuple(waiting)
+        """Each once, in the order they came."""
+        return filter(self.holds, tuple(self._parked))
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._parked)
 
     async def run(self) -> None:
         """Expire waiters at their deadlines, for ever."""

@@ -1,0 +1,122 @@
+"""When an answer leaves: with the commit that holds what it tells of, and never before that is durable.
+
+Owns the parked requests and attempts them again; knows the two places where commits are open, the group commit
+of the messages and the store of the positions. Nothing here knows what an operation does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rocksmq.protocol.errors import ChannelNotFound, GroupNotFound, RocksMQError
+
+from .channels import Channel
+from .commit import Commit, Committer, Done
+from .durability import Durability, Mode
+from .groups import Group
+from .meta import MetaStore
+from .waiters import Waiter, Waiters
+
+
+class Answers:
+    """``meta`` is set once by the owner."""
+
+    meta: MetaStore
+
+    def __init__(self, committer: Committer) -> None:
+        self.committer = committer
+        self.waiters = Waiters(self.refuse)
+
+    def refuse(self, done: Done, error: RocksMQError) -> None:
+        """Answer with ``error``; that something is gone, once its removal is durable: until then it may come back."""
+        holding: Commit | None = None
+        if isinstance(error, (ChannelNotFound, GroupNotFound)):
+            holding = self.removing()
+        if holding is None:
+            done(error)
+        else:
+            holding.answer(done, error)
+
+    def in_open(self, done: Done, reply: Any, durability: Durability | None = None) -> None:
+        """Answer with the open group commit: as durable as ``durability`` asks, or fsynced."""
+        self.committer.open.answer(done, reply, durability)
+        if durability is not None and durability.mode is Mode.INTERVAL:
+            self.committer.sync_within(durability.interval_ms / 1000)
+        self.committer.wake()
+
+    def in_commit(self, commit: Commit | None, done: Done, reply: Any, durability: Durability | None = None) -> None:
+        """Answer with the commit that holds what ``reply`` tells of; at once when that is durable (None)."""
+        if commit is None:
+            done(reply)
+        elif commit is self.committer.open:
+            self.in_open(done, reply, durability)
+        else:
+            commit.answer(done, reply, durability)
+
+    def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
+        """The commit that holds something of a group and is not durable yet; None: it is durable."""
+        return next(filter(is_in, self.meta.pending), None)
+
+    def removing(self) -> Commit | None:
+        """The latest commit that removes a channel or a group and is not durable yet."""
+        pending = (*self.meta.pending, *self.committer.pending)
+        return next((commit for commit in pending if commit.removed), None)
+
+    def creating(self, made: Channel | Group) -> Commit | None:
+        """The commit that creates it; None: it is durable, and may be shown."""
+        if isinstance(made, Channel):
+            pending, is_durable = self.committer.pending, made.is_public
+        else:
+            pending, is_durable = self.meta.pending, made.visible is not None
+        if is_durable:
+            return None
+        return next((commit for commit in reversed(pending) if made in commit.cells), None)  # later ones only change it
+
+    def telling(self, channels: Sequence[Channel | None]) -> Commit | None:
+        """The latest commit that brings one of ``channels`` or may have taken one that is missing; None: all is durable."""
+        is_one_missing = None in channels
+        unsure = [channel for channel in channels if channel is not None and not channel.is_public]
+
+        def tells(commit: Commit) -> bool:
+            return (is_one_missing and bool(commit.removed)) or any(channel in commit.cells for channel in unsure)
+
+        return self.committer.holding(tells)
+
+    def in_meta(
+        self,
+        channel_numbers: Sequence[int],
+        operate: Callable[[Commit], None],
+        done: Done,
+        *,
+        group: str | None = None,
+    ) -> Waiter | None:
+        """Do an operation on a group of a channel in the commit of the store that keeps it.
+
+        With ``group`` it is done for all the channels in that commit.
+        """
+
+        def attempt(commit: Commit, sealing: bool) -> bool:
+            operate(commit)
+            return True
+
+        waiter = Waiter(channel_numbers[:1], attempt, lambda: None, done)
+        if group is not None:
+            waiter.many = (group, channel_numbers)
+        return self.meta.submit(waiter, 0)
+
+    def attempt_all(self, channel_number: int) -> None:
+        """There may be more for those who wait on a channel."""
+        for waiter in self.waiters.of(channel_number):
+            self.attempt(waiter)
+
+    def attempt(self, waiter: Waiter) -> None:
+        """There may be more for one that waits."""
+        if waiter.starts is None:
+            self.meta.attempt(waiter)
+        else:
+            self.waiters.attempt(waiter, self.committer.open)
+
+    def attempt_held(self) -> None:
+        """Attempt again those whose answer could not leave, or would have made the commit too large."""
+        held, self.waiters.passed_over = self.waiters.passed_over, set()
+        for channel_number in held:
+            self.attempt_all(channel_number)

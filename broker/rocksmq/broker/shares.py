@@ -1,0 +1,124 @@
+"""One reply for many channels: what it may hold is shared evenly among those that have something.
+
+Each channel is visited in turn and gets its share of what is left, but one message at least if that fits at all; so
+what one does not need is there for the others. Where not all can have a message, or are too large to be looked at for one
+reply, those go first at which a reply begins: the place depends on where the reader stands, and so is another
+one each time, and no channel waits for ever.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from rocksmq.protocol.cbor import Buffer
+
+from .log import Log, Reading, Slice
+from .records import Extent
+from .replies import MESSAGE_BYTES, PART_BYTES, Part
+
+ROUNDS_MAX = 4  # each gives what the one before has left to those that have more
+LOADED_BYTES_MAX = 32 << 20  # of batches that hold what a reply needs of them, before no further channel is looked at
+MISFITS_MAX = 8  # channels that are looked at in vain, because their next message does not fit
+BYTES_BESIDE = 1_024  # of a frame, at most: heads of the columns, correlation, status
+
+
+class Place(NamedTuple):
+    """A channel with something to read: its index in the request, and from where on."""
+
+    channel_index: int
+    channel_number: int
+    start: int
+    extent: Extent
+
+
+class _Share:
+    """What one channel gets."""
+
+    __slots__ = ("count", "place", "position", "size", "slices")
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.position = place.start
+        self.slices: list[Slice] = []
+        self.count = self.size = 0
+
+    @property
+    def has_more(self) -> bool:
+        return self.position <= self.place.extent.end_id
+
+    def add(self, reading: Reading) -> None:
+        first, *others = reading.slices
+        if self.slices and self.slices[-1].batch.first_id == first.batch.first_id:
+            first = self.slices.pop()._replace(stop=first.stop)  # one run, and one copy
+        self.slices += (first, *others)
+        self.position = reading.next_position
+        self.count += reading.message_count
+        self.size += reading.size
+
+
+class _Sharing:
+    """What is left of a reply while it is given away."""
+
+    def __init__(self, log: Log, count_max: int, bytes_max: int) -> None:
+        self._log = log
+        self._count_left = count_max
+        self._bytes_left = bytes_max
+        self._loaded_left = LOADED_BYTES_MAX
+        self._misfits_left = MISFITS_MAX
+        self._is_empty = True
+
+    @property
+    def is_over(self) -> bool:
+        return self._count_left <= 0 or self._bytes_left <= 0 or self._misfits_left <= 0
+
+    def give(self, hungry: Sequence[_Share]) -> list[_Share]:
+        """Visit each; those that have more."""
+        left: list[_Share] = []
+        for visited, share in enumerate(hungry):
+            if self.is_over:
+                break
+            if share.slices or self._loaded_left > 0:
+                self._visit(share, len(hungry) - visited)
+                if share.has_more and share.slices:
+                    left.append(share)
+        return left
+
+    def _visit(self, share: _Share, sharers: int) -> None:
+        reading = self._log.read(
+            share.place.channel_number,
+            share.position,
+            share.place.extent,
+            max(1, self._count_left // sharers),
+            self._bytes_left // sharers,
+            None if self._is_empty else self._bytes_left,
+        )
+        if not reading.slices:
+            self._misfits_left -= 1
+            return
+        share.add(reading)
+        self._is_empty = False
+        self._count_left -= reading.message_count
+        self._bytes_left -= reading.size
+        self._loaded_left -= sum(len(piece.batch.value) for piece in reading.slices)
+
+
+def read_evenly(
+    log: Log, places: Sequence[Place], seed: Buffer, count_max: int, bytes_max: int, frame_bytes_max: int
+) -> list[Part]:
+    """What a reply has of ``places``, in their order; one message at least, if there are places.
+
+    At most ``count_max`` messages, and ``bytes_max`` bytes or one message; with all its columns it fits into a frame. ``seed``
+    tells where the reader stands.
+    """
+    beside = BYTES_BESIDE + PART_BYTES * min(count_max, len(places)) + MESSAGE_BYTES * count_max
+    sharing = _Sharing(log, count_max, max(1, min(bytes_max, frame_bytes_max - beside)))
+    begin = crc32(seed) % max(1, len(places))
+    shares = [_Share(place) for place in places]
+    hungry = shares[begin:] + shares[:begin]
+    for _ in range(ROUNDS_MAX):
+        hungry = sharing.give(hungry)
+    return [
+        Part(share.place.channel_index, Reading(share.slices, share.count, share.position, share.size))
+        for share in shares
+        if share.slices
+    ]
