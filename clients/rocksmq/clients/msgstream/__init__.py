@@ -1,0 +1,50 @@
+"""Message streams over many channels (contract §7); the guide is clients/msgstream.md.
+
+from rocksmq.clients.msgstream import RmqMsgStreamFactory
+"""
+
+from rocksmq.protocol.errors import BufferFull, PackPartlyProduced
+
+from .dispatch import MemUDFactory, ProtoUDFactory, UnmarshalDispatcher, UnmarshalDispatcherFactory
+from .factory import MemMsgStreamFactory, MsgStreamFactory, RmqMsgStream, RmqMsgStreamFactory, RmqTtMsgStream
+from .header import Header, Undecodable, header_of, pack_header
+from .memory import MemBroker
+from .messages import DeleteMsg, InsertMsg, SearchMsg, SearchResultMsg, SegStatisticsMsg, TimeSyncMsg, TimeTickMsg
+from .stream import MsgStream
+from .tt_stream import TtMsgStream
+from .types import MsgPack, MsgPosition, MsgType, RepackFunc, StreamGap, TsMsg, UnmarshalFunc
+
+__all__ = [
+    "BufferFull",
+    "DeleteMsg",
+    "Header",
+    "InsertMsg",
+    "MemBroker",
+    "MemMsgStreamFactory",
+    "MemUDFactory",
+    "MsgPack",
+    "MsgPosition",
+    "MsgStream",
+    "MsgStreamFactory",
+    "MsgType",
+    "PackPartlyProduced",
+    "ProtoUDFactory",
+    "RepackFunc",
+    "RmqMsgStream",
+    "RmqMsgStreamFactory",
+    "RmqTtMsgStream",
+    "SearchMsg",
+    "SearchResultMsg",
+    "SegStatisticsMsg",
+    "StreamGap",
+    "TimeSyncMsg",
+    "TimeTickMsg",
+    "TsMsg",
+    "TtMsgStream",
+    "Undecodable",
+    "UnmarshalDispatcher",
+    "UnmarshalDispatcherFactory",
+    "UnmarshalFunc",
+    "header_of",
+    "pack_header",
+]

@@ -1,0 +1,234 @@
+"""Message streams on a RocksMQ broker: many channels over one connection.
+
+A subscription is a consumer group of the same name on each channel, its filter the group's metadata. What concerns all channels
+is one request, so it happens on all or none.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from itertools import islice
+from struct import Struct
+from typing import Any
+
+from rocksmq.protocol.batch import pack_lengths, unpack_lengths
+from rocksmq.protocol.cbor import Buffer
+from rocksmq.protocol.columns import pack_numbers, unpack_numbers
+from rocksmq.protocol.errors import InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolError
+from rocksmq.protocol.messages import MessageBatch, Start, pack_messages, start_of
+from rocksmq.protocol.operations import (
+    POLL_MS_MAX,
+    CommitMany,
+    FetchMany,
+    ManyMessages,
+    Messages,
+    SeekMany,
+    Subscribe,
+    Unsubscribe,
+)
+
+from ..address import Address
+from ..admin import channel_numbers
+from ..deadline import Deadline
+from ..delivery import Delivery, deliver
+from ..forks import call_in_child
+from ..identities import IdentityPool
+from ..link import Link
+from .transport import Part, Received
+from .types import MsgPosition, StreamGap
+
+_PART = Struct("<IIIQ")
+_POSITION_MAX = (1 << 64) - 1
+
+
+class _Subscription:
+    """The group of one name on several channels, with the generation that this stream holds on each."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.numbers: dict[str, int] = {}  # of channels, by name
+        self.generations: dict[str, int] = {}
+
+
+class RmqTransport:
+    """As `Transport`."""
+
+    def __init__(self, url: str | None = None, *, token: str | None = None, timeout: float | None = 10.0) -> None:
+        """Connects. Raises ConnectionFailed, Timeout when no broker answers within ``timeout`` seconds."""
+        address = Address.parse(url)
+        self._timeout = timeout
+        self._link = Link(address, token if token is not None else address.token, f"{socket.gethostname()}:{os.getpid()}")
+        self._producers = IdentityPool(lambda: self._link.present_id)
+        self._subscription: _Subscription | None = None
+        call_in_child(self._close_in_child)
+        self._limits = self._link.connected(self._deadline()).server.limits
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._timeout)
+
+    def _close_in_child(self) -> None:
+        """In a forked child: the connection and the ids are the parent's."""
+        self._link.begin_anew()
+        self._link.close()
+
+    def close(self) -> None:
+        self._link.close()
+
+    # -- sending -----------------------------------------------------------------
+
+    def open_producers(self, channels: Sequence[str]) -> None:
+        channel_numbers(self._link, channels, self._deadline())
+
+    def parts(self, payloads: Sequence[Any], channels: Sequence[str]) -> Sequence[Part]:
+        batch = pack_messages(payloads)
+        try:
+            batch.check(messages_max=self._limits["batch_messages_max"], payload_bytes_max=self._limits["payload_bytes_max"])
+            batch.check_frame(self._limits["frame_bytes_max"])
+        except (LimitExceeded, MessageTooLarge) as error:
+            raise InvalidRequest(f"the part of the pack for {channels[0]!r} is too large: {error.message}") from error
+        return [Delivery(channel, batch) for channel in channels]
+
+    def send(self, parts: Sequence[Part]) -> None:
+        deliver([part for part in parts if isinstance(part, Delivery)], self._link, self._producers, self._deadline())
+
+    # -- the subscription --------------------------------------------------------
+
+    def subscribe(self, channels: Sequence[str], subscription: str, start: Start) -> None:
+        deadline = self._deadline()
+        if self._subscription is None:
+            self._subscription = _Subscription(subscription)
+        numbers = channel_numbers(self._link, channels, deadline)
+        request = Subscribe(subscription, pack_numbers(numbers), *start_of(start), secrets.token_bytes(16))
+        self._link.call(request, deadline)
+        self._subscription.numbers |= zip(channels, numbers, strict=True)
+
+    def take_over(self) -> Sequence[MsgPosition]:
+        held = self._held()
+        return self._sought(
+            SeekMany(held.name, pack_numbers(held.numbers.values()), None, None, None, None, secrets.token_bytes(16))
+        )
+
+    def seek(self, positions: Sequence[MsgPosition]) -> None:
+        held = self._held()
+        names = [position.channel_name for position in positions]
+        self._sought(
+            SeekMany(
+                held.name,
+                pack_numbers(held.numbers[name] for name in names),
+                pack_numbers(held.generations[name] for name in names),
+                *self._columns(positions),
+                secrets.token_bytes(16),
+            ),
+            names,
+        )
+
+    def _sought(self, request: SeekMany, names: Sequence[str] | None = None) -> Sequence[MsgPosition]:
+        held = self._held()
+        reply = self._link.call(request, self._deadline())
+        places, generations, lengths = (
+            _numbers_of(reply.positions),
+            _numbers_of(reply.generations),
+            unpack_lengths(reply.metadata_lengths),
+        )
+        channels = list(held.numbers) if names is None else names
+        if not len(channels) == len(places) == len(generations) == len(lengths) or sum(lengths) != len(reply.metadata):
+            raise ProtocolError("a reply to SEEK_MANY does not fit its request")
+        held.generations |= zip(channels, generations, strict=True)
+        begin, positions = 0, list[MsgPosition]()
+        for channel, place, length in zip(channels, places, lengths, strict=True):
+            text = bytes(reply.metadata[begin : begin + length])
+            begin += length
+            positions.append(MsgPosition(channel, self.encode(place), _filter_of(text, held.name, channel)))
+        return positions
+
+    def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
+        held = self._held()
+        names = [position.channel_name for position in positions]
+        numbers, generations = (
+            pack_numbers(held.numbers[name] for name in names),
+            pack_numbers(held.generations[name] for name in names),
+        )
+        self._link.call(CommitMany(held.name, numbers, generations, *self._columns(positions)), deadline or self._deadline())
+
+    def _columns(self, positions: Sequence[MsgPosition]) -> tuple[bytes, bytes, bytes]:
+        """Positions, and metadata with its lengths."""
+        filters = [b"%d" % position.timestamp_filter for position in positions]
+        places = pack_numbers(self.decode(position.msg_id) for position in positions)
+        return places, pack_lengths([len(text) for text in filters]), b"".join(filters)
+
+    def unsubscribe(self) -> None:
+        held, self._subscription = self._held(), None
+        numbers, generations = (
+            pack_numbers(held.numbers.values()),
+            pack_numbers(held.generations[name] for name in held.numbers),
+        )
+        self._link.call(Unsubscribe(held.name, numbers, generations), self._deadline())
+
+    def _held(self) -> _Subscription:
+        assert self._subscription is not None, "the stream has subscribed"
+        return self._subscription
+
+    # -- reading -----------------------------------------------------------------
+
+    def receive(
+        self, wanted: Sequence[tuple[str, int]], max_messages: int, wait: Deadline, is_stopped: Callable[[], bool]
+    ) -> Sequence[Received]:
+        numbers = self._held().numbers
+        starts = pack_numbers(number for channel, place in wanted for number in (numbers[channel], place or 0))
+        size, poll = self._limits["consume_bytes_max"], wait.at_most(POLL_MS_MAX / 1000)
+        deadline = poll.extended(self._timeout)
+
+        def send() -> ManyMessages:
+            self._link.connected(deadline, is_stopped)  # before the wait is told, for that may take some of it
+            request = FetchMany(starts, max_messages, size, poll.milliseconds)
+            reply: ManyMessages = self._link.begin(request, deadline, is_stopped).reply(deadline, is_stopped)
+            return reply
+
+        return _received([channel for channel, _ in wanted], self._link.retried(send, deadline, is_stopped))
+
+    def encode(self, place: int | None) -> str:
+        return str(place) if place else ""
+
+    def decode(self, msg_id: str) -> int:
+        place = int(msg_id) if msg_id.isascii() and msg_id.isdigit() else 0 if not msg_id else -1
+        if not 0 <= place <= _POSITION_MAX:
+            raise InvalidRequest(f"{msg_id!r} is no message id of RocksMQ: was the position stored by another transport?")
+        return place
+
+
+def _received(channels: Sequence[str], reply: ManyMessages) -> list[Received]:
+    """The reply, channel by channel. Raises ProtocolError when it does not add up."""
+    whole = MessageBatch(
+        Messages(
+            0, 0, None, reply.runs, reply.message_count, reply.lengths, reply.payloads, reply.header_lengths, reply.headers
+        )
+    )
+    if len(reply.parts) % _PART.size:
+        raise ProtocolError("the parts of a reply are cut off")
+    parts = list(_PART.iter_unpack(reply.parts))
+    if sum(count for _, _, count, _ in parts) != len(whole) or any(index >= len(channels) for index, *_ in parts):
+        raise ProtocolError("the parts of a reply do not add up to its messages, or are of channels that were not asked for")
+    gaps = {index: gap for index, *gap in reply.gaps}
+    payloads, ids = iter(whole.payloads), iter(whole.ids)
+    found = list[Received]()
+    for index, _, count, next_place in parts:
+        channel, taken, gap = channels[index], list(islice(payloads, count)), gaps.get(index)
+        stream_gap = None if gap is None else StreamGap(channel, *gap)
+        found.append(Received(channel, taken, list(islice(ids, count)), next_place, sum(map(len, taken)), stream_gap))
+    return found
+
+
+def _numbers_of(column: Buffer) -> Sequence[int]:
+    try:
+        return unpack_numbers(column)
+    except ValueError:
+        raise ProtocolError("a column of numbers is cut off") from None
+
+
+def _filter_of(metadata: bytes, subscription: str, channel: str) -> int:
+    if not metadata:
+        return 0  # no stream has committed there yet
+    if not metadata.isdigit() or int(metadata) > _POSITION_MAX:
+        raise InvalidRequest(f"group {subscription!r} of {channel!r} is no stream's subscription: its metadata is no timestamp")
+    return int(metadata)

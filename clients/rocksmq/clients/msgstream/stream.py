@@ -1,0 +1,455 @@
+"""Message streams: packs of messages to and from several channels, over any `Transport` (contract §7).
+
+`MsgStream` is the plain stream; `TtMsgStream`, in `tt_stream`, replaces how it reads. The subscription moves to the end of a
+pack only when the next one is asked for, so whoever dies with a pack in hand gets it again. What an interrupt tears in the
+midst of reading is read anew, from the end of the last pack that was returned.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+from rocksmq.protocol.errors import ConnectionFailed, GapFound, InvalidRequest, PackPartlyProduced
+from rocksmq.protocol.messages import Start, start_of
+from rocksmq.protocol.names import checked_name
+
+from ..deadline import Deadline, checked_timeout
+from ..exits import EXIT_SECONDS
+from ..forks import call_in_child
+from ..turn import Turn
+from .dispatch import UnmarshalDispatcher
+from .repack import routed
+from .transport import Part, Place, Received, Transport
+from .types import TIMESTAMP_MAX, MsgPack, MsgPosition, RepackFunc, StreamGap, TsMsg, integer
+
+logger = logging.getLogger("rocksmq.client")
+
+RECEIVE_MESSAGES_MAX = 10_000  # at a time
+BUFFER_MESSAGES = 262_144
+BUFFER_BYTES = 256 << 20
+UNDECODABLE_TOLD = 10  # then each is only counted
+OnGap: TypeAlias = Literal["log", "raise"] | Callable[[StreamGap], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """How a stream behaves.
+
+    ``buffer_size``: messages, and ``buffer_bytes``: bytes, that it holds at the most; a plain stream's packs are no larger.
+    ``silence_timeout``: seconds after which a time-tick stream leaves out a channel without ticks; None: never.
+    ``on_gap``: what to do when retention removed messages unread: ``"log"``, ``"raise"`` GapFound, or a callable that gets the
+    `StreamGap`.
+    """
+
+    buffer_size: int = BUFFER_MESSAGES
+    buffer_bytes: int = BUFFER_BYTES
+    silence_timeout: float | None = None
+    on_gap: OnGap = "log"
+
+    def __post_init__(self) -> None:
+        for name, value in (("buffer_size", self.buffer_size), ("buffer_bytes", self.buffer_bytes)):
+            if type(value) is not int or value < 1:
+                raise InvalidRequest(f"{name} {value!r} is not allowed: 1 at least")
+        checked_timeout(self.silence_timeout)
+        if self.on_gap not in ("log", "raise") and not callable(self.on_gap):
+            raise InvalidRequest(f'on_gap {self.on_gap!r} is not "log", "raise" or a callable')
+
+
+@dataclass(slots=True)
+class RestPack(MsgPack):
+    """What of a pack is not known to be stored; `MsgStream.produce` sends it to the same channels under the same numbers."""
+
+    parts: list[Part] = field(default_factory=list[Part])
+
+
+class MsgStream:
+    """A plain stream: a pack is what was available, in order per channel, ticks like any other message.
+
+        with RmqMsgStreamFactory("rocksmq://127.0.0.1:7660").new_msg_stream() as stream:
+            stream.as_producer(channels)
+            stream.produce(MsgPack(msgs=[SearchMsg(id=1, timestamp=5, payload=b"...", hash_keys=[7])]))
+
+    Made by a factory. A context manager; one thread may produce while another consumes. Every method may raise
+    ConnectionFailed, Timeout, and each of RocksMQError that its docstring names.
+    """
+
+    _reading: dict[str, Place]  # where to read on
+
+    def __init__(self, transport: Transport, dispatcher: UnmarshalDispatcher, options: StreamOptions) -> None:
+        """The stream owns the transport."""
+        self._is_closed = True  # until all of it is there
+        self.dispatcher = dispatcher
+        self._transport = transport
+        self._options = options
+        self._repack: RepackFunc | None = None
+        self._producing: list[str] = []
+        self._consuming: dict[str, None] = {}
+        self._subscription: str | None = None
+        self._is_started = False
+        self._turn = Turn()  # held by who reads or moves the subscription
+        self._at: dict[str, MsgPosition] = {}  # of each channel, behind the last pack that was returned
+        self._uncommitted: list[MsgPosition] = []
+        self._is_torn = True  # what was read ahead is not there, or not whole
+        self._undecodable = 0
+        self._told: set[StreamGap] = set()  # gaps before the next pack
+        self._is_closed = False
+        call_in_child(self._close_in_child)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close(commits=error is None)
+
+    def __del__(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._transport.close()
+            text = f"{self!r} was not closed: use it in a `with`, or call close()"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        reads = f" of {self._subscription!r} on {len(self._consuming)} channels" if self._subscription is not None else ""
+        return f"<{type(self).__name__}{reads}{', closed' if self._is_closed else ''}>"
+
+    @property
+    def undecodable_count(self) -> int:
+        """Messages that were skipped because they could not be decoded; the log names the first of them."""
+        return self._undecodable
+
+    # -- producing ---------------------------------------------------------------
+
+    def as_producer(self, channels: Sequence[str]) -> None:
+        """Produce to ``channels``, which exist; a message's hash key modulo their number chooses one.
+
+        Repeated ones are ignored; called again it adds channels. Raises ChannelNotFound with all that do not exist,
+        InvalidRequest.
+        """
+        self._check_open()
+        wanted = _channel_names(channels)
+        self._transport.open_producers(wanted)
+        self._producing += [channel for channel in wanted if channel not in self._producing]
+
+    def set_repack_func(self, repack_func: RepackFunc | None) -> None:
+        """Choose the channels of a pack's messages by ``repack_func``; None: by their types, as at first."""
+        self._repack = repack_func
+
+    def produce(self, pack: MsgPack) -> dict[str, range]:
+        """Send each message to the channel of its hash key; the ids by channel. Durable when it returns.
+
+        A channel's part is one atomic batch. Raises InvalidRequest before anything is sent; PackPartlyProduced when some of the
+        parts are not, or not known to be, stored: then ``produce(error.rest)`` sends what is missing, and doubles nothing.
+        """
+        self._check_open()
+        if isinstance(pack, RestPack):
+            return self._send(pack.parts, pack)
+        msgs = _messages(pack)
+        if not self._producing:
+            raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
+        marshal = self.dispatcher.marshal
+        parts: list[Part] = []
+        for index, chosen in routed(msgs, len(self._producing), self._repack).items():
+            if chosen:
+                parts += self._transport.parts([marshal(msg) for msg in chosen], [self._producing[index]])
+        return self._send(parts, pack)
+
+    def broadcast(self, pack: MsgPack) -> dict[str, range]:
+        """Send all messages to every channel; the ids by channel. Otherwise as `produce`."""
+        self._check_open()
+        msgs = _messages(pack)
+        if not self._producing:
+            raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
+        payloads = [self.dispatcher.marshal(msg) for msg in msgs]
+        return self._send(self._transport.parts(payloads, self._producing) if payloads else (), pack)
+
+    def _send(self, parts: Sequence[Part], pack: MsgPack) -> dict[str, range]:
+        self._transport.send([part for part in parts if part.ids is None])
+        ids = {part.channel: part.ids for part in parts if part.ids is not None}
+        errors = {part.channel: part.error for part in parts if part.ids is None and part.error is not None}
+        if errors:
+            rest = RestPack(pack.begin_ts, pack.end_ts, pack.msgs, parts=[part for part in parts if part.ids is None])
+            channel, error = next(iter(errors.items()))
+            text = f"{len(errors)} of {len(parts)} parts of the pack are not known to be stored ({channel}: {error.message})"
+            raise PackPartlyProduced(f"{text}; produce(error.rest) sends what is missing", ids=ids, errors=errors, rest=rest)
+        return ids
+
+    # -- consuming ---------------------------------------------------------------
+
+    def as_consumer(self, channels: Sequence[str], sub_name: str, position: Start = "earliest") -> None:
+        """Consume ``channels``, which exist, under the subscription ``sub_name``. Repeated ones are ignored.
+
+        A subscription that exists goes on where it stands, a new one begins at ``position``: ``"earliest"``, ``"latest"``, an
+        id, or an aware datetime. Called again it adds channels. Raises ChannelNotFound with all that do not exist,
+        InvalidRequest, LimitExceeded.
+        """
+        self._check_open()
+        checked_name("group", sub_name)
+        start_of(position)
+        wanted = [channel for channel in _channel_names(channels) if channel not in self._consuming]
+        if self._subscription not in (None, sub_name):
+            raise InvalidRequest(f"the stream consumes as {self._subscription!r}: take another stream for {sub_name!r}")
+        with self._exclusive():
+            if wanted:
+                self._transport.subscribe(wanted, sub_name, position)
+            self._subscription = sub_name
+            self._consuming |= dict.fromkeys(wanted)
+            if self._is_started and wanted:
+                self._take_over()
+
+    def start(self) -> None:
+        """Begin to consume: whoever did so under this subscription is fenced, and gets Conflict. May be repeated."""
+        self._check_open()
+        with self._exclusive():
+            if not self._is_started and self._consuming:
+                self._take_over()
+            self._is_started = True
+
+    def consume(self, timeout: float | None = None) -> MsgPack | None:
+        """The next pack; None when there was none within ``timeout`` seconds (None: it waits for ever).
+
+        With it the subscription moves to the end of the pack before, durably. After any exception, an interrupt too, the next
+        call gives what this one would have given. Raises Conflict when another stream has taken the subscription over,
+        ChannelNotFound, GroupNotFound, BufferFull, and GapFound with ``on_gap="raise"``.
+        """
+        until = Deadline(checked_timeout(timeout))
+        self._check_started()
+        with self._exclusive(until) as is_mine:
+            if not is_mine:
+                return None
+            self._commit()
+            if self._is_torn:
+                self._restart([self._at[channel] for channel in self._consuming])
+                self._is_torn = False
+            pack = self._next(until)
+            if pack is None:
+                return None
+            self._tell(pack.gaps)
+            at = self._at | {position.channel_name: position for position in pack.end_positions}
+            told = set[StreamGap]()
+            # Plain stores from here on, between which no interrupt can strike.
+            self._at = at
+            self._uncommitted = pack.end_positions
+            self._told = told
+            self._is_torn = False
+            return pack
+
+    def commit(self) -> None:
+        """Move the subscription to the end of the last pack now: it is not delivered again. Durable when it returns.
+
+        All channels move, or none. Raises Conflict when another stream has taken the subscription over.
+        """
+        self._check_started()
+        with self._exclusive():
+            self._commit()
+
+    def seek(self, positions: MsgPosition | Sequence[MsgPosition]) -> None:
+        """Go on from there, and move the subscription there, durably; nothing that was read before appears after it.
+
+        A single position is taken too; channels that are not named stay where they are. Raises InvalidRequest for a channel
+        that is not consumed, or that is named twice, or for a position that is none; Conflict.
+        """
+        wanted = [positions] if isinstance(positions, MsgPosition) else list(positions)
+        self._check_consuming()
+        self._check_positions(wanted)
+        with self._exclusive():
+            if not self._is_started:
+                self._take_over()
+            self._transport.seek(wanted)
+            self._is_torn = True
+            self._uncommitted = [
+                kept for kept in self._uncommitted if kept.channel_name not in {p.channel_name for p in wanted}
+            ]
+            self._at |= {position.channel_name: position for position in wanted}
+
+    def unsubscribe(self) -> None:
+        """Remove the subscription from all its channels; the stream consumes nothing any more."""
+        self._check_consuming()
+        with self._exclusive():
+            if not self._is_started:
+                self._take_over()
+            self._transport.unsubscribe()
+            self._consuming.clear()
+            self._uncommitted, self._at, self._is_torn, self._subscription = [], {}, True, None
+
+    def close(self) -> None:
+        """Commit the last pack, and end the connection; the subscription is kept. May be repeated.
+
+        Calls that wait in other threads raise ConnectionFailed. Raises what `commit` raises, closed all the same: then the last
+        pack comes again.
+        """
+        self._close(commits=True)
+
+    def _close(self, *, commits: bool) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            deadline = Deadline(EXIT_SECONDS)
+            if commits and self._turn.take(deadline):  # whoever reads finds out soon
+                self._commit(deadline)
+        finally:
+            self._turn.pass_on()
+            self._transport.close()
+
+    def _close_in_child(self) -> None:
+        """In a forked child: the subscription is the parent's."""
+        self._is_closed, self._turn = True, Turn()
+
+    # -- reading -----------------------------------------------------------------
+
+    def _restart(self, positions: Sequence[MsgPosition]) -> None:
+        """Forget all that was read; read on from there."""
+        self._reading = {p.channel_name: self._transport.decode(p.msg_id) for p in positions}
+
+    def _next(self, until: Deadline) -> MsgPack | None:
+        """The next pack, with `_is_torn` set before anything that it changes."""
+        received = self._receive(tuple(self._reading.items()), until)
+        self._is_torn = True
+        pack = MsgPack()
+        for part in received:
+            msgs, _ = self._decoded(part)
+            pack.msgs += msgs
+            pack.start_positions.append(self._at[part.channel])
+            pack.end_positions.append(MsgPosition(part.channel, self._transport.encode(part.next_place)))
+            pack.gaps += [] if part.gap is None else [part.gap]
+            del self._reading[part.channel]
+            self._reading[part.channel] = part.next_place  # behind the others, that all have their turn
+        if not received:
+            return None
+        pack.begin_ts = min((msg.begin_ts for msg in pack.msgs), default=0)
+        pack.end_ts = max((msg.end_ts for msg in pack.msgs), default=0)
+        return pack
+
+    def _receive(self, wanted: Sequence[tuple[str, Place]], until: Deadline) -> Sequence[Received]:
+        most = min(RECEIVE_MESSAGES_MAX, self._options.buffer_size)
+        while True:
+            received = self._transport.receive(wanted, most, until, lambda: self._is_closed)
+            if received or until.is_over:
+                return received
+
+    def _decoded(self, received: Received) -> tuple[list[TsMsg], list[Place]]:
+        """The messages, and the places of those that are any."""
+        msgs: list[TsMsg] = []
+        places: list[Place] = []
+        header_of, unmarshal, channel = self.dispatcher.header_of, self.dispatcher.unmarshal, received.channel
+        for payload, place in zip(received.payloads, received.places, strict=True):
+            try:
+                msg = unmarshal(payload, header_of(payload).type)
+            except (ImportError, MemoryError):
+                raise
+            except Exception as error:  # a type of the user's may raise anything
+                self._skip(channel, place, error)
+                continue
+            msg.read_at(channel, place)
+            msgs.append(msg)
+            places.append(place)
+        return msgs, places
+
+    def _skip(self, channel: str, place: Place, error: Exception) -> None:
+        self._undecodable += 1
+        if self._undecodable <= UNDECODABLE_TOLD:
+            where = MsgPosition(channel, self._transport.encode(place))
+            logger.warning("%r: the message at %s cannot be decoded, and is skipped: %s", self, where, error)
+
+    def _tell(self, gaps: Iterable[StreamGap]) -> None:
+        """Each once, also when the pack that it came with is read anew."""
+        for gap in gaps:
+            if gap in self._told:
+                continue
+            self._told.add(gap)
+            if callable(self._options.on_gap):
+                self._options.on_gap(gap)
+                continue
+            text = (
+                f"{self!r}: retention removed messages of {gap.channel_name!r} from {gap.from_id} to before {gap.to_id} unread"
+            )
+            if self._options.on_gap == "raise":
+                found = GapFound(text)
+                found.gap = gap
+                raise found
+            logger.warning("%s", text)
+
+    # -- the subscription --------------------------------------------------------
+
+    def _commit(self, deadline: Deadline | None = None) -> None:
+        if self._uncommitted:
+            self._transport.commit(self._uncommitted, deadline)
+            self._uncommitted = []
+
+    def _take_over(self) -> None:
+        self._is_torn = True
+        uncommitted, self._uncommitted = self._uncommitted, []
+        at = {position.channel_name: position for position in self._transport.take_over()}
+        self._at = at | {position.channel_name: position for position in uncommitted}
+        self._uncommitted = uncommitted
+
+    # -- checks ------------------------------------------------------------------
+
+    def _exclusive(self, until: Deadline | None = None) -> "_Exclusive":
+        return _Exclusive(self._turn, until or Deadline(None), self._check_open)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ConnectionFailed("the stream is closed")
+
+    def _check_consuming(self) -> None:
+        self._check_open()
+        if not self._consuming:
+            raise InvalidRequest("call as_consumer(channels, sub_name) first: the stream consumes no channels")
+
+    def _check_started(self) -> None:
+        self._check_consuming()
+        if not self._is_started:
+            raise InvalidRequest("call start() first: the stream was not started")
+
+    def _check_positions(self, positions: Sequence[MsgPosition]) -> None:
+        named: set[str] = set()
+        for position in positions:
+            if not isinstance(position, MsgPosition):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidRequest(f"{position!r} is no MsgPosition: of JSON, make one with MsgPosition(**position)")
+            if position.channel_name not in self._consuming or position.channel_name in named:
+                why = "named twice" if position.channel_name in named else "not consumed by this stream"
+                raise InvalidRequest(f"channel {position.channel_name!r} is {why}")
+            named.add(position.channel_name)
+            self._transport.decode(position.msg_id)
+            integer("timestamp_filter", position.timestamp_filter, 0, TIMESTAMP_MAX)
+
+
+class _Exclusive:
+    """Held by one thread at a time, unless the stream is closed meanwhile; enters as False when ``until`` came first."""
+
+    def __init__(self, turn: Turn, until: Deadline, check_open: Callable[[], None]) -> None:
+        self._turn = turn
+        self._until = until
+        self._check_open = check_open
+
+    def __enter__(self) -> bool:
+        try:
+            is_mine = self._turn.take(self._until)
+            self._check_open()
+        except BaseException:
+            self._turn.pass_on()
+            raise
+        return is_mine
+
+    def __exit__(self, *exception: object) -> None:
+        self._turn.pass_on()
+
+
+def _messages(pack: MsgPack) -> list[TsMsg]:
+    if not isinstance(pack, MsgPack):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest(f"a MsgPack is produced, not {type(pack).__name__}")
+    return pack.msgs
+
+
+def _channel_names(channels: Sequence[str]) -> list[str]:
+    """Each once, in order. Raises InvalidRequest."""
+    if isinstance(channels, str):
+        raise InvalidRequest(f"channels is a list of names: [{channels!r}]")
+    names = [checked_name("channel", channel) for channel in dict.fromkeys(channels)]
+    if not names:
+        raise InvalidRequest("name one channel at least")
+    return names
