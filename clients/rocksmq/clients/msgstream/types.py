@@ -1,6 +1,7 @@
 """What a message stream carries: messages with a time range, positions, packs (contract §7)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
@@ -80,6 +81,13 @@ class TsMsg:
         """Where it was read: a seek there delivers it again."""
         return None if self._channel is None else MsgPosition(self._channel, str(self._place))
 
+    def unread(self) -> Self:
+        """A shallow copy that was read nowhere yet and is not late."""
+        fresh = copy(self)
+        fresh.late = False
+        fresh._channel = fresh._place = None
+        return fresh
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id}, begin_ts={self.begin_ts}, end_ts={self.end_ts})"
 
@@ -116,8 +124,9 @@ class MsgPack:
 
 
 RepackFunc: TypeAlias = Callable[[list[TsMsg], list[Sequence[int]]], Mapping[int, MsgPack]]
-"""From messages and their hash keys to packs by index of the channel."""
+"""From messages and, of each, the index of the channel that every hash key stands for, to packs by index of the channel."""
 UnmarshalFunc: TypeAlias = Callable[[Any], TsMsg]
+"""From a payload of one type to the message."""
 
 
 def unsigned(name: str, value: int, most: int) -> int:
