@@ -276,10 +276,11 @@ def test_given_a_producer_of_a_channel_when_that_is_destroyed_then_the_next_batc
         ChannelsDescribed(pack_numbers([1]), [None]),
         ChannelsDescribed(pack_numbers([1, 2]), [None]),
         ChannelsDescribed(pack_numbers([1, 2])[:-1], [None, None]),
+        ChannelsDescribed(pack_numbers([1, 2]) + b"\0", [None, None]),
         ChannelsDescribed(pack_numbers([1, 2, 3]), [None, None, None]),
         ChannelsDescribed(b"", []),
     ],
-    ids=["too few", "owner missing", "cut off", "too many", "nothing"],
+    ids=["too few", "owner missing", "cut off", "a byte too many", "too many", "nothing"],
 )
 def test_given_a_broker_that_describes_other_than_it_was_asked_when_called_then_it_is_a_protocol_error(
     reply: ChannelsDescribed,
