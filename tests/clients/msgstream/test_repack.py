@@ -200,7 +200,7 @@ def test_given_a_function_that_changes_its_lists_when_routed_then_the_pack_is_le
     ids=repr,
 )
 def test_given_what_no_channel_can_be_sent_when_a_function_gives_it_then_it_is_refused(given_back: Any) -> None:
-    with pytest.raises(InvalidRequest, match="the repack function gave|bytes is no message"):
+    with pytest.raises(InvalidRequest, match=r"the repack function gave|bytes is no message"):
         routed([TimeTickMsg(5)], 2, lambda msgs, keys: given_back)
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from rocksmq.protocol.errors import InvalidRequest
 
@@ -99,15 +99,14 @@ def _paired(msgs: list[TsMsg], hash_keys: list[Sequence[int]]) -> "zip[tuple[TsM
     return zip(msgs, hash_keys, strict=True)
 
 
-def _checked(packs: Any, channel_count: int) -> dict[int, list[TsMsg]]:
+def _checked(packs: Mapping[int, MsgPack], channel_count: int) -> dict[int, list[TsMsg]]:
     """What a repack function gave, if it can be sent."""
-    if not isinstance(packs, Mapping):
+    if not isinstance(cast(object, packs), Mapping):
         raise InvalidRequest(f"the repack function gave {packs!r}, not a dict of packs by index of the channel")
-    found: Mapping[Any, Any] = packs
-    for index, pack in found.items():
+    for index, pack in packs.items():
         if type(index) is not int or not 0 <= index < channel_count:
             raise InvalidRequest(f"the repack function gave a pack for channel {index!r}: there are 0 to {channel_count - 1}")
-        if not isinstance(pack, MsgPack):
+        if not isinstance(cast(object, pack), MsgPack):
             raise InvalidRequest(f"the repack function gave channel {index} {pack!r:.200}, not a MsgPack")
         _check_messages(pack.msgs)
-    return {index: list(pack.msgs) for index, pack in found.items()}
+    return {index: list(pack.msgs) for index, pack in packs.items()}
