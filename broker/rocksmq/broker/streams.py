@@ -121,7 +121,10 @@ class Streams:
 
     def _sought(self, channel: Channel, group: Group, move: Move | None, request_id: bytes) -> GroupState:
         if move is None:
-            return self._groups.sought(group, channel.visible, Position.CURRENT, 0, request_id)
+            state = self._groups.sought(group, channel.visible, Position.CURRENT, 0, request_id)
+            if not state.metadata and state.offset <= channel.visible.begin_offset and state.last_seek is not None:
+                state = state._replace(last_seek=state.last_seek._replace(position=0))  # told as the beginning
+            return state
         state = self._groups.sought(group, channel.visible, Position.ID, move.position, request_id)
         return state._replace(metadata=move.metadata)
 
