@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := broker clients metrics protocol tests
 
-.PHONY: run test check fmt bench crash requirements clean
+.PHONY: run test check fmt bench crash proto requirements clean
 
 run: $(VENV)/run.installed
 	@exec $(BIN)/rocksmqd
@@ -30,6 +30,10 @@ bench: $(VENV)/dev.installed
 
 crash: $(VENV)/dev.installed
 	$(BIN)/python -m tests.crash
+
+# Generates anew what is committed. A newer compiler may need a newer protobuf: then the extra in pyproject.toml says so.
+proto: $(VENV)/dev.installed
+	cd clients && ../$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. rocksmq/clients/msgstream/messages.proto
 
 # Pins anew what the .in files allow; no index is named, so that any mirror will do.
 requirements: $(VENV)/dev.installed
