@@ -121,7 +121,7 @@ async def test_given_a_destroy_that_a_full_disk_undoes_when_it_was_then_the_grou
 @in_mock_time
 async def test_given_the_store_away_when_channels_come_and_go_then_what_is_remembered_of_them_is_bounded() -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("rocksmq.broker.meta_remote.STALE_MAX", 5)
+        patched.setattr("rocksmq.broker.meta_mirror.STALE_MAX", 5)
         patched.setattr("rocksmq.broker.meta_remote.DESTROYED_MAX", 5)
         async with with_messages() as broker:
             await trio.sleep(1)
@@ -132,7 +132,7 @@ async def test_given_the_store_away_when_channels_come_and_go_then_what_is_remem
                 for i in range(5):
                     brief = f"brief-{name}-{i}"
                     await broker.call(DestroyChannel(brief, await broker.channel(brief)))
-                    assert len(broker.meta._changed) <= 2 * len(broker.core.channels) + 5  # pyright: ignore[reportPrivateUsage]
+                    assert len(broker.meta._mirror._changed) <= 2 * len(broker.core.channels) + 5  # pyright: ignore[reportPrivateUsage]
                     assert len(broker.meta._destroyed) <= 5  # pyright: ignore[reportPrivateUsage]
             broker.remote.is_away = False
             await trio.sleep(A_WHILE)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from rocksmq.broker import meta_remote
+from rocksmq.broker import meta_mirror, meta_remote
 from rocksmq.protocol.errors import MetaUnavailable
 from rocksmq.protocol.operations import DestroyChannel, Empty
 
@@ -227,7 +227,7 @@ def test_given_a_store_that_went_back_when_the_broker_dies_at_any_point_then_eve
     is_alive: bool, is_cut: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meta_remote, "KEYS_MAX", 12)
-    monkeypatch.setattr(meta_remote, "GARBAGE_MAX", 2)
+    monkeypatch.setattr(meta_mirror, "GARBAGE_MAX", 2)
     went_on = False
 
     @in_mock_time

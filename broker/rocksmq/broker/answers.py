@@ -14,7 +14,7 @@ from .commit import Commit, Committer, Done
 from .durability import Durability, Mode
 from .groups import Group
 from .meta import MetaStore
-from .waiters import Waiter, Waiters
+from .waiters import Many, Waiter, Waiters
 
 
 class Answers:
@@ -81,26 +81,14 @@ class Answers:
 
         return self.committer.holding(tells)
 
-    def in_meta(
-        self,
-        channel_numbers: Sequence[int],
-        operate: Callable[[Commit], None],
-        done: Done,
-        *,
-        group: str | None = None,
-    ) -> Waiter | None:
-        """Do an operation on a group of a channel in the commit of the store that keeps it.
+    def in_meta(self, channel_number: int, operate: Callable[[Commit], None], done: Done) -> Waiter | None:
+        """Do an operation on a group of a channel in the commit of the store that keeps it."""
+        return self.meta.submit(_operation(channel_number, operate, done), 0)
 
-        With ``group`` it is done for all the channels in that commit.
-        """
-
-        def attempt(commit: Commit, sealing: bool) -> bool:
-            operate(commit)
-            return True
-
-        waiter = Waiter(channel_numbers[:1], attempt, lambda: None, done)
-        if group is not None:
-            waiter.many = (group, channel_numbers)
+    def in_meta_at_once(self, many: Many, operate: Callable[[Commit], None], done: Done) -> Waiter | None:
+        """Do an operation on several groups, all in one commit of that store."""
+        waiter = _operation(many.channel_numbers[0], operate, done)
+        waiter.many = many
         return self.meta.submit(waiter, 0)
 
     def attempt_all(self, channel_number: int) -> None:
@@ -120,3 +108,13 @@ class Answers:
         held, self.waiters.passed_over = self.waiters.passed_over, set()
         for channel_number in held:
             self.attempt_all(channel_number)
+
+
+def _operation(channel_number: int, operate: Callable[[Commit], None], done: Done) -> Waiter:
+    """What waits for its store only: it is done at the first attempt, so one channel is enough to find it by."""
+
+    def attempt(commit: Commit, sealing: bool) -> bool:
+        operate(commit)
+        return True
+
+    return Waiter((channel_number,), attempt, lambda: None, done)

@@ -184,7 +184,7 @@ class Core:
             created = self.groups.create(commit, channel.groups, channel.number, channel.visible, request)
             self._answers.in_commit(self._answers.creating(channel.groups[request.group]), done, Created(created))
 
-        return self._answers.in_meta([self.channels.find(request.channel).number], create, done)
+        return self._answers.in_meta(self.channels.find(request.channel).number, create, done)
 
     def _destroy_group(self, request: DestroyGroup, done: Done) -> Waiter | None:
         def destroy(commit: Commit) -> None:
@@ -196,7 +196,7 @@ class Core:
                 self.attempt_all(channel.number)
 
         channel = self.channels.get(request.channel)
-        return self._answers.in_meta([channel.number if channel is not None else 0], destroy, done)
+        return self._answers.in_meta(channel.number if channel is not None else 0, destroy, done)
 
     def _list_groups(self, request: ListGroups, done: Done) -> None:
         groups = self.shown_groups(self.channels.find(request.channel))
@@ -279,7 +279,7 @@ class Core:
             self._answers.in_commit(commit, done, Empty(), channel.durability)
             self.attempt_all(channel.number)
 
-        return self._answers.in_meta([self.channels.find(request.channel).number], release, done)
+        return self._answers.in_meta(self.channels.find(request.channel).number, release, done)
 
     def _fetch(self, request: Fetch, done: Done) -> Waiter | None:
         _check_bounds(request)
@@ -312,7 +312,7 @@ class Core:
             self.groups.move(commit, group, channel.visible, request)
             self._answers.in_commit(commit, done, Empty(), channel.durability)
 
-        return self._answers.in_meta([self.channels.find(request.channel).number], move, done)
+        return self._answers.in_meta(self.channels.find(request.channel).number, move, done)
 
     def _seek(self, request: Seek, done: Done) -> Waiter | None:
         def seek(commit: Commit) -> None:
@@ -322,7 +322,7 @@ class Core:
             self._answers.in_commit(commit, done, sought)
             self.attempt_all(channel.number)
 
-        return self._answers.in_meta([self.channels.find(request.channel).number], seek, done)
+        return self._answers.in_meta(self.channels.find(request.channel).number, seek, done)
 
     def shown_groups(self, channel: Channel) -> dict[str, Group]:
         """With those whose removal is not durable yet. Raises MetaUnavailable."""

@@ -22,26 +22,22 @@ from .core import Core
 from .directory import DataDirectory
 from .fence import CommitValue, Fence, Fenced, Reverted
 from .groups import Group
+from .meta_mirror import Mirror
 from .meta_shadow import MetaShadow
 from .meta_takeover import Takeover
-from .meta_transaction import Carried, entries_of, groups_of
-from .prefix import DATA, OWNER, DataMark, Found, GroupKey, channel_entries, group_entries
+from .meta_transaction import KEYS_A_GROUP, Carried, Needs, Room, check_count, entries_of, groups_of, too_large
+from .prefix import DATA, OWNER, DataMark, Found
 from .reconcile import Ahead, PrefixInUse
 from .remote import KEYS_MAX, LEASE_SECONDS, STATE_BYTES_MAX, Remote, RemoteFailed
 from .store import DataRefused
-from .waiters import CLAIM_BYTES_MAX, Waiter
+from .waiters import Waiter
 
 logger = logging.getLogger("rocksmq.broker")
 
 KEEP_ALIVE_SECONDS = 3.0
 RETRY_SECONDS = 0.2
 TELL_SECONDS = 10.0  # between two lines of log about failures
-MIRROR_SECONDS = 0.5
-CHANNELS_MAX = 20  # whose ids ride along, two keys each
 DESTROYED_MAX = 10_000
-STALE_MAX = 1_000  # channels that are gone, and whose keys the store is still to delete
-GARBAGE_MAX = 20  # groups of destroyed channels, two keys each
-STATE_BYTES, CONSUMER_BYTES = 600, 250  # of a group's state, and of each consumer entry in it
 LAST_TRANSACTIONS = 10  # to tell the ids of channels at the end
 TURNS = 2  # of the loop, in which requests that have arrived are read
 Result = TypeVar("Result")
@@ -67,18 +63,17 @@ class RemoteMeta:
         self._is_owner_known = False
         self._carried = Carried({}, [], [])
         self._has_answered = False
-        self._is_careful = False  # one group at a time, behind a transaction that was not applied
+        self._is_careful = False  # one operation at a time, behind a transaction that was not applied
         self._keep_alive_due = 0.0
         self._queue: deque[Waiter] = deque()
-        self._garbage: dict[GroupKey, None] = {}
+        self._mirror = Mirror(core.channels)
+        self._room = Room(core.channels, core.limits.consumers_max)
         self._destroyed: dict[int, None] = {}  # numbers of channels, by this broker, the latest DESTROYED_MAX
         self._ahead: dict[Group, Ahead] = {}
         self._shadow = MetaShadow(directory.store)
         self._takeover = Takeover(core, directory, remote, self._shadow, accept_loss=accept_loss)
         self._unheard: dict[Group, None] = {}  # whose state the store has lost, maybe
         self._is_reread_due = False
-        self._changed: dict[str, None] = {}  # channels whose ids the store was not told
-        self._mirror_due = 0.0
         self._work = trio.Event()
         self._over = trio.Event()
         self._over.set()
@@ -114,7 +109,7 @@ class RemoteMeta:
             self.current.fail(self._unavailable())  # in doubt; the next start finds out
         with suppress(PrefixInUse, DataRefused):  # it ends anyway
             for _ in range(LAST_TRANSACTIONS):
-                if self._changed and self.problem is None and self.current is None:
+                if self._mirror.has_ids and self.problem is None and self.current is None:
                     await self._try(self._tell_ids)
         lease, self._lease = self._lease, None
         if lease is not None and self.problem is None:
@@ -122,6 +117,8 @@ class RemoteMeta:
         await self._call(self._remote.close)
 
     def submit(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
+        if waiter.many is not None:
+            check_count(waiter.many)
         if len(self._queue) >= self._core.limits.meta_queue_max:
             self._queue = deque(filter(self._waiters.holds, self._queue))
             if len(self._queue) >= self._core.limits.meta_queue_max:
@@ -146,7 +143,7 @@ class RemoteMeta:
                 self._destroyed[channel.number] = None
                 if len(self._destroyed) > DESTROYED_MAX:
                     del self._destroyed[next(iter(self._destroyed))]
-                self._garbage |= dict.fromkeys((group, channel.name) for group in channel.groups)
+                self._mirror.garbage |= dict.fromkeys((group, channel.name) for group in channel.groups)
                 self._ids_changed(channel.name)
 
         commit.answer(destroyed, channel.number)
@@ -179,22 +176,16 @@ class RemoteMeta:
         )
 
     def _ids_changed(self, channel_name: str) -> None:
-        if self._fence is None:
-            return  # the takeover tells of all
-        if not self._changed:
-            self._mirror_due = trio.current_time() + MIRROR_SECONDS
+        if self._fence is not None and self._mirror.ids_changed(channel_name):  # else the takeover tells of all
             self._work.set()
-        self._changed[channel_name] = None
-        if len(self._changed) > 2 * len(self._core.channels) + STALE_MAX:  # channels come and go while the store is away
-            self._changed = {name: None for name in self._changed if self._core.channels.get(name) is not None}
 
     async def _wait_for_work(self) -> None:
         def is_busy() -> bool:
             is_behind = self._is_reread_due or self._shadow.lost_epoch > 0
-            return bool(is_behind or self._queue or self._garbage or self._ahead or self._core.is_closing)
+            return bool(is_behind or self._queue or self._mirror.garbage or self._ahead or self._core.is_closing)
 
         while not is_busy():
-            due = min(self._keep_alive_due, self._mirror_due if self._changed else float("inf"))
+            due = min(self._keep_alive_due, self._mirror.due)
             if due <= trio.current_time():
                 return
             self._work = trio.Event()
@@ -215,7 +206,7 @@ class RemoteMeta:
         if self._core.is_closing:
             return
         self._catch_up()
-        carried = self._carried = self._carry()
+        carried = self._carried = self._carry(KEYS_MAX - self._needs_of_first().keys)
         commit = self._fill(KEYS_MAX - len(carried.entries))
         entries = carried.entries | entries_of(commit)
         if not entries:
@@ -232,8 +223,8 @@ class RemoteMeta:
 
     async def _tell_ids(self) -> None:
         """At the end, those of channels that the store was not told yet."""
-        self._mirror_due = 0.0
-        self._carried = self._carry()
+        self._mirror.hurry()
+        self._carried = self._carry(KEYS_MAX)
         self.current = Commit()
         await self._send(self.current, self._carried.entries)
 
@@ -273,7 +264,7 @@ class RemoteMeta:
             return
         commit.roll_back()
         commit.fail(self._unavailable())
-        self._garbage |= dict.fromkeys((*self._carried.garbage, *groups_of(commit)))
+        self._mirror.garbage |= dict.fromkeys((*self._carried.garbage, *groups_of(commit)))
         for name in self._carried.channels:
             self._ids_changed(name)
         for name in {group.channel_name for group in commit.cells}:
@@ -294,28 +285,17 @@ class RemoteMeta:
                 self._tell_again(error.found)
             self._keep_alive_due = now + KEEP_ALIVE_SECONDS
 
-    def _carry(self) -> Carried:
-        """The owner where its lease had ended, changed ids of channels, and groups of channels that were destroyed."""
+    def _carry(self, keys_max: int) -> Carried:
+        """The owner where its lease had ended, and what the mirror has to tell."""
         entries: dict[str, str | None] = {}
         if not self._is_owner_known and self._fence is not None:
             entries[OWNER] = self._takeover.owner(self._fence.known.epoch)
-        names = list(self._changed)[:CHANNELS_MAX] if trio.current_time() >= self._mirror_due else []
-        for name in names:
-            del self._changed[name]
-            channel = self._core.channels.get(name)
-            ids = None if channel is None or not channel.is_public else (channel.visible.begin_id, channel.visible.end_id)
-            entries |= channel_entries(name, ids)
-        if self._changed:
-            self._mirror_due = max(self._mirror_due, trio.current_time())
-        garbage: list[GroupKey] = []
-        for key in list(self._garbage)[:GARBAGE_MAX]:
-            del self._garbage[key]
-            name, channel_name = key
-            channel = self._core.channels.get(channel_name)
-            if channel is None or name not in channel.groups:  # else it was made anew, over the old
-                garbage.append(key)
-                entries |= group_entries(key, None)
-        return Carried(entries, names, garbage)
+        return self._mirror.carry(entries, keys_max)
+
+    def _needs_of_first(self) -> Needs:
+        """What is left free for the operation whose turn it is, lest what rides along keeps it waiting for ever."""
+        first = None if self._shadow.lost_epoch else next(filter(self._waiters.holds, self._queue), None)
+        return self._room.needs(self.open_commit, first)
 
     def _fill(self, keys_max: int) -> Commit:
         """Do the operations that wait, as far as they fit into one transaction."""
@@ -327,12 +307,16 @@ class RemoteMeta:
         for group, lost in tuple(self._ahead.items()):
             if not self._exists(group):
                 del self._ahead[group]
-            elif self._has_room(commit, keys_max):
+            elif self._has_room(commit, keys_max, None):
                 self._core.groups.bring_back(commit, group, lost.extent)
-        while self._queue and self._has_room(commit, keys_max):
-            waiter = self._queue.popleft()
+        while self._queue:
+            waiter = self._queue[0]
+            is_held = self._waiters.holds(waiter)
+            if is_held and not self._has_room(commit, keys_max, waiter):
+                break
+            self._queue.popleft()
             waiter.is_queued = False
-            if not self._waiters.holds(waiter):
+            if not is_held or self._refuses(waiter):
                 continue
             waiter.unavailable = None
             if waiter.until > trio.current_time():
@@ -356,16 +340,20 @@ class RemoteMeta:
         elif self._waiters.cancel(waiter):
             waiter.expire()
 
-    def _has_room(self, commit: Commit, keys_max: int) -> bool:
-        """Whether one group more fits, whichever it is."""
-        groups: list[Group] = list(commit.cells)
-        if not groups and not commit.changes:
-            return True
-        size = sum(STATE_BYTES + CONSUMER_BYTES * len(group.state.consumers) for group in groups)
-        size += STATE_BYTES + CONSUMER_BYTES * self._core.limits.consumers_max
-        keys_next = len(commit.changes) + 2 * (len(groups) + 1)
-        has_room = keys_next <= keys_max and size <= STATE_BYTES_MAX and commit.size < CLAIM_BYTES_MAX
-        return has_room and not self._is_careful
+    def _has_room(self, commit: Commit, keys_max: int, waiter: Waiter | None) -> bool:
+        """Whether the operation that waits fits too; None: one on any group."""
+        needs = self._room.needs(commit, waiter)
+        if not commit.cells and not commit.changes:
+            return needs.keys <= max(keys_max, KEYS_A_GROUP)
+        return self._room.takes(commit, needs, keys_max) and not self._is_careful
+
+    def _refuses(self, waiter: Waiter) -> bool:
+        """Whether no transaction takes it, however empty; it is told so."""
+        if waiter.many is None or self._room.needs(Commit(), waiter).size <= STATE_BYTES_MAX:
+            return False
+        self._waiters.cancel(waiter)
+        waiter.done(too_large(waiter.many))
+        return True
 
     async def _make_durable(self, commit: Commit) -> None:
         """Make durable what ``commit`` refers to: ids that were given out, channels. Raises DiskFull, StorageFailed."""
@@ -418,7 +406,7 @@ class RemoteMeta:
         groups = {(group.name, channel.name): group for channel in self._core.channels for group in channel.groups.values()}
         self._unheard = {group: None for key, group in groups.items() if found.groups.get(key) != group.value}
         numbers = {channel.number for channel in self._core.channels} | self._destroyed.keys()
-        self._garbage |= {
+        self._mirror.garbage |= {
             key: None for key, state in found.groups.items() if key not in groups and state.channel_number in numbers
         }
         for name in found.channels | {channel.name for channel in self._core.channels}:
@@ -429,12 +417,12 @@ class RemoteMeta:
         for group in tuple(self._unheard):
             if not self._exists(group):
                 del self._unheard[group]
-            elif self._has_room(commit, keys_max):
+            elif self._has_room(commit, keys_max, None):
                 commit.set(group, group.value)
 
     def _catch_up(self) -> None:
         """Go on with what waits, once the store was told all again. Raises DiskFull, StorageFailed."""
-        if self._shadow.lost_epoch and not (self._unheard or self._garbage or self._is_reread_due):
+        if self._shadow.lost_epoch and not (self._unheard or self._mirror.garbage or self._is_reread_due):
             assert self._fence is not None, "it has taken over"
             self._shadow.caught_up(self._fence.known)
 
@@ -451,8 +439,8 @@ class RemoteMeta:
         self._is_reread_due = taken.is_lost
         self._keep_alive_due = 0.0
         self._ahead = taken.ahead
-        self._garbage |= {key: None for key, number in taken.others.items() if number in self._destroyed}
-        if left := len(taken.others.keys() - self._garbage.keys()):
+        self._mirror.garbage |= {key: None for key, number in taken.others.items() if number in self._destroyed}
+        if left := len(taken.others.keys() - self._mirror.garbage.keys()):
             logger.warning("%d groups in %s are of channels that are not here: they are left alone", left, self._remote.name)
         for name in taken.channels | {channel.name for channel in self._core.channels}:
             self._ids_changed(name)

@@ -36,7 +36,7 @@ from .log import Log
 from .records import GroupState, LastSeek
 from .replies import merged_many
 from .shares import Place, read_evenly
-from .waiters import Waiter
+from .waiters import Many, Waiter
 
 NOTHING = ManyMessages(b"", [], b"", 0, b"", b"", None, None)
 
@@ -87,7 +87,7 @@ class Streams:
             holding = self._answers.holding(lambda commit: any(group in commit.cells for group in unsure))
             self._answers.in_commit(commit if planned else holding, done, Empty())
 
-        return self._answers.in_meta(numbers, subscribe, done, group=request.group)
+        return self._answers.in_meta_at_once(Many(request.group, numbers), subscribe, done)
 
     def _seek(self, request: SeekMany, done: Done) -> Waiter | None:
         numbers = columns.channel_numbers(request.numbers, self._limits)
@@ -117,7 +117,7 @@ class Streams:
             for channel in channels:
                 self._answers.attempt_all(channel.number)
 
-        return self._answers.in_meta(numbers, seek, done, group=request.group)
+        return self._answers.in_meta_at_once(Many(request.group, numbers), seek, done)
 
     def _sought(self, channel: Channel, group: Group, move: Move | None, request_id: bytes) -> GroupState:
         if move is None:
@@ -149,7 +149,7 @@ class Streams:
             durability = Durability.strictest(channel.durability for channel in channels)
             self._answers.in_commit(commit if moved else holding, done, Empty(), durability)
 
-        return self._answers.in_meta(numbers, move, done, group=request.group)
+        return self._answers.in_meta_at_once(Many(request.group, numbers), move, done)
 
     def _unsubscribe(self, request: Unsubscribe, done: Done) -> Waiter | None:
         numbers = columns.channel_numbers(request.numbers, self._limits)
@@ -170,7 +170,7 @@ class Streams:
             for channel, _ in leaving:
                 self._answers.attempt_all(channel.number)
 
-        return self._answers.in_meta(numbers, unsubscribe, done, group=request.group)
+        return self._answers.in_meta_at_once(Many(request.group, numbers, is_written=False), unsubscribe, done)
 
     def _found(self, numbers: Sequence[int]) -> list[Channel]:
         """The channels of those numbers. Raises ChannelNotFound."""

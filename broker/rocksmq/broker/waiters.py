@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import NamedTuple
 
 import trio
 
@@ -23,13 +24,21 @@ CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to
 STALE_MAX = 1_000  # served long polls whose deadline is still kept; then they are swept out
 
 
+class Many(NamedTuple):
+    """The groups of one name on several channels; whether an operation on them writes their states, or deletes them."""
+
+    group: str
+    channel_numbers: Sequence[int]
+    is_written: bool = True
+
+
 class Waiter:
     """One parked request, on one channel or on many.
 
     ``attempt(commit, sealing)`` answers it if it can and says whether it did; with ``sealing`` it may claim
     what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``starts`` is
     what a fetch waits for on each channel, None for an operation on groups; ``consumer`` is a consume's group and consumer
-    id; ``many`` are the group and the channels of an operation on more than one, which is done in one commit. While
+    id; ``many`` are the groups of an operation on several, all of which are changed in one commit. While
     ``must_wait`` it is not attempted: its answer could not leave. ``unavailable`` makes the error to answer when the
     ``deadline`` passes while it waits for its store, in whose queue it is or not; ``until`` is how long it wants to
     wait for messages.
@@ -53,7 +62,7 @@ class Waiter:
         self.done = done
         self.starts = starts
         self.consumer: tuple[str, bytes] | None = None
-        self.many: tuple[str, Sequence[int]] | None = None
+        self.many: Many | None = None
         self.must_wait: Callable[[], bool] = _never
         self.unavailable: Callable[[], RocksMQError] | None = None
         self.is_queued = False
