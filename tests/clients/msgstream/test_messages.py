@@ -161,7 +161,19 @@ def test_given_a_column_that_was_changed_when_marshalled_then_it_is_refused_befo
         msg.marshal()
     msg = made(InsertMsg)
     getattr(msg, name)[0] = None
-    with pytest.raises((InvalidRequest, TypeError)):
+    with pytest.raises(InvalidRequest, match="a field of InsertMsg"):
+        msg.marshal()
+
+
+@pytest.mark.parametrize(("name", "value"), [("timestamps", -1), ("row_ids", 1 << 63), ("rows", "text"), ("hash_keys", None)])
+def test_given_one_row_that_was_changed_when_marshalled_then_it_is_refused_before_it_is_sent(name: str, value: Any) -> None:
+    msg = InsertMsg(1, [2], [3], [b"row"], [4])
+    getattr(msg, name)[0] = value
+    with pytest.raises(InvalidRequest, match="a field of InsertMsg"):
+        msg.marshal()
+    msg = InsertMsg(1, [2], [3], [b"row"], [4])
+    getattr(msg, name).append(value)
+    with pytest.raises(InvalidRequest, match=name):
         msg.marshal()
 
 
@@ -195,7 +207,8 @@ def test_given_any_payload_when_read_by_plain_protobuf_then_it_is_the_message_of
     for name in ("timestamps", "row_ids", "rows", "primary_keys"):
         assert list(getattr(found, name, [])) == getattr(msg, name, [])
     assert getattr(found, "payload", None) == getattr(msg, "payload", None)
-    assert payload[:34] == pack_header(msg.type, msg.id, msg.begin_ts, msg.end_ts)
+    found.ClearField("header")
+    assert payload == pack_header(msg.type, msg.id, msg.begin_ts, msg.end_ts) + found.SerializeToString()
 
 
 @deterministic
@@ -217,6 +230,36 @@ def test_given_a_payload_when_looked_at_then_its_bytes_are_these() -> None:
         "0a 20 0d 90 01 00 00 11 01 00 00 00 00 00 00 00 19 03 00 00 00 00 00 00 00 21 03 00 00 00 00 00 00 00 "
         "12 04 04 00 00 00 1a 08 03 00 00 00 00 00 00 00 22 08 ff ff ff ff ff ff ff ff 2a 03 72 6f 77"
     )
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, 255, 256, (1 << 14) - 1, 1 << 14, (1 << 14) + 1, 1 << 21])
+def test_given_one_row_of_any_size_when_marshalled_then_it_is_what_protobuf_makes_and_read_alike(size: int) -> None:
+    msg = InsertMsg(1, [2], [3], [b"x" * size], [4])
+    payload = msg.marshal()
+    by_protobuf = pb.InsertMsg(hash_keys=[4], timestamps=[2], row_ids=[3], rows=[b"x" * size]).SerializeToString()
+    assert payload == pack_header(400, 1, 2, 2) + by_protobuf
+    assert InsertMsg.unmarshal(payload) == msg
+    for cut in {1, size // 2 or 1, size or 1}:
+        with pytest.raises(Undecodable):
+            InsertMsg.unmarshal(payload[:-cut])
+
+
+def test_given_one_row_when_its_size_is_written_in_more_bytes_than_needed_then_it_is_read_all_the_same() -> None:
+    msg = InsertMsg(1, [2], [3], [b"row"], [4])
+    payload = msg.marshal()
+    assert payload[-5:] == b"\x2a\x03row"
+    for size in (b"\x83\x00", b"\x83\x80\x00"):
+        assert InsertMsg.unmarshal(payload[:-4] + size + b"row") == msg
+
+
+@pytest.mark.parametrize("kind", [InsertMsg, DeleteMsg])
+@pytest.mark.parametrize("at", [18, 26, 42], ids=["begin", "end", "timestamp"])
+def test_given_one_row_when_header_and_timestamp_differ_then_it_is_undecodable(kind: type[Any], at: int) -> None:
+    columns = {name: value[:1] for name, value in ARGUMENTS[kind].items() if name != "id"}
+    payload = bytearray(kind(id=7, **columns).marshal())
+    payload[at] += 1
+    with pytest.raises(Undecodable):
+        kind.unmarshal(bytes(payload))
 
 
 @EVERY_CLASS

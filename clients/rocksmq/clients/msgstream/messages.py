@@ -5,6 +5,7 @@ anything is sent. A payload is `header.py`'s header and a body of messages.proto
 could not have made, save for other valid encodings of the same, and fields that it does not know, which it drops.
 """
 
+import struct
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -13,6 +14,7 @@ from rocksmq.protocol.errors import InvalidRequest
 from rocksmq.protocol.messages import payload_of
 
 from .header import Header, Undecodable, decoded, pack_header
+from .one_row import ROW_BYTES_MAX, is_keys_alone, maybe_keys, maybe_row, pack_keys, pack_row
 from .schema import body_class
 from .types import HASH_KEY_MAX, ID_MAX, ID_MIN, TIMESTAMP_MAX, MsgType, TsMsg, integer
 
@@ -39,8 +41,11 @@ class ContentMsg(TsMsg):
         try:
             body: bytes = body_class(self.type)(hash_keys=self.hash_keys, **fields).SerializeToString()
         except (TypeError, ValueError) as error:
-            raise InvalidRequest(f"a field of {self!r} is wrong: {error}") from None
+            raise self._wrong(error) from None
         return pack_header(self.type, self.id, begin_ts, end_ts) + body
+
+    def _wrong(self, error: Exception) -> InvalidRequest:
+        return InvalidRequest(f"a field of {self!r} is wrong: {error}")
 
 
 class RowsMsg(ContentMsg):
@@ -63,11 +68,24 @@ class RowsMsg(ContentMsg):
         """Those rows as a message of their own, of the same id."""
         raise NotImplementedError
 
+    def _packed_keys(self, row_ids: list[int]) -> bytes:
+        """All but the row of a message that has one."""
+        if wrong := self.uneven():
+            raise InvalidRequest(wrong)
+        try:
+            return pack_keys(self.type, self.id, self.timestamps[0], row_ids[0], self.hash_keys[0])
+        except struct.error as error:
+            raise self._wrong(error) from None
+
     def _packed_rows(self, **columns: Any) -> bytes:
         if wrong := self.uneven():
             raise InvalidRequest(wrong)
         stamps = self.timestamps
-        return self._packed(min(stamps), max(stamps), timestamps=stamps, **columns)
+        try:
+            begin_ts, end_ts = min(stamps), max(stamps)
+        except TypeError as error:
+            raise self._wrong(error) from None
+        return self._packed(begin_ts, end_ts, timestamps=stamps, **columns)
 
     def _read_as(self, header: Header) -> Self:
         """Itself, just read, if its columns fit together and to the header. Raises Undecodable."""
@@ -119,11 +137,25 @@ class InsertMsg(RowsMsg):
 
     def marshal(self) -> bytes:
         """Itself as bytes. Raises InvalidRequest for fields that were changed to what they cannot be."""
-        return self._packed_rows(row_ids=self.row_ids, rows=self.rows)
+        rows = self.rows
+        if len(rows) == 1 and type(rows[0]) is bytes and len(rows[0]) <= ROW_BYTES_MAX:
+            return self._packed_keys(self.row_ids) + pack_row(rows[0])
+        return self._packed_rows(row_ids=self.row_ids, rows=rows)
 
     @classmethod
     def unmarshal(cls, payload: bytes) -> Self:
         """The message in ``payload``. Raises Undecodable for what is none."""
+        keys = maybe_keys(cls.type, payload)
+        if keys is not None:
+            row = maybe_row(payload)
+            if row is not None:
+                msg_id, timestamp, row_id, hash_key = keys
+                msg = cls.__new__(cls)
+                TsMsg.__init__(msg, msg_id, timestamp, timestamp, [hash_key])
+                msg.timestamps = [timestamp]
+                msg.row_ids = [row_id]
+                msg.rows = [row]
+                return msg
         header, body = decoded(cls.type, payload)
         msg = cls.__new__(cls)
         TsMsg.__init__(msg, header.id, header.begin_ts, header.end_ts, body.hash_keys[:])
@@ -173,11 +205,21 @@ class DeleteMsg(RowsMsg):
 
     def marshal(self) -> bytes:
         """Itself as bytes. Raises InvalidRequest for fields that were changed to what they cannot be."""
+        if len(self.primary_keys) == 1:
+            return self._packed_keys(self.primary_keys)
         return self._packed_rows(primary_keys=self.primary_keys)
 
     @classmethod
     def unmarshal(cls, payload: bytes) -> Self:
         """The message in ``payload``. Raises Undecodable for what is none."""
+        keys = maybe_keys(cls.type, payload)
+        if keys is not None and is_keys_alone(payload):
+            msg_id, timestamp, primary_key, hash_key = keys
+            msg = cls.__new__(cls)
+            TsMsg.__init__(msg, msg_id, timestamp, timestamp, [hash_key])
+            msg.timestamps = [timestamp]
+            msg.primary_keys = [primary_key]
+            return msg
         header, body = decoded(cls.type, payload)
         msg = cls.__new__(cls)
         TsMsg.__init__(msg, header.id, header.begin_ts, header.end_ts, body.hash_keys[:])
