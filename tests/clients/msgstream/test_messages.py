@@ -239,9 +239,38 @@ def test_given_one_row_of_any_size_when_marshalled_then_it_is_what_protobuf_make
     by_protobuf = pb.InsertMsg(hash_keys=[4], timestamps=[2], row_ids=[3], rows=[b"x" * size]).SerializeToString()
     assert payload == pack_header(400, 1, 2, 2) + by_protobuf
     assert InsertMsg.unmarshal(payload) == msg
-    for cut in {1, size // 2 or 1, size or 1}:
+
+
+@pytest.mark.parametrize("size", [3, 200])
+def test_given_one_row_when_cut_anywhere_then_it_is_undecodable(size: int) -> None:
+    payload = InsertMsg(1, [2], [3], [b"x" * size], [4]).marshal()
+    for end in range(len(payload)):
         with pytest.raises(Undecodable):
-            InsertMsg.unmarshal(payload[:-cut])
+            InsertMsg.unmarshal(payload[:end])
+
+
+@pytest.mark.parametrize("kind", [InsertMsg, DeleteMsg])
+def test_given_one_row_when_something_stands_behind_it_then_only_a_field_of_a_later_version_is_passed_over(
+    kind: type[Any],
+) -> None:
+    msg = kind(id=7, **{name: value[:1] for name, value in ARGUMENTS[kind].items() if name != "id"})
+    payload = msg.marshal()
+    assert kind.unmarshal(payload + b"\xfa\x06\x03new") == msg
+    for behind in (b"\x12\x04\x01\x00\x00\x00", b"\x22\x08" + bytes(8), payload[:34], b"\xff"):
+        with pytest.raises(Undecodable):
+            kind.unmarshal(payload + behind)
+
+
+@EVERY_CLASS
+@pytest.mark.parametrize("holder", [bytearray, memoryview])
+def test_given_a_payload_that_is_bytes_like_when_read_then_the_message_holds_bytes_of_its_own(
+    kind: type[Any], holder: Callable[[bytes], Any]
+) -> None:
+    one_each = {name: value[:1] if isinstance(value, list) else value for name, value in ARGUMENTS[kind].items()}
+    msg = kind(**one_each)
+    read = kind.unmarshal(holder(msg.marshal()))
+    assert read == msg
+    assert {type(value) for value in [*getattr(read, "rows", []), getattr(read, "payload", b"")]} == {bytes}
 
 
 def test_given_one_row_when_its_size_is_written_in_more_bytes_than_needed_then_it_is_read_all_the_same() -> None:

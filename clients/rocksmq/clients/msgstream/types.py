@@ -129,11 +129,6 @@ UnmarshalFunc: TypeAlias = Callable[[Any], TsMsg]
 """From a payload of one type to the message."""
 
 
-def unsigned(name: str, value: int, most: int) -> int:
-    """``value``, checked. Raises InvalidRequest."""
-    return integer(name, value, 0, most)
-
-
 def integer(name: str, value: int, least: int, most: int) -> int:
     """``value``, checked. Raises InvalidRequest."""
     if type(value) is not int or not least <= value <= most:
