@@ -50,6 +50,11 @@ def made(kind: type[Any], **changes: Any) -> Any:
     return kind(**{**ARGUMENTS[kind], **changes})
 
 
+def of_one_row(kind: type[Any]) -> Any:
+    columns = {"timestamps", "row_ids", "rows", "primary_keys", "hash_keys"} & set(ARGUMENTS[kind])
+    return made(kind, **{name: ARGUMENTS[kind][name][:1] for name in columns})
+
+
 # What a message is
 
 
@@ -253,7 +258,7 @@ def test_given_one_row_when_cut_anywhere_then_it_is_undecodable(size: int) -> No
 def test_given_one_row_when_something_stands_behind_it_then_only_a_field_of_a_later_version_is_passed_over(
     kind: type[Any],
 ) -> None:
-    msg = kind(id=7, **{name: value[:1] for name, value in ARGUMENTS[kind].items() if name != "id"})
+    msg = of_one_row(kind)
     payload = msg.marshal()
     assert kind.unmarshal(payload + b"\xfa\x06\x03new") == msg
     for behind in (b"\x12\x04\x01\x00\x00\x00", b"\x22\x08" + bytes(8), payload[:34], b"\xff"):
@@ -266,8 +271,7 @@ def test_given_one_row_when_something_stands_behind_it_then_only_a_field_of_a_la
 def test_given_a_payload_that_is_bytes_like_when_read_then_the_message_holds_bytes_of_its_own(
     kind: type[Any], holder: Callable[[bytes], Any]
 ) -> None:
-    one_each = {name: value[:1] if isinstance(value, list) else value for name, value in ARGUMENTS[kind].items()}
-    msg = kind(**one_each)
+    msg = of_one_row(kind)
     read = kind.unmarshal(holder(msg.marshal()))
     assert read == msg
     assert {type(value) for value in [*getattr(read, "rows", []), getattr(read, "payload", b"")]} == {bytes}
@@ -284,8 +288,7 @@ def test_given_one_row_when_its_size_is_written_in_more_bytes_than_needed_then_i
 @pytest.mark.parametrize("kind", [InsertMsg, DeleteMsg])
 @pytest.mark.parametrize("at", [18, 26, 42], ids=["begin", "end", "timestamp"])
 def test_given_one_row_when_header_and_timestamp_differ_then_it_is_undecodable(kind: type[Any], at: int) -> None:
-    columns = {name: value[:1] for name, value in ARGUMENTS[kind].items() if name != "id"}
-    payload = bytearray(kind(id=7, **columns).marshal())
+    payload = bytearray(of_one_row(kind).marshal())
     payload[at] += 1
     with pytest.raises(Undecodable):
         kind.unmarshal(bytes(payload))
