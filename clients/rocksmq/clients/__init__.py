@@ -4,6 +4,7 @@ from rocksmq.clients import Client
 """
 
 from rocksmq.protocol.errors import (
+    BufferFull,
     ChannelNotFound,
     Conflict,
     ConnectionFailed,
@@ -18,6 +19,7 @@ from rocksmq.protocol.errors import (
     MetaUnavailable,
     OutOfSequence,
     Overloaded,
+    PackPartlyProduced,
     PermissionDenied,
     ProtocolError,
     ReadOnly,
@@ -36,6 +38,7 @@ from .models import ChannelDescription, ChannelInfo, GroupInfo, OwnerDescription
 from .producer import Producer
 
 __all__ = [
+    "BufferFull",
     "ChannelDescription",
     "ChannelInfo",
     "ChannelNotFound",
@@ -60,6 +63,7 @@ __all__ = [
     "OutgoingMessage",
     "Overloaded",
     "OwnerDescription",
+    "PackPartlyProduced",
     "PermissionDenied",
     "Producer",
     "ProtocolError",

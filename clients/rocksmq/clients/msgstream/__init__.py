@@ -5,11 +5,12 @@ from rocksmq.clients.msgstream import RmqMsgStreamFactory
 
 from rocksmq.protocol.errors import BufferFull, PackPartlyProduced
 
-from .dispatch import MemUDFactory, ProtoUDFactory, UnmarshalDispatcher, UnmarshalDispatcherFactory
+from .dispatch import MemUDFactory, ProtoUDFactory, UnknownMsgType, UnmarshalDispatcher, UnmarshalDispatcherFactory
 from .factory import MemMsgStreamFactory, MsgStreamFactory, RmqMsgStream, RmqMsgStreamFactory, RmqTtMsgStream
 from .header import Header, Undecodable, header_of, pack_header
 from .memory import MemBroker
 from .messages import DeleteMsg, InsertMsg, SearchMsg, SearchResultMsg, SegStatisticsMsg, TimeSyncMsg, TimeTickMsg
+from .repack import default_repack, delete_repack, insert_repack
 from .stream import MsgStream
 from .tt_stream import TtMsgStream
 from .types import MsgPack, MsgPosition, MsgType, RepackFunc, StreamGap, TsMsg, UnmarshalFunc
@@ -42,9 +43,13 @@ __all__ = [
     "TsMsg",
     "TtMsgStream",
     "Undecodable",
+    "UnknownMsgType",
     "UnmarshalDispatcher",
     "UnmarshalDispatcherFactory",
     "UnmarshalFunc",
+    "default_repack",
+    "delete_repack",
     "header_of",
+    "insert_repack",
     "pack_header",
 ]

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from rocksmq.protocol.errors import InvalidRequest
 
-from .header import TYPE_MAX, Header, Undecodable, header_of
+from .header import TYPE_MAX, Header, Undecodable, header_of, type_of
 from .messages import MESSAGE_CLASSES, ContentMsg
 from .schema import ANY, body_class
 from .types import MsgType, TsMsg, UnmarshalFunc, integer
@@ -51,6 +51,10 @@ class UnmarshalDispatcher(ABC):
     @abstractmethod
     def header_of(self, payload: Any) -> Header:
         """Type, id and range of what was carried, also of an unknown type. Raises Undecodable."""
+
+    @abstractmethod
+    def read(self, payload: Any) -> TsMsg:
+        """The message in ``payload``, of the type that it tells. Raises what `header_of` and `unmarshal` raise."""
 
     @abstractmethod
     def unmarshal(self, payload: Any, msg_type: int) -> TsMsg:
@@ -96,6 +100,9 @@ class _ProtoDispatcher(UnmarshalDispatcher):
     def header_of(self, payload: bytes) -> Header:
         return header_of(payload)
 
+    def read(self, payload: bytes) -> TsMsg:
+        return self.unmarshal(payload, type_of(payload))
+
     def unmarshal(self, payload: bytes, msg_type: int) -> TsMsg:
         func = self._templates.get(msg_type)
         if func is None:
@@ -111,6 +118,9 @@ class _MemDispatcher(UnmarshalDispatcher):
         if not isinstance(payload, TsMsg):
             raise Undecodable(f"a {type(payload).__name__} is no message")
         return Header(payload.type, payload.id, payload.begin_ts, payload.end_ts)
+
+    def read(self, payload: Any) -> TsMsg:
+        return self.unmarshal(payload, self.header_of(payload).type)
 
     def unmarshal(self, payload: Any, msg_type: int) -> TsMsg:
         msg = _checked(payload, msg_type)

@@ -22,6 +22,7 @@ from .types import HASH_KEY_MAX, TIMESTAMP_MAX
 TYPE_MAX = HASH_KEY_MAX
 _LAYOUT = struct.Struct("<3sIcqcQcQ")
 _pack, _unpack_from = _LAYOUT.pack, _LAYOUT.unpack_from
+_from_bytes = int.from_bytes
 _START = b"\x0a\x20\x0d"
 _ID, _BEGIN, _END = b"\x11", b"\x19", b"\x21"
 
@@ -61,6 +62,11 @@ def pack_header(msg_type: int, id: int, begin_ts: int, end_ts: int) -> bytes:  #
 def header_of(payload: bytes) -> Header:
     """The header of a payload of any type, known or not. Raises Undecodable where there is none."""
     return _leading(payload) or _parsed(ANY, payload)[0]
+
+
+def type_of(payload: bytes) -> int:
+    """As `header_of`, its type alone: of a header as `pack_header` makes it nothing else is looked at."""
+    return _from_bytes(payload[3:7], "little") if payload[:3] == _START else header_of(payload).type
 
 
 def decoded(msg_type: int, payload: bytes) -> tuple[Header, Any]:

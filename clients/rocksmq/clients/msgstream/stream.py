@@ -334,10 +334,10 @@ class MsgStream:
         """The messages, and the places of those that are any."""
         msgs: list[TsMsg] = []
         places: list[Place] = []
-        header_of, unmarshal, channel = self.dispatcher.header_of, self.dispatcher.unmarshal, received.channel
+        read, channel = self.dispatcher.read, received.channel
         for payload, place in zip(received.payloads, received.places, strict=True):
             try:
-                msg = unmarshal(payload, header_of(payload).type)
+                msg = read(payload)
             except (ImportError, MemoryError):
                 raise
             except Exception as error:  # a type of the user's may raise anything
