@@ -1,6 +1,6 @@
 """`make bench`: a broker of its own, `rocksmq bench`, a bare RocksDB and the floor, in one run and one table.
 
-    python -m tests.bench [--dir DIR] [--rounds N] [OPTIONS OF rocksmq bench]
+    python -m tests.bench [--dir DIR] [--rounds N] [--suite msgstream] [OPTIONS OF rocksmq bench]
 
 Figures of different machines, or of different hours, do not compare: the ratios do.
 """
@@ -22,6 +22,7 @@ from rocksmq.clients.testing import Broker
 from .bare_rocksdb import NAME as BARE
 
 PROJECT = Path(__file__).parents[2]
+MESSAGES = "messages"  # the suite
 COMMAND = "from rocksmq.clients.cli import main; main()"
 Record = dict[str, object]
 
@@ -29,18 +30,19 @@ Record = dict[str, object]
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--dir", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path), default=PROJECT)
 @click.option("--rounds", type=click.IntRange(min=1), default=3)
+@click.option("--suite", default=MESSAGES)
 @click.option("--json", "as_json", is_flag=True)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def main(directory: Path, rounds: int, as_json: bool, arguments: Sequence[str]) -> None:
-    """Measure a broker in DIR, on whose disk the floor is timed too."""
+def main(directory: Path, rounds: int, suite: str, as_json: bool, arguments: Sequence[str]) -> None:
+    """Measure a broker in DIR, on whose disk the floor is timed too; the bare RocksDB beside the suite of messages."""
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=directory) as name:
         place = Path(name)
         shared = ("--rounds", str(rounds))
-        bare = _records(["-m", "tests.bench.bare_rocksdb", "--dir", name, *shared])
+        bare = _records(["-m", "tests.bench.bare_rocksdb", "--dir", name, *shared]) if suite == MESSAGES else []
         with Broker(place / "data") as broker:
             options = ("--broker-pid", str(broker.pid), "--floor-dir", name, *shared, *arguments)
-            measured = _records(["-c", COMMAND, "--json", "--url", broker.url, "bench", *options])
-    records = [*measured, *bare, *_against(measured, bare[0])]
+            measured = _records(["-c", COMMAND, "--json", "--url", broker.url, "bench", suite, *options])
+    records = [*measured, *bare, *_against(measured, bare)]
     if not as_json:
         click.echo(f"durability: {measured[0]['durability']}, median of {rounds} rounds")
     show_table(records if as_json else map(cells, records), COLUMNS, as_json=as_json)
@@ -52,10 +54,11 @@ def _records(arguments: Sequence[str]) -> list[Record]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _against(measured: Sequence[Record], bare: Record) -> list[Record]:
+def _against(measured: Sequence[Record], bare: Sequence[Record]) -> list[Record]:
     """How much of the bare database's rate is left to who produces through the broker."""
     return [
-        ratio(f"produce-1KiB / {BARE}", _megabytes_a_second(record) / cast(float, bare["median"])).record()
+        ratio(f"produce-1KiB / {BARE}", _megabytes_a_second(record) / cast(float, alone["median"])).record()
+        for alone in bare
         for record in measured
         if record["name"] == "produce-1KiB"
     ]

@@ -1,4 +1,4 @@
-"""`rocksmq bench`: its rows, and that it leaves nothing behind. Never how fast anything is."""
+"""`rocksmq bench`, its suite of messages and what all suites share: rows, and that nothing is left. Never how fast it is."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from rocksmq.clients import Client
+from rocksmq.clients.bench.messages import SCENARIOS
 from rocksmq.clients.bench.rows import COLUMNS, Row, cells, percentiles
-from rocksmq.clients.bench.run import SCENARIOS
-from rocksmq.clients.bench.usage import cpu_seconds, measured, peak_memory_bytes
+from rocksmq.clients.bench.usage import connection_count, cpu_seconds, measured, peak_memory_bytes
 from rocksmq.clients.cli import bench as command
 from rocksmq.clients.testing import Broker
 from tests.bench import __main__ as whole_run
@@ -21,7 +21,13 @@ NO_PROCESS = 1 << 30  # above Linux's largest process id
 
 
 def test_given_the_command_when_its_scenarios_are_listed_then_they_are_those_that_can_be_run() -> None:
-    assert tuple(SCENARIOS) == command.SCENARIOS
+    assert tuple(SCENARIOS) == command.SCENARIOS["messages"]
+
+
+def test_given_a_scenario_of_another_suite_when_run_then_it_is_refused_and_the_suites_own_are_named() -> None:
+    result = rocksmq("rocksmq://127.0.0.1:1", "bench", "--scenario", "stream-plain")
+    assert result.exit_code == 2
+    assert "stream-plain is not of the suite messages: produce-100B, " in result.stderr
 
 
 def test_given_all_scenarios_when_run_as_json_then_each_has_its_rows_and_no_channel_is_left(
@@ -112,11 +118,19 @@ def test_given_this_process_when_measured_then_cpu_and_memory_are_found() -> Non
     assert peak_memory_bytes(os.getpid()) > 1 << 20
 
 
+def test_given_a_process_when_its_connections_are_counted_then_only_established_ones_of_its_own_count(broker: Broker) -> None:
+    before = connection_count(os.getpid()), connection_count(broker.pid)
+    with broker.client(), broker.client():
+        assert (connection_count(os.getpid()), connection_count(broker.pid)) == (before[0] + 2, before[1] + 2)
+
+
 def test_given_no_such_process_when_measured_then_it_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
         cpu_seconds(NO_PROCESS)
     with pytest.raises(FileNotFoundError):
         peak_memory_bytes(NO_PROCESS)
+    with pytest.raises(FileNotFoundError):
+        connection_count(NO_PROCESS)
 
 
 def test_given_a_bare_database_when_measured_then_its_row_is_json_and_nothing_is_left(tmp_path: Path) -> None:
@@ -135,4 +149,14 @@ def test_given_the_whole_run_when_made_then_one_table_has_broker_floor_and_bare_
     rate, bare = rows["produce-1KiB"]["median"], rows["bare RocksDB"]["median"]
     assert rows["produce-1KiB / bare RocksDB"]["median"] == pytest.approx(rate * 1_024 / 1e6 / bare, abs=0.001)
     assert "floor fdatasync p50" in rows
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_given_the_whole_run_of_another_suite_when_made_then_no_bare_database_stands_beside_it(tmp_path: Path) -> None:
+    options = ["--dir", str(tmp_path), "--rounds", "1", "--json", "--suite", "msgstream"]
+    result = CliRunner().invoke(whole_run.main, [*options, "--scenario", "stream-produce", "--messages", "20"])
+    assert result.exit_code == 0
+    names = [json.loads(line)["name"] for line in result.stdout.splitlines()]
+    assert "stream-produce" in names
+    assert not [name for name in names if "RocksDB" in name]
     assert list(tmp_path.iterdir()) == []

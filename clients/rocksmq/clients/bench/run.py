@@ -1,18 +1,18 @@
 """The rounds of a run: each round does every scenario and the floor once, so that all see the same machine.
 
-Owns its channels: named ``bench.<random>``, destroyed when the run ends.
+`messages.MessagesBench` and `msgstream.MsgStreamBench` say what the scenarios are.
 """
 
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from . import floor, latency, throughput
-from .rows import Row, percentiles, ratio
-from .usage import Usage, measured, peak_memory_bytes
+from . import floor
+from .rows import Row, percentiles
+from .usage import Usage, peak_memory_bytes
 
 if TYPE_CHECKING:
     from rocksmq.clients.client import Client
@@ -22,7 +22,10 @@ FLOOR_COUNT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``messages`` None: each scenario's own number. ``url`` is for the reading process of end-to-end."""
+    """``messages`` None: each scenario's own number. ``url`` is for processes that read.
+
+    ``channels`` and ``seconds``: how many one stream has, and for how long it is watched, where the scenario is about that.
+    """
 
     url: str | None
     scenarios: Sequence[str]
@@ -30,102 +33,57 @@ class Options:
     rounds: int
     broker_pid: int | None
     floor_directory: Path
+    channels: int = 1_000
+    seconds: float = 10.0
 
 
-class Bench:
-    """One run; a context manager that leaves no channel behind."""
+class Bench(ABC):
+    """One run of a suite; a context manager that leaves no channel behind."""
 
     def __init__(self, mq: "Client", options: Options, say: Callable[[str], None]) -> None:
         self._mq = mq
         self._options = options
         self._say = say
         self._rows: dict[str, Row] = {}
-        self._channels: list[str] = []
-        self._filled: dict[tuple[int, int], str] = {}  # a channel that holds so many messages of that many bytes
-        self._payloads: dict[int, list[bytes]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for channel in self._channels:
-            self._mq.destroy_channel(channel, missing_ok=True)
+        self.destroy_channels()
+
+    @abstractmethod
+    def measure(self, name: str) -> None:
+        """The scenario of that name, once."""
+
+    @abstractmethod
+    def ratios(self) -> list[Row]:
+        """What can be compared between machines."""
+
+    @abstractmethod
+    def destroy_channels(self) -> None:
+        """All that it made."""
 
     def run(self) -> list[Row]:
         """All rounds; the rows in the order of the scenarios, then floor and ratios."""
         for number in range(1, self._options.rounds + 1):
             for name in self._options.scenarios:
-                scenario = SCENARIOS[name]
                 self._say(f"round {number} of {self._options.rounds}: {name}")
-                scenario.run(self, name, scenario.payload_bytes, self._options.messages or scenario.messages)
+                self.measure(name)
             self._say(f"round {number} of {self._options.rounds}: floor")
-            self._floor()
+            self._add_percentiles("floor round trip", floor.round_trips(FLOOR_COUNT))
+            self._add_percentiles("floor fdatasync", floor.synced_appends(self._options.floor_directory, FLOOR_COUNT))
         if self._options.broker_pid is not None:
-            self._row("broker peak memory", "MiB").values.append(peak_memory_bytes(self._options.broker_pid) / 2**20)
-        return [*self._rows.values(), *ratios(self._rows)]
-
-    # -- scenarios -----------------------------------------------------------------
-
-    def send_many(self, name: str, payload_bytes: int, count: int) -> None:
-        """`throughput.send_many` to a new channel."""
-        self._produce(throughput.send_many, name, payload_bytes, count)
-
-    def send(self, name: str, payload_bytes: int, count: int) -> None:
-        """`throughput.send` to a new channel."""
-        self._produce(throughput.send, name, payload_bytes, count)
-
-    def calls(self, name: str, payload_bytes: int, count: int) -> None:
-        """`throughput.calls` to a new channel."""
-        self._produce(throughput.calls, name, payload_bytes, count)
-
-    def _produce(self, way: throughput.Producing, name: str, payload_bytes: int, count: int) -> None:
-        channel = self._new_channel()
-        with measured(self._options.broker_pid) as usage:
-            way(self._mq, channel, self._payloads_of(payload_bytes), count)
-        self._filled[payload_bytes, count] = channel
-        self._add_rate(name, payload_bytes, count, usage)
-
-    def receive_batches(self, name: str, payload_bytes: int, count: int) -> None:
-        """`throughput.receive_batches` by a new group."""
-        self._consume(throughput.receive_batches, name, payload_bytes, count)
-
-    def iterate(self, name: str, payload_bytes: int, count: int) -> None:
-        """`throughput.iterate` by a new group."""
-        self._consume(throughput.iterate, name, payload_bytes, count)
-
-    def _consume(self, way: throughput.Consuming, name: str, payload_bytes: int, count: int) -> None:
-        channel = self._filled.get((payload_bytes, count))
-        if channel is None:
-            channel = self._filled[payload_bytes, count] = self._new_channel()
-            throughput.send_many(self._mq, channel, self._payloads_of(payload_bytes), count)
-        group = secrets.token_hex(8)
-        self._mq.create_consumer_group(channel, group)
-        with measured(self._options.broker_pid) as usage:
-            way(self._mq, channel, group, count)
-        self._add_rate(name, payload_bytes, count, usage)
-
-    def one_at_a_time(self, name: str, payload_bytes: int, count: int) -> None:
-        """`latency.one_at_a_time` to a new channel."""
-        channel = self._new_channel()
-        with measured(self._options.broker_pid) as usage:
-            taken = latency.one_at_a_time(self._mq, channel, count)
-        self._add_percentiles(name, taken)
-        self._add_cpu(self._rows[f"{name} p50"], usage, count + latency.WARM_UP)
-
-    def end_to_end(self, name: str, payload_bytes: int, count: int) -> None:
-        """`latency.end_to_end` through a new channel."""
-        taken, produced = latency.end_to_end(self._mq, self._options.url, self._new_channel(), "reader", count)
-        self._add_percentiles(name, taken)
-        self._add_percentiles(f"{name} its produce", produced)
-
-    def _floor(self) -> None:
-        self._add_percentiles("floor round trip", floor.round_trips(FLOOR_COUNT))
-        self._add_percentiles("floor fdatasync", floor.synced_appends(self._options.floor_directory, FLOOR_COUNT))
+            self._add("broker peak memory", "MiB", peak_memory_bytes(self._options.broker_pid) / 2**20)
+        return [*self._rows.values(), *self.ratios()]
 
     # -- rows ----------------------------------------------------------------------
 
     def _row(self, name: str, unit: str) -> Row:
         return self._rows.setdefault(name, Row(name, unit))
+
+    def _add(self, name: str, unit: str, value: float) -> None:
+        self._row(name, unit).values.append(value)
 
     def _add_rate(self, name: str, payload_bytes: int, count: int, usage: Usage) -> None:
         row = self._row(name, "messages/s")
@@ -135,57 +93,9 @@ class Bench:
 
     def _add_percentiles(self, name: str, seconds: Sequence[float]) -> None:
         for what, value in zip(("p50", "p99"), percentiles(seconds), strict=True):
-            self._row(f"{name} {what}", "µs").values.append(value)
+            self._add(f"{name} {what}", "µs", value)
 
     def _add_cpu(self, row: Row, usage: Usage, count: int) -> None:
         row.client_cpu.append(usage.client_cpu / count * 1e6)
         if usage.broker_cpu is not None:
             row.broker_cpu.append(usage.broker_cpu / count * 1e6)
-
-    def _new_channel(self) -> str:
-        channel = f"bench.{secrets.token_hex(8)}"
-        self._channels.append(channel)
-        self._mq.create_channel(channel)
-        return channel
-
-    def _payloads_of(self, payload_bytes: int) -> list[bytes]:
-        """A batch of random payloads, so that compression gains nothing."""
-        if payload_bytes not in self._payloads:
-            self._payloads[payload_bytes] = [secrets.token_bytes(payload_bytes) for _ in range(throughput.BATCH_MESSAGES)]
-        return self._payloads[payload_bytes]
-
-
-def ratios(rows: Mapping[str, Row]) -> list[Row]:
-    """What can be compared between machines: ways to produce with each other, each latency against what it stands on."""
-    found: list[Row] = []
-    if {"send-100B", "calls-100B"} <= rows.keys():
-        found.append(ratio("send-100B / calls-100B", rows["send-100B"].median / rows["calls-100B"].median))
-    if "one-at-a-time p50" in rows:
-        least = rows["floor round trip p50"].median + rows["floor fdatasync p50"].median
-        found.append(ratio("one-at-a-time p50 / (round trip + fdatasync)", rows["one-at-a-time p50"].median / least))
-    if "end-to-end p50" in rows:
-        produced = rows["end-to-end its produce p50"].median
-        found.append(ratio("end-to-end p50 / its produce p50", rows["end-to-end p50"].median / produced))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """How one is run, and with how much unless told otherwise."""
-
-    run: Callable[[Bench, str, int, int], None]
-    payload_bytes: int
-    messages: int
-
-
-SCENARIOS = {
-    "produce-100B": Scenario(Bench.send_many, 100, 1_000_000),
-    "produce-1KiB": Scenario(Bench.send_many, 1_024, 300_000),
-    "send-100B": Scenario(Bench.send, 100, 1_000_000),
-    "calls-100B": Scenario(Bench.calls, 100, 300_000),
-    "consume-100B": Scenario(Bench.receive_batches, 100, 1_000_000),
-    "consume-1KiB": Scenario(Bench.receive_batches, 1_024, 300_000),
-    "iterate-100B": Scenario(Bench.iterate, 100, 1_000_000),
-    "one-at-a-time": Scenario(Bench.one_at_a_time, latency.PAYLOAD_BYTES, 2_000),
-    "end-to-end": Scenario(Bench.end_to_end, latency.PAYLOAD_BYTES, 1_000),
-}

@@ -1,4 +1,4 @@
-"""CPU and memory of this process and of the broker's, from /proc (Linux)."""
+"""CPU, memory and connections of processes on this machine, from /proc (Linux)."""
 
 import os
 import time
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+_ESTABLISHED = "01"
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -44,3 +45,22 @@ def peak_memory_bytes(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(f"process {pid} has no memory: it has ended")
+
+
+def connection_count(pid: int) -> int:
+    """TCP connections that a process has established. Raises OSError when there is none."""
+    established = {
+        f"socket:[{fields[9]}]"
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:])
+        if fields[3] == _ESTABLISHED
+    }
+    return sum(_target(f"/proc/{pid}/fd/{descriptor}") in established for descriptor in os.listdir(f"/proc/{pid}/fd"))
+
+
+def _target(link: str) -> str:
+    """What a descriptor is of; nothing when it was closed meanwhile."""
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:
+        return ""

@@ -1,30 +1,55 @@
 """`rocksmq bench`: how fast this client, this broker and this disk are together."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .output import show_table
+from .output import Failed, show_table
 from .session import Session, pass_session
 
-SCENARIOS = (
-    "produce-100B",
-    "produce-1KiB",
-    "send-100B",
-    "calls-100B",
-    "consume-100B",
-    "consume-1KiB",
-    "iterate-100B",
-    "one-at-a-time",
-    "end-to-end",
-)
+if TYPE_CHECKING:
+    from rocksmq.clients.bench.run import Bench, Options
+    from rocksmq.clients.client import Client
+
+SCENARIOS = {
+    "messages": (
+        "produce-100B",
+        "produce-1KiB",
+        "send-100B",
+        "calls-100B",
+        "consume-100B",
+        "consume-1KiB",
+        "iterate-100B",
+        "one-at-a-time",
+        "end-to-end",
+    ),
+    "msgstream": (
+        "stream-plain",
+        "stream-produce",
+        "stream-consume",
+        "stream-plain-search",
+        "stream-produce-search",
+        "stream-consume-search",
+        "stream-ticks",
+        "stream-latency",
+        "stream-idle",
+    ),
+}
+CHANNELS, SECONDS = 1_000, 10.0
 
 
 @click.command()
+@click.argument("suite", type=click.Choice(list(SCENARIOS)), default="messages", metavar="[SUITE]")
 @click.option(
-    "--scenario", "scenarios", type=click.Choice(SCENARIOS), multiple=True, help="Only this one; repeatable. [default: all]"
+    "--scenario",
+    "scenarios",
+    type=click.Choice([name for names in SCENARIOS.values() for name in names]),
+    metavar="NAME",
+    multiple=True,
+    help="Only this one of the suite; repeatable. [default: all]",
 )
 @click.option(
     "--messages", type=click.IntRange(min=2), metavar="N", help="Messages of each scenario. [default: the scenario's own]"
@@ -45,30 +70,72 @@ SCENARIOS = (
     show_default=True,
     help="Where fdatasync is timed; take the broker's disk.",
 )
+@click.option(
+    "--channels",
+    type=click.IntRange(min=1),
+    default=CHANNELS,
+    show_default=True,
+    metavar="N",
+    help="Of stream-idle; at most 60 where positions are in etcd.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long stream-idle is watched, twice a round.",
+)
 @pass_session
 def bench(
-    session: Session, scenarios: Sequence[str], messages: int | None, rounds: int, broker_pid: int | None, floor_dir: Path
+    session: Session,
+    suite: str,
+    scenarios: Sequence[str],
+    messages: int | None,
+    rounds: int,
+    broker_pid: int | None,
+    floor_dir: Path,
+    channels: int,
+    seconds: float,
 ) -> None:
     """Measure the broker from here; some minutes, 2 GB of its disk.
 
-    produce: Producer.send_many, until all is durable; send: Producer.send, a message a call; calls:
-    Client.produce of 1,000, a call after the other; consume: Consumer.receive_batch, 10,000 at a time, payloads
-    only; iterate: a Message at a time; one-at-a-time: Client.produce of one; end-to-end: until a waiting
-    process has it. Each figure is the median of the rounds with lowest and highest. The floor is what
-    loopback TCP and fdatasync take without any broker: compare the ratios, since machines differ. The
-    channels bench.* that it makes are destroyed at the end.
+    Each figure is the median of the rounds with lowest and highest. The floor is what loopback TCP and
+    fdatasync take without any broker: compare the ratios, since machines differ. The channels bench.* that it
+    makes are destroyed at the end.
+
+    SUITE messages, the default. produce-100B, produce-1KiB: Producer.send_many, until all is durable;
+    send-100B: Producer.send, a message a call; calls-100B: Client.produce of 1,000, a call after the other;
+    consume-100B, consume-1KiB: Consumer.receive_batch, 10,000 at a time, payloads only; iterate-100B: a Message
+    at a time; one-at-a-time: Client.produce of one; end-to-end: until a waiting process has it.
+
+    SUITE msgstream, messages of 16 bytes. stream-plain: InsertMsg of one row, made and produced in packs of
+    4,000 into 4 channels, until a process that reads meanwhile has the last; stream-produce and stream-consume:
+    each side alone; the same with SearchMsg, -search; stream-ticks: 8 channels, packs of 1,000, a tick every
+    10 ms, until the time-tick reader has the last pack; stream-latency: 1,000 messages a second, from before
+    a tick is broadcast until the waiting reader has its pack; stream-idle: a time-tick stream over 1,000
+    channels, how long it takes to open and how busy it is, at rest and with a tick a second. The client's CPU
+    is that of writer and reader.
 
     \b
     Example:
       rocksmq bench --scenario produce-1KiB --rounds 5
+      rocksmq bench msgstream --scenario stream-plain --scenario stream-ticks
     """
     from rocksmq.clients.bench.rows import COLUMNS, cells
-    from rocksmq.clients.bench.run import Bench, Options
+    from rocksmq.clients.bench.run import Options
 
-    options = Options(session.url, scenarios or SCENARIOS, messages, rounds, broker_pid, floor_dir)
+    wrong = [name for name in scenarios if name not in SCENARIOS[suite]]
+    if wrong:
+        raise click.BadParameter(
+            f"{wrong[0]} is not of the suite {suite}: {', '.join(SCENARIOS[suite])}", param_hint="--scenario"
+        )
+    chosen = scenarios or SCENARIOS[suite]
+    options = Options(session.url, chosen, messages, rounds, broker_pid, floor_dir, channels, seconds)
+    kind = _suite(suite)
     with session.client() as mq:
         durability = mq.server.durability
-        with Bench(mq, options, _say) as run:
+        with kind(mq, options, _say) as run:
             rows = run.run()
     if session.as_json:
         records: list[dict[str, object]] = [{**row.record(), "durability": durability} for row in rows]
@@ -76,6 +143,21 @@ def bench(
         return
     click.echo(f"durability: {durability}, median of {rounds} rounds")
     show_table([cells(row.record()) for row in rows], COLUMNS, as_json=False)
+
+
+def _suite(name: str) -> "Callable[[Client, Options, Callable[[str], None]], Bench]":
+    """What runs the suite. Raises Failed where a package that it needs is missing."""
+    if name == "messages":
+        from rocksmq.clients.bench.messages import MessagesBench
+
+        return MessagesBench
+    from rocksmq.clients.bench.msgstream import MsgStreamBench
+
+    try:
+        MsgStreamBench.check_installed()
+    except ImportError as error:
+        raise Failed(str(error)) from error
+    return MsgStreamBench
 
 
 def _say(text: str) -> None:
