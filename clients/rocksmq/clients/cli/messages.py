@@ -1,4 +1,4 @@
-"""Messages to stdout: raw bytes, or a JSON object a line."""
+"""Lines to stdout, of which it is known what was taken; and messages as such: raw bytes, or a JSON object a line."""
 
 import io
 import select
@@ -31,25 +31,20 @@ def is_json(session: Session, wanted: str | None) -> bool:
     return session.as_json or wanted == "json"
 
 
-class MessageWriter:
-    """Writes batches to stdout, past its buffer, so that it is known what was taken; a gap before one goes to stderr.
+class LineWriter:
+    """Writes lines to stdout, past its buffer, so that it is known what was taken.
 
-    ``written``: how many messages of the last batch were taken whole, also when `write` raised.
+    ``written``: how many of the last lines were taken whole, also when `write_lines` raised.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self) -> None:
         buffer = sys.stdout.buffer
         self._stdout = cast(io.RawIOBase, getattr(buffer, "raw", buffer))  # under PYTHONUNBUFFERED it is raw itself
-        self._as_json = as_json
         self.written = 0
 
-    def write(self, batch: "MessageBatch", stop: Stop) -> None:
-        """Write them all; when an end is wanted, only the message that was begun. Raises BrokenPipeError, OSError."""
+    def write_lines(self, lines: Sequence[bytes], stop: Stop) -> None:
+        """Write them all; when an end is wanted, only the one that was begun. Raises BrokenPipeError, OSError."""
         self.written = 0
-        if (gap := batch.gap) is not None:
-            count = "messages" if gap.message_count is None else f"{gap.message_count:,} messages"
-            click.echo(f"warning: retention removed {count} from id {gap.from_id} on before they were read", err=True)
-        lines = [_json_line(message) for message in batch] if self._as_json else batch.payloads
         content = memoryview(b"\n".join([*lines, b""]))
         ends = list(accumulate(len(line) + 1 for line in lines))
         done, until = 0, len(content) if lines else 0
@@ -73,6 +68,28 @@ class MessageWriter:
         except io.UnsupportedOperation:
             return True  # it is in memory
         return bool(poll.poll(POLL_SECONDS * 1_000))
+
+
+class MessageWriter(LineWriter):
+    """Writes batches, a line a message; a gap before one goes to stderr."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def write(self, batch: "MessageBatch", stop: Stop) -> None:
+        """As `write_lines`."""
+        self.written = 0
+        if (gap := batch.gap) is not None:
+            tell_gap("", gap.from_id, gap.message_count)
+        self.write_lines([_json_line(message) for message in batch] if self._as_json else batch.payloads, stop)
+
+
+def tell_gap(channel: str, from_id: int, message_count: int | None) -> None:
+    """On stderr; ``channel`` is empty where there is only one."""
+    count = "messages" if message_count is None else f"{message_count:,} messages"
+    where = f" of {channel}" if channel else ""
+    click.echo(f"warning: retention removed {count}{where} from id {from_id} on before they were read", err=True)
 
 
 def _piece_end(ends: Sequence[int], begin: int) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .confirm import confirm_destruction
+from .msgstream_tail import tail
 from .output import show_record, show_table
 from .session import Session, pass_session
 
@@ -92,3 +93,6 @@ def _row(found: "ChannelDescription") -> dict[str, object]:
     """Each part of the owner in a column of its own."""
     owner = {"role": None, "address": None, "description_text": None} if found.owner is None else asdict(found.owner)
     return {"channel_name": found.channel_name, **owner}
+
+
+msgstream.add_command(tail)

@@ -35,6 +35,14 @@ def bytes_field(name: str, value: bytes) -> dict[str, str]:
         return {f"{name}_base64": b64encode(value).decode()}
 
 
+def bytes_list_field(name: str, values: Sequence[bytes]) -> dict[str, list[str]]:
+    """``values`` for JSON, as `bytes_field`: all of them in base64 if one is no text."""
+    try:
+        return {name: [value.decode() for value in values]}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": [b64encode(value).decode() for value in values]}
+
+
 def show_record(record: Mapping[str, object], text: str, *, as_json: bool) -> None:
     """One result: as JSON, or as ``text`` for people."""
     _write(json_line(record) if as_json else text)
