@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from rocksmq.broker.store import Store
+from tests.helpers.etcd import Etcd
 
 from .check_support import Healthy, made
 from .disk_support import Disk
+from .place_support import Place, embedded_place, etcd_place
 from .support import World
 
 
@@ -46,3 +48,17 @@ def healthy(checked_original: Healthy, tmp_path: Path) -> Healthy:
     """A copy to damage."""
     shutil.copytree(checked_original.path, tmp_path / "data")
     return checked_original._replace(path=tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[Etcd]:
+    with Etcd() as process:
+        yield process
+
+
+@pytest.fixture(params=["embedded", "etcd"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Both stores of positions, one after the other."""
+    if request.param == "embedded":
+        return embedded_place(tmp_path / "data")
+    return etcd_place(tmp_path / "data", request.getfixturevalue("etcd"))

@@ -1,21 +1,16 @@
 """One suite for both stores of positions, embedded and a real etcd: what holds does not depend on where they are kept."""
 
-from collections.abc import Awaitable, Callable, Iterator
-from itertools import count
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
 
-from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
-from rocksmq.broker.keys import GROUP, prefix_end
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.meta_etcd import EtcdRemote, Login
 from rocksmq.broker.meta_url import MetaUrl
 from rocksmq.broker.records import ConsumerEntry
-from rocksmq.broker.remote import Remote
-from rocksmq.broker.store import Family, Store
 from rocksmq.protocol.errors import (
     ChannelNotFound,
     Conflict,
@@ -38,68 +33,12 @@ from rocksmq.protocol.operations import (
 )
 from tests.helpers.etcd import Etcd
 
-from .disk_support import crashed
+from .place_support import Place
 from .support import identity, in_trio
 
 MODES = ["fsync", "interval:50", "os"]
 AWKWARD_NAMES = ["commit", "owner", "data", "begin_id", "end_id", "current_id", "state", "a", "b"]
 PATIENCE_SECONDS = 30
-
-
-class Place:
-    """A data directory, and the store of its positions; each engine is a broker's life."""
-
-    def __init__(
-        self, directory: Path, remote: Callable[[], Remote | None], current_ids: Callable[[Path], dict[str, str]]
-    ) -> None:
-        self.directory = directory
-        self._remote = remote
-        self._current_ids = current_ids
-
-    def engine(self, durability: str = "fsync", limits: Limits | None = None) -> RocksMQ:
-        return RocksMQ(self.directory, durability=Durability.parse(durability), limits=limits, remote=self._remote())
-
-    def crash(self) -> None:
-        """Go on from what a kill -9 now would leave."""
-        self.directory = crashed(self.directory)
-
-    def current_ids(self) -> dict[str, str]:
-        """What stands under group/channel/current_id, once no engine runs."""
-        return self._current_ids(self.directory)
-
-
-def _current_ids_in(directory: Path) -> dict[str, str]:
-    store = Store(directory / "db")
-    try:
-        entries = list(store.scan(Family.META, GROUP, prefix_end(GROUP)))
-    finally:
-        store.close()
-    return {key.removeprefix(GROUP).decode(): value.decode() for key, value in entries if key.endswith(b"/current_id")}
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Etcd]:
-    with Etcd() as process:
-        yield process
-
-
-_prefixes = count()
-
-
-@pytest.fixture(params=["embedded", "etcd"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "embedded":
-        return Place(tmp_path / "data", lambda: None, _current_ids_in)
-    etcd: Etcd = request.getfixturevalue("etcd")
-    url = etcd.url(f"rocksmq/{next(_prefixes)}")
-    prefix = MetaUrl.parse(url).prefix + "/"
-
-    def current_ids(directory: Path) -> dict[str, str]:
-        lines = etcd.ctl("get", "--prefix", prefix).splitlines()
-        pairs = zip(lines[::2], lines[1::2], strict=True)
-        return {key.removeprefix(prefix): value for key, value in pairs if key.endswith("/current_id")}
-
-    return Place(tmp_path / "data", lambda: EtcdRemote(MetaUrl.parse(url), Login(), call_seconds=10), current_ids)
 
 
 async def described(mq: RocksMQ, group: str = "billing", channel: str = "orders") -> GroupDescribed:

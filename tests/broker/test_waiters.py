@@ -18,7 +18,7 @@ class Parked:
         self.expired: list[tuple[str, float]] = []
         self.begin = trio.current_time()
 
-    def park(self, name: str, seconds: float, channel: int = 1) -> Waiter:
+    def park(self, name: str, seconds: float, *channels: int) -> Waiter:
         def attempt(commit: Commit, sealing: bool) -> bool:
             return False
 
@@ -28,7 +28,7 @@ class Parked:
         def expire() -> None:
             self.expired.append((name, round(trio.current_time() - self.begin, 6)))
 
-        waiter = Waiter([channel], attempt, expire, done)
+        waiter = Waiter(channels or (1,), attempt, expire, done)
         self.waiters.park(waiter, seconds)
         return waiter
 
@@ -90,3 +90,83 @@ async def test_given_waiters_that_are_cancelled_and_parked_while_walking_them_th
         parked.park("again", 9)
         seen += 1
     assert seen == len(list(parked.waiters.of(1))) == 3
+
+
+# -- on many channels ----------------------------------------------------------------------
+
+
+@in_mock_time
+async def test_given_a_waiter_on_many_channels_when_asked_for_then_it_is_on_each_in_its_turn_and_counted_once() -> None:
+    parked = Parked()
+    first, many, last = parked.park("first", 9, 7), parked.park("many", 9, *range(1_000)), parked.park("last", 9, 7)
+    assert list(parked.waiters.of(7)) == [first, many, last]
+    assert all(list(parked.waiters.of(channel)) == [many] for channel in range(1_000) if channel != 7)
+    assert list(parked.waiters) == [first, many, last]
+    assert len(parked.waiters) == 3
+    assert parked.waiters.cancel(many)
+    assert not parked.waiters.cancel(many)
+    assert not parked.waiters.holds(many)
+    assert list(parked.waiters.of(7)) == [first, last]
+    assert not [channel for channel in range(1_000) if channel != 7 and list(parked.waiters.of(channel))]
+    assert len(parked.waiters) == 2
+
+
+@in_mock_time
+async def test_given_a_waiter_on_many_channels_when_its_time_comes_then_it_expires_once() -> None:
+    parked = Parked()
+    parked.park("many", 1, 1, 2, 3)
+    again = parked.park("again", 1, 1, 2)
+    parked.waiters.park(again, 5)
+    assert list(parked.waiters.of(1))[1] is again, "in its former place"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parked.waiters.run)
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert parked.expired == [("many", 1), ("again", 5)]
+    assert not [channel for channel in (1, 2, 3) if list(parked.waiters.of(channel))]
+
+
+@in_mock_time
+async def test_given_waiters_that_go_while_a_channel_is_walked_then_those_are_left_out() -> None:
+    parked = Parked()
+    first, second, third = (parked.park(name, 9, 1, 2) for name in "abc")
+    walked = parked.waiters.of(1)
+    assert next(walked) is first
+    parked.waiters.cancel(second)
+    assert next(walked) is third
+    walked = iter(parked.waiters)
+    parked.waiters.cancel(first)
+    assert list(walked) == [third]
+
+
+@in_mock_time
+async def test_given_a_served_waiter_on_many_channels_when_the_next_of_them_brings_more_then_it_is_not_served_again() -> None:
+    waiters = Waiters()
+    replies: list[str] = []
+
+    def attempt(commit: Commit, sealing: bool) -> bool:
+        replies.append("served")
+        return True
+
+    waiters.park(Waiter((1, 2, 3), attempt, lambda: replies.append("expired"), replies.append), 5)
+    for channel in (2, 3, 1):
+        for waiter in waiters.of(channel):
+            waiters.attempt(waiter, Commit())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waiters.run)
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert replies == ["served"]
+
+
+@in_mock_time
+async def test_given_a_waiter_whose_answer_cannot_leave_when_held_ones_are_looked_at_then_one_of_its_channels_leads_to_it() -> (
+    None
+):
+    parked = Parked()
+    many = parked.park("many", 9, 4, 5, 6)
+    many.must_wait = lambda: True
+    for waiter in parked.waiters.of(5):
+        parked.waiters.attempt(waiter, Commit())
+    (channel,) = parked.waiters.passed_over
+    assert list(parked.waiters.of(channel)) == [many]

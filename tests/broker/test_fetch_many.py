@@ -1,0 +1,390 @@
+"""Many channels in one long poll: even shares, what a reply may hold, and one waiter on all of them."""
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+import trio
+
+from rocksmq.broker.limits import Limits
+from rocksmq.protocol.cbor import decode
+from rocksmq.protocol.codec import encode_reply
+from rocksmq.protocol.columns import pack_numbers
+from rocksmq.protocol.errors import ChannelNotFound, DiskFull, InvalidRequest, LimitExceeded, RocksMQError, ShuttingDown
+from rocksmq.protocol.messages import OutgoingMessage, pack_messages
+from rocksmq.protocol.operations import CreateChannel, DestroyChannel, FetchMany, Produce
+
+from .disk_support import fail
+from .many_support import Asked, ManyBroker, Read, destroying, fetching, read
+from .support import batch_of, in_mock_time
+
+MIB = 1 << 20
+
+
+def size_of(found: dict[int, Read]) -> int:
+    return sum(len(payload) for part in found.values() for payload in part.payloads)
+
+
+def count_of(found: dict[int, Read]) -> int:
+    return sum(len(part.messages) for part in found.values())
+
+
+class Reader:
+    """Reads on where it was told to go on, as a stream does."""
+
+    def __init__(self, broker: ManyBroker, numbers: Sequence[int]) -> None:
+        self.broker = broker
+        self.starts = dict.fromkeys(numbers, 0)
+        self.payloads: dict[int, list[bytes]] = {number: [] for number in numbers}
+
+    def poll(self, n: int = 10_000, size: int = 1 << 30) -> dict[int, Read]:
+        found = read(self.broker.ask(fetching(self.starts.items(), n, size)))
+        numbers = list(self.starts)
+        for index, part in found.items():
+            assert part.messages
+            assert part.messages[0].id >= self.starts[numbers[index]]
+            self.starts[numbers[index]] = part.next_position
+            self.payloads[numbers[index]] += part.payloads
+        return found
+
+
+def filled(broker: ManyBroker, count: int, payloads: Iterable[bytes]) -> list[int]:
+    """The numbers of so many channels that hold those."""
+    names = broker.channels(count)
+    kept = list(payloads)
+    for name in names:
+        broker.core.submit(Produce(name, broker.unique(), 0, *batch_of(*kept)), lambda reply: None)
+    broker.commit()
+    return broker.numbers(names)
+
+
+# -- what is refused -------------------------------------------------------------------------
+
+
+def test_given_a_wrong_request_when_it_comes_then_it_is_refused() -> None:
+    broker = ManyBroker(Limits(request_channels_max=3))
+    a, b = filled(broker, 2, [b"x"])
+    cases: list[tuple[FetchMany, type[RocksMQError], str]] = [
+        (fetching([]), InvalidRequest, "one at least"),
+        (FetchMany(pack_numbers([a, 0, b]), 1, 1, 0), InvalidRequest, "starts"),
+        (FetchMany(b"\0" * 17, 1, 1, 0), InvalidRequest, "starts"),
+        (fetching([(a, 0), (b, 0), (a, 5)]), InvalidRequest, "twice"),
+        (fetching((number, 0) for number in range(4)), LimitExceeded, "request_channels_max"),
+        (fetching([(a, 0), (12_345, 0)]), ChannelNotFound, "12345"),
+        (fetching([(a, 0)], n=0), InvalidRequest, "max_messages"),
+        (fetching([(a, 0)], size=0), InvalidRequest, "max_bytes"),
+    ]
+    for request, error, match in cases:
+        with pytest.raises(error, match=match):
+            raise broker.ask(request)
+    assert broker.core.committer.open.is_empty
+
+
+# -- what a reply holds ------------------------------------------------------------------------
+
+
+def test_given_channels_when_fetched_then_each_part_says_what_is_its_own_and_where_to_go_on() -> None:
+    broker = ManyBroker()
+    names = broker.channels(4)
+    a, b, c, d = broker.numbers(names)
+    ends = [broker.produce(names[i], *(b"%d%d" % (i, j) for j in range(3))) for i in (0, 1, 3)]
+    broker.produce(names[0], b"more")
+    found = read(broker.ask(fetching([(d, ends[2] - 1), (c, 0), (b, ends[1]), (a, 0)])))
+    assert {index: part.payloads for index, part in found.items()} == {0: [b"32"], 3: [b"00", b"01", b"02", b"more"]}
+    assert found[0].next_position == ends[2]
+    assert found[0].messages[0].id == ends[2] - 1
+    assert found[3].messages[0].id == ends[0] - 3
+    nothing = broker.ask(fetching([(c, 0), (b, ends[1])]))
+    assert (nothing.parts, nothing.gaps, nothing.message_count, nothing.header_lengths) == (b"", [], 0, None)
+
+
+def test_given_headers_on_some_channels_when_fetched_then_each_message_has_its_own() -> None:
+    broker = ManyBroker()
+    names = broker.channels(3)
+    broker.produce(names[0], b"plain")
+    broker.do(Produce(names[1], broker.unique(), 0, *pack_messages([OutgoingMessage(b"with", {"k": b"v"}), b"none"])))
+    broker.produce(names[2], b"plain too")
+    found = read(broker.ask(fetching([(number, 0) for number in broker.numbers(names)])))
+    headers = {index: [message.headers for message in part.messages] for index, part in found.items()}
+    assert headers == {0: [{}], 1: [{"k": b"v"}, {}], 2: [{}]}
+
+
+def test_given_ten_thousand_tiny_messages_over_a_thousand_channels_when_fetched_then_all_come_in_one_frame() -> None:
+    broker = ManyBroker()
+    numbers = filled(broker, 1_000, [b"%d" % i for i in range(15)])
+    reader = Reader(broker, numbers)
+    reply = broker.ask(fetching(reader.starts.items()))
+    frame = b"".join(encode_reply(1, reply))
+    assert len(frame) < Limits().frame_bytes_max
+    assert len(decode(memoryview(frame)[4:])) == 10
+    first = reader.poll()
+    assert {len(part.messages) for part in first.values()} == {10}
+    assert len(first) == 1_000
+    assert count_of(reader.poll()) == 5_000
+    assert reader.poll() == {}
+    assert all(payloads == [b"%d" % i for i in range(15)] for payloads in reader.payloads.values())
+
+
+def test_given_messages_of_a_mebibyte_on_many_channels_when_fetched_then_frames_hold_and_every_channel_gets_its_turn() -> None:
+    broker = ManyBroker()
+    numbers = filled(broker, 16, [bytes(MIB), bytes(MIB)])
+    reader = Reader(broker, numbers)
+    for polls in range(1, 100):
+        reply = broker.ask(fetching(reader.starts.items()))
+        assert sum(map(len, encode_reply(1, reply))) <= Limits().frame_bytes_max
+        assert count_of(reader.poll()) == (7 if polls < 5 else 4)
+        if polls == 5:
+            break
+    assert all(len(payloads) == 2 for payloads in reader.payloads.values())
+
+
+@pytest.mark.parametrize("consume_bytes_max", [7 * MIB, 64 * MIB])
+def test_given_limits_at_their_most_when_fetched_then_the_reply_still_fits_into_a_frame(consume_bytes_max: int) -> None:
+    limits = Limits(
+        consume_messages_max=52_428, frame_bytes_max=8 * MIB, consume_bytes_max=consume_bytes_max, batch_messages_max=100_000
+    )
+    broker = ManyBroker(limits)
+    names = broker.channels(1_000)
+    for _ in range(52):
+        for name in names:
+            broker.core.submit(Produce(name, broker.unique(), 0, *batch_of(bytes(150))), lambda reply: None)
+        broker.commit()
+    size = sum(map(len, encode_reply(1, broker.ask(fetching([(number, 0) for number in broker.numbers(names)], n=1 << 20)))))
+    assert 0.9 * limits.frame_bytes_max < size <= limits.frame_bytes_max
+
+
+@pytest.mark.parametrize("size", [1, 99, 100, 101, 1_000, 1_299, 1_300, 1_301, 9_999])
+def test_given_a_bound_of_bytes_when_fetched_then_it_is_kept_but_for_a_first_message(size: int) -> None:
+    broker = ManyBroker()
+    reader = Reader(broker, filled(broker, 3, [bytes(100), bytes(1_300), b"", bytes(50)]))
+    for _ in range(100):
+        found = reader.poll(size=size)
+        if not found:
+            break
+        assert size_of(found) <= size or count_of(found) == 1
+    assert all(list(map(len, payloads)) == [100, 1_300, 0, 50] for payloads in reader.payloads.values())
+
+
+# -- even shares -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 97, 100, 300, 399])
+def test_given_a_backlog_everywhere_when_fetched_then_each_channel_has_as_much_to_within_a_message(n: int) -> None:
+    broker = ManyBroker()
+    reader = Reader(broker, filled(broker, 4, [b"x"] * 100))
+    found = reader.poll(n)
+    counts = [len(found[index].messages) if index in found else 0 for index in range(4)]
+    assert sum(counts) == n
+    assert max(counts) - min(counts) <= 1
+
+
+def test_given_bytes_for_a_few_when_fetched_then_each_channel_has_as_many_bytes_to_within_a_message() -> None:
+    broker = ManyBroker()
+    names = broker.channels(4)
+    sizes = (10, 100, 400, 1_000)
+    for name, size in zip(names, sizes, strict=True):
+        broker.produce(name, *[bytes(size)] * 1_000)
+    found = Reader(broker, broker.numbers(names)).poll(size=40_000)
+    shares = [sum(map(len, found[index].payloads)) for index in range(4)]
+    assert 40_000 - 1_000 < sum(shares) <= 40_000
+    assert all(abs(share - 10_000) <= 1_000 for share in shares)
+
+
+def test_given_one_backlog_among_many_with_little_when_fetched_then_all_have_theirs_and_the_backlog_has_the_rest() -> None:
+    broker = ManyBroker()
+    names = broker.channels(50)
+    for name in names:
+        broker.produce(name, b"one", b"two")
+    for backlogged in (names[0], names[20], names[49]):
+        broker.produce(backlogged, *[b"x"] * 9_000)
+    reader = Reader(broker, broker.numbers(names))
+    found = reader.poll(n=6_000)
+    assert len(found) == 50
+    assert count_of(found) == 6_000
+    counts = [len(found[index].messages) for index in (0, 20, 49)]
+    assert max(counts) - min(counts) < 100
+
+
+def test_given_room_for_one_when_all_have_a_backlog_then_no_channel_waits_for_ever() -> None:
+    broker = ManyBroker()
+    reader = Reader(broker, filled(broker, 8, [b"x"] * 100))
+    polls = 0
+    while min(map(len, reader.payloads.values())) == 0:
+        assert count_of(reader.poll(n=1)) == 1
+        polls += 1
+        assert polls < 200
+
+
+def test_given_batches_larger_than_a_share_when_fetched_again_and_again_then_all_is_read_in_order_in_few_runs() -> None:
+    broker = ManyBroker()
+    names = broker.channels(5)
+    for part in range(3):
+        for name in names:
+            broker.produce(name, *(b"%06d" % (part * 1_000 + i) for i in range(1_000)))
+    reader = Reader(broker, broker.numbers(names))
+    while True:
+        reply = broker.ask(fetching(reader.starts.items(), n=700))
+        assert len(reply.runs) <= 12 * 5 * 2, "what follows on is one run"
+        if not reader.poll(n=700):
+            break
+    assert all(payloads == [b"%06d" % i for i in range(3_000)] for payloads in reader.payloads.values())
+
+
+def test_given_the_same_request_when_it_is_repeated_then_it_is_answered_the_same() -> None:
+    broker = ManyBroker()
+    numbers = filled(broker, 9, [b"x" * 30] * 50)
+    request = fetching([(number, 0) for number in numbers], n=4, size=100)
+    assert broker.ask(request) == broker.ask(request)
+
+
+# -- long polls --------------------------------------------------------------------------------
+
+
+@in_mock_time
+async def test_given_a_poll_of_a_thousand_channels_when_messages_come_then_it_is_one_waiter_and_served_once_with_all() -> None:
+    broker = ManyBroker()
+    names = broker.channels(1_000)
+    numbers = broker.numbers(names)
+    asked = Asked(broker, fetching([(number, 0) for number in numbers], wait_ms=30_000))
+    other = Asked(broker, fetching([(number, 0) for number in numbers[:2]], wait_ms=30_000))
+    assert len(broker.core.waiters) == 2
+    assert len(list(broker.core.waiters)) == 2
+    for name in names[500:600]:
+        broker.core.submit(Produce(name, broker.unique(), 0, *batch_of(b"x")), lambda reply: None)
+    assert not asked.replies, "nothing is durable yet"
+    broker.commit()
+    assert sorted(read(asked.reply)) == list(range(500, 600))
+    assert not other.replies
+    assert list(broker.core.waiters) == [other.waiter]
+    assert all(list(broker.core.waiters.of(number)) == [] for number in numbers[2:])
+    broker.produce(names[500], b"y")
+    broker.produce(names[1], b"z")
+    assert {index: part.payloads for index, part in read(other.reply).items()} == {1: [b"z"]}
+    assert len(broker.core.waiters) == 0
+
+
+@in_mock_time
+async def test_given_a_poll_when_what_comes_lies_before_its_start_then_it_waits_on() -> None:
+    broker = ManyBroker()
+    names = broker.channels(2)
+    a, b = broker.numbers(names)
+    far = broker.produce(names[0], b"x") + 5
+    attempts = 0
+    asked = Asked(broker, fetching([(a, far), (b, 0)], wait_ms=30_000))
+    assert asked.waiter is not None
+    attempt = asked.waiter.attempt
+
+    def counted(*arguments: object) -> bool:
+        nonlocal attempts
+        attempts += 1
+        return attempt(*arguments)  # type: ignore[arg-type]
+
+    asked.waiter.attempt = counted
+    broker.produce(names[0], b"y")
+    assert not asked.replies
+    assert attempts == 0, "it is not even looked at"
+    broker.produce(names[1], b"z")
+    assert read(asked.reply)[1].payloads == [b"z"]
+
+
+@in_mock_time
+async def test_given_polls_when_their_time_is_over_or_they_are_cancelled_then_nothing_of_them_is_left() -> None:
+    broker = ManyBroker(Limits(poll_ms_max=10_000))
+    numbers = broker.numbers(broker.channels(3))
+    starts = [(number, 0) for number in numbers]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(broker.core.waiters.run)
+        begin = trio.current_time()
+        asked = [Asked(broker, fetching(starts, wait_ms=ms)) for ms in (0, 1_000, 30_000, 5_000)]
+        assert asked[0].reply.message_count == 0
+        assert asked[3].waiter is not None
+        assert broker.core.waiters.cancel(asked[3].waiter)
+        await trio.sleep(1.5)
+        assert asked[1].reply.message_count == 0
+        assert len(broker.core.waiters) == 1
+        await trio.sleep(9)
+        assert asked[2].reply.message_count == 0
+        assert trio.current_time() == pytest.approx(begin + 10.5)
+        nursery.cancel_scope.cancel()
+    assert asked[3].reply is None
+    assert len(broker.core.waiters) == 0
+    assert all(list(broker.core.waiters.of(number)) == [] for number in numbers)
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("is_single", [True, False])
+def test_given_a_poll_when_one_of_its_channels_is_destroyed_then_it_is_told_which_once_that_is_durable(
+    which: int, is_single: bool
+) -> None:
+    @in_mock_time
+    async def scenario() -> None:
+        broker = ManyBroker()
+        names = broker.channels(3)
+        numbers = broker.numbers(names)
+        asked = [Asked(broker, fetching([(number, 0) for number in numbers], wait_ms=30_000)) for _ in range(2)]
+        others = Asked(broker, fetching([(numbers[which - 1], 0)], wait_ms=30_000))
+        request = DestroyChannel(names[which], numbers[which]) if is_single else destroying([names[which]], [numbers[which]])
+        broker.core.submit(request, lambda reply: None)
+        assert [one.reply for one in asked] == [None, None], "it may still come back"
+        broker.commit()
+        assert all(isinstance(one.reply, ChannelNotFound) and names[which] in one.reply.message for one in asked)
+        broker.produce(names[which - 1], b"x")
+        assert read(others.reply)[0].payloads == [b"x"]
+        assert len(broker.core.waiters) == 0
+
+    scenario()
+
+
+@in_mock_time
+async def test_given_a_poll_when_a_commit_is_undone_then_it_waits_on_and_reads_nothing_of_it() -> None:
+    broker = ManyBroker()
+    names = broker.channels(2)
+    asked = Asked(broker, fetching([(number, 0) for number in broker.numbers(names)], wait_ms=30_000))
+    broker.store.on_write = fail(DiskFull("full"))
+    assert isinstance(broker.do(Produce(names[0], broker.unique(), 0, *batch_of(b"x"))), DiskFull)
+    assert not asked.replies
+    broker.store.on_write = lambda: None
+    broker.produce(names[1], b"x")
+    assert {index: part.payloads for index, part in read(asked.reply).items()} == {1: [b"x"]}
+
+
+@in_mock_time
+async def test_given_one_whose_output_is_full_when_messages_come_then_it_is_served_once_there_is_room() -> None:
+    broker = ManyBroker()
+    names = broker.channels(3)
+    is_full = True
+    asked = Asked(broker, fetching([(number, 0) for number in broker.numbers(names)], wait_ms=30_000))
+    assert asked.waiter is not None
+    asked.waiter.must_wait = lambda: is_full
+    broker.produce(names[2], b"x")
+    broker.core.attempt_held()
+    assert not asked.replies
+    is_full = False
+    broker.core.attempt_held()
+    assert read(asked.reply)[2].payloads == [b"x"]
+
+
+@in_mock_time
+async def test_given_polls_when_the_broker_stops_or_its_store_fails_then_each_is_answered_once() -> None:
+    for end in ("close", "fail"):
+        broker = ManyBroker()
+        numbers = broker.numbers(broker.channels(3))
+        asked = [Asked(broker, fetching([(number, 0) for number in numbers], wait_ms=30_000)) for _ in range(2)]
+        if end == "close":
+            broker.core.close()
+            assert all(one.reply.message_count == 0 for one in asked)
+        else:
+            broker.core.fail(ShuttingDown("over"))
+            assert all(isinstance(one.reply, ShuttingDown) for one in asked)
+        assert len(broker.core.waiters) == 0
+
+
+@in_mock_time
+async def test_given_a_lax_channel_among_others_when_it_is_written_then_a_poll_has_it_before_the_sync() -> None:
+    broker = ManyBroker()
+    broker.do(CreateChannel("os", "os", None, None, broker.unique()))
+    names = [*broker.channels(1), "os"]
+    asked = Asked(broker, fetching([(number, 0) for number in broker.numbers(names)], wait_ms=30_000))
+    for name in names:
+        broker.core.submit(Produce(name, broker.unique(), 0, *batch_of(b"x")), lambda reply: None)
+    broker.commit()
+    assert sorted(read(asked.reply)) == [0, 1]
