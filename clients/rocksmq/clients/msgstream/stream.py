@@ -6,13 +6,15 @@ midst of reading is read anew, from the end of the last pack that was returned.
 """
 
 import logging
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
-from rocksmq.protocol.errors import ConnectionFailed, GapFound, InvalidRequest, PackPartlyProduced
+from rocksmq.protocol.errors import ConnectionFailed, GapFound, InvalidRequest
 from rocksmq.protocol.messages import Start, start_of
 from rocksmq.protocol.names import checked_name
 
@@ -21,8 +23,8 @@ from ..exits import EXIT_SECONDS
 from ..forks import call_in_child
 from ..turn import Turn
 from .dispatch import UnmarshalDispatcher
-from .repack import routed
-from .transport import Part, Place, Received, Transport
+from .producing import Producing, channel_names
+from .transport import Place, Received, Transport
 from .types import TIMESTAMP_MAX, MsgPack, MsgPosition, RepackFunc, StreamGap, TsMsg, integer
 
 logger = logging.getLogger("rocksmq.client")
@@ -58,14 +60,14 @@ class StreamOptions:
             raise InvalidRequest(f'on_gap {self.on_gap!r} is not "log", "raise" or a callable')
 
 
-@dataclass(slots=True)
-class RestPack(MsgPack):
-    """What of a pack is not known to be stored; `MsgStream.produce` sends it to the same channels under the same numbers."""
+class _Hand(NamedTuple):
+    """A pack on its way to the caller, whom an interrupt may keep from getting it."""
 
-    parts: list[Part] = field(default_factory=list[Part])
+    thread: int
+    pack: MsgPack
 
 
-class MsgStream:
+class MsgStream(Producing):
     """A plain stream: a pack is what was available, in order per channel, ticks like any other message.
 
         with RmqMsgStreamFactory("rocksmq://127.0.0.1:7660").new_msg_stream() as stream:
@@ -91,7 +93,9 @@ class MsgStream:
         self._is_started = False
         self._turn = Turn()  # held by who reads or moves the subscription
         self._at: dict[str, MsgPosition] = {}  # of each channel, behind the last pack that was returned
-        self._uncommitted: list[MsgPosition] = []
+        self._hand: _Hand | None = None
+        self._uncommitted: list[MsgPosition] = []  # the end of the last pack that was returned
+        self._is_held = False  # the subscription on all channels, as far as this stream knows
         self._is_torn = True  # what was read ahead is not there, or not whole
         self._undecodable = 0
         self._told: set[StreamGap] = set()  # gaps before the next pack
@@ -120,62 +124,6 @@ class MsgStream:
         """Messages that were skipped because they could not be decoded; the log names the first of them."""
         return self._undecodable
 
-    # -- producing ---------------------------------------------------------------
-
-    def as_producer(self, channels: Sequence[str]) -> None:
-        """Produce to ``channels``, which exist; a message's hash key modulo their number chooses one.
-
-        Repeated ones are ignored; called again it adds channels. Raises ChannelNotFound with all that do not exist,
-        InvalidRequest.
-        """
-        self._check_open()
-        wanted = _channel_names(channels)
-        self._transport.open_producers(wanted)
-        self._producing += [channel for channel in wanted if channel not in self._producing]
-
-    def set_repack_func(self, repack_func: RepackFunc | None) -> None:
-        """Choose the channels of a pack's messages by ``repack_func``; None: by their types, as at first."""
-        self._repack = repack_func
-
-    def produce(self, pack: MsgPack) -> dict[str, range]:
-        """Send each message to the channel of its hash key; the ids by channel. Durable when it returns.
-
-        A channel's part is one atomic batch. Raises InvalidRequest before anything is sent; PackPartlyProduced when some of the
-        parts are not, or not known to be, stored: then ``produce(error.rest)`` sends what is missing, and doubles nothing.
-        """
-        self._check_open()
-        if isinstance(pack, RestPack):
-            return self._send(pack.parts, pack)
-        msgs = _messages(pack)
-        if not self._producing:
-            raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
-        marshal = self.dispatcher.marshal
-        parts: list[Part] = []
-        for index, chosen in routed(msgs, len(self._producing), self._repack).items():
-            if chosen:
-                parts += self._transport.parts([marshal(msg) for msg in chosen], [self._producing[index]])
-        return self._send(parts, pack)
-
-    def broadcast(self, pack: MsgPack) -> dict[str, range]:
-        """Send all messages to every channel; the ids by channel. Otherwise as `produce`."""
-        self._check_open()
-        msgs = _messages(pack)
-        if not self._producing:
-            raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
-        payloads = [self.dispatcher.marshal(msg) for msg in msgs]
-        return self._send(self._transport.parts(payloads, self._producing) if payloads else (), pack)
-
-    def _send(self, parts: Sequence[Part], pack: MsgPack) -> dict[str, range]:
-        self._transport.send([part for part in parts if part.ids is None])
-        ids = {part.channel: part.ids for part in parts if part.ids is not None}
-        errors = {part.channel: part.error for part in parts if part.ids is None and part.error is not None}
-        if errors:
-            rest = RestPack(pack.begin_ts, pack.end_ts, pack.msgs, parts=[part for part in parts if part.ids is None])
-            channel, error = next(iter(errors.items()))
-            text = f"{len(errors)} of {len(parts)} parts of the pack are not known to be stored ({channel}: {error.message})"
-            raise PackPartlyProduced(f"{text}; produce(error.rest) sends what is missing", ids=ids, errors=errors, rest=rest)
-        return ids
-
     # -- consuming ---------------------------------------------------------------
 
     def as_consumer(self, channels: Sequence[str], sub_name: str, position: Start = "earliest") -> None:
@@ -188,23 +136,25 @@ class MsgStream:
         self._check_open()
         checked_name("group", sub_name)
         start_of(position)
-        wanted = [channel for channel in _channel_names(channels) if channel not in self._consuming]
+        wanted = [channel for channel in channel_names(channels) if channel not in self._consuming]
         if self._subscription not in (None, sub_name):
             raise InvalidRequest(f"the stream consumes as {self._subscription!r}: take another stream for {sub_name!r}")
         with self._exclusive():
             if wanted:
                 self._transport.subscribe(wanted, sub_name, position)
             self._subscription = sub_name
-            self._consuming |= dict.fromkeys(wanted)
-            if self._is_started and wanted:
-                self._take_over()
+            if wanted:
+                self._is_held = False
+                self._consuming |= dict.fromkeys(wanted)
+            if self._is_started:
+                self._hold()
 
     def start(self) -> None:
         """Begin to consume: whoever did so under this subscription is fenced, and gets Conflict. May be repeated."""
         self._check_open()
         with self._exclusive():
-            if not self._is_started and self._consuming:
-                self._take_over()
+            if self._consuming:
+                self._hold()
             self._is_started = True
 
     def consume(self, timeout: float | None = None) -> MsgPack | None:
@@ -216,25 +166,20 @@ class MsgStream:
         """
         until = Deadline(checked_timeout(timeout))
         self._check_started()
-        with self._exclusive(until) as is_mine:
-            if not is_mine:
-                return None
-            self._commit()
-            if self._is_torn:
-                self._restart([self._at[channel] for channel in self._consuming])
-                self._is_torn = False
-            pack = self._next(until)
-            if pack is None:
-                return None
-            self._tell(pack.gaps)
-            at = self._at | {position.channel_name: position for position in pack.end_positions}
-            told = set[StreamGap]()
-            # Plain stores from here on, between which no interrupt can strike.
-            self._at = at
-            self._uncommitted = pack.end_positions
-            self._told = told
-            self._is_torn = False
-            return pack
+        hand: _Hand | None = None
+        try:
+            if self._turn.take(until):
+                self._check_open()
+                hand = self._filled(until)
+        finally:
+            self._turn.pass_on()
+        # Plain stores from here on, between which neither an interrupt nor another thread can strike.
+        if hand is None:
+            return None
+        if self._hand is hand:
+            self._uncommitted = hand.pack.end_positions
+            self._hand = None
+        return hand.pack
 
     def commit(self) -> None:
         """Move the subscription to the end of the last pack now: it is not delivered again. Durable when it returns.
@@ -243,6 +188,8 @@ class MsgStream:
         """
         self._check_started()
         with self._exclusive():
+            self._hold()
+            self._settle()
             self._commit()
 
     def seek(self, positions: MsgPosition | Sequence[MsgPosition]) -> None:
@@ -255,24 +202,24 @@ class MsgStream:
         self._check_consuming()
         self._check_positions(wanted)
         with self._exclusive():
-            if not self._is_started:
-                self._take_over()
+            self._hold()
+            self._settle()
+            with suppress(InvalidRequest):  # a power cut took what lies before it: then a seek is what heals that
+                self._commit()
+            self._uncommitted, self._hand = [], None
+            self._is_torn, self._is_held = True, False  # until the answer is there
             self._transport.seek(wanted)
-            self._is_torn = True
-            self._uncommitted = [
-                kept for kept in self._uncommitted if kept.channel_name not in {p.channel_name for p in wanted}
-            ]
             self._at |= {position.channel_name: position for position in wanted}
+            self._is_held = True
 
     def unsubscribe(self) -> None:
         """Remove the subscription from all its channels; the stream consumes nothing any more."""
         self._check_consuming()
         with self._exclusive():
-            if not self._is_started:
-                self._take_over()
+            self._hold()
             self._transport.unsubscribe()
-            self._consuming.clear()
-            self._uncommitted, self._at, self._is_torn, self._subscription = [], {}, True, None
+            self._consuming, self._at, self._subscription = {}, {}, None
+            self._uncommitted, self._hand, self._is_torn, self._is_held = [], None, True, False
 
     def close(self) -> None:
         """Commit the last pack, and end the connection; the subscription is kept. May be repeated.
@@ -289,6 +236,7 @@ class MsgStream:
         try:
             deadline = Deadline(EXIT_SECONDS)
             if commits and self._turn.take(deadline):  # whoever reads finds out soon
+                self._settle()
                 self._commit(deadline)
         finally:
             self._turn.pass_on()
@@ -299,6 +247,29 @@ class MsgStream:
         self._is_closed, self._turn = True, Turn()
 
     # -- reading -----------------------------------------------------------------
+
+    def _filled(self, until: Deadline) -> "_Hand | None":
+        """The next pack, or the one that never reached this thread; by the holder of the turn."""
+        self._hold()
+        self._settle()
+        if self._hand is not None:
+            return self._hand
+        self._commit()
+        if self._is_torn:
+            self._restart([self._at[channel] for channel in self._consuming])
+            self._is_torn = False
+        pack = self._next(until)
+        if pack is None:
+            return None
+        self._tell(pack.gaps)
+        hand, told = _Hand(threading.get_ident(), pack), set[StreamGap]()
+        at = self._at | {position.channel_name: position for position in pack.end_positions}
+        # Plain stores, between which no interrupt can strike.
+        self._at = at
+        self._hand = hand
+        self._told = told
+        self._is_torn = False
+        return hand
 
     def _restart(self, positions: Sequence[MsgPosition]) -> None:
         """Forget all that was read; read on from there."""
@@ -379,17 +350,29 @@ class MsgStream:
             self._transport.commit(self._uncommitted, deadline)
             self._uncommitted = []
 
-    def _take_over(self) -> None:
-        self._is_torn = True
-        uncommitted, self._uncommitted = self._uncommitted, []
-        at = {position.channel_name: position for position in self._transport.take_over()}
-        self._at = at | {position.channel_name: position for position in uncommitted}
-        self._uncommitted = uncommitted
+    def _settle(self) -> None:
+        """A pack in another thread's hand has reached it; one in this thread's own was lost on its way, and comes again."""
+        if self._hand is not None and self._hand.thread != threading.get_ident():
+            self._uncommitted, self._hand = self._hand.pack.end_positions, None
+
+    def _hold(self) -> None:
+        """Take the subscription over, unless this stream has it."""
+        if not self._is_held:
+            self._is_torn = True
+            ahead = self._uncommitted if self._hand is None else self._hand.pack.end_positions
+            self._at = {position.channel_name: position for position in (*self._transport.take_over(), *ahead)}
+            self._is_held = True
 
     # -- checks ------------------------------------------------------------------
 
-    def _exclusive(self, until: Deadline | None = None) -> "_Exclusive":
-        return _Exclusive(self._turn, until or Deadline(None), self._check_open)
+    @contextmanager
+    def _exclusive(self) -> Generator[None]:
+        try:
+            self._turn.take(Deadline(None))
+            self._check_open()
+            yield
+        finally:
+            self._turn.pass_on()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -416,40 +399,3 @@ class MsgStream:
             named.add(position.channel_name)
             self._transport.decode(position.msg_id)
             integer("timestamp_filter", position.timestamp_filter, 0, TIMESTAMP_MAX)
-
-
-class _Exclusive:
-    """Held by one thread at a time, unless the stream is closed meanwhile; enters as False when ``until`` came first."""
-
-    def __init__(self, turn: Turn, until: Deadline, check_open: Callable[[], None]) -> None:
-        self._turn = turn
-        self._until = until
-        self._check_open = check_open
-
-    def __enter__(self) -> bool:
-        try:
-            is_mine = self._turn.take(self._until)
-            self._check_open()
-        except BaseException:
-            self._turn.pass_on()
-            raise
-        return is_mine
-
-    def __exit__(self, *exception: object) -> None:
-        self._turn.pass_on()
-
-
-def _messages(pack: MsgPack) -> list[TsMsg]:
-    if not isinstance(pack, MsgPack):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidRequest(f"a MsgPack is produced, not {type(pack).__name__}")
-    return pack.msgs
-
-
-def _channel_names(channels: Sequence[str]) -> list[str]:
-    """Each once, in order. Raises InvalidRequest."""
-    if isinstance(channels, str):
-        raise InvalidRequest(f"channels is a list of names: [{channels!r}]")
-    names = [checked_name("channel", channel) for channel in dict.fromkeys(channels)]
-    if not names:
-        raise InvalidRequest("name one channel at least")
-    return names
