@@ -1,0 +1,73 @@
+"""What happens in each cycle of `streams`: decided by the seed and the cycle's number alone."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from random import Random
+from typing import NamedTuple
+
+LIFE_SECONDS = (0.2, 2.0)
+AWAY_SECONDS = 1.0  # that whoever was killed stays away, at the most; often not at all
+# How often a point is passed in a cycle, roughly: a fault strikes at one of so many times.
+_OPERATIONS = {"produce": 100, "fetch-many": 60, "commit-many": 30, "seek-many": 2, "subscribe": 2}
+_REQUESTS = {f"{point}/{op}": n for point in ("on-request", "before-reply", "during-reply") for op, n in _OPERATIONS.items()}
+_COMMITS = {"before-write": 80, "after-write": 80, "during-sync": 80, "after-sync": 80, "before-meta": 30, "in-meta": 30}
+DEADLY = _REQUESTS | _COMMITS | {"in-mark": 5, "on-hello": 6, "in-read": 3}
+HARMLESS = {f"{point}=raise": n for point, n in _REQUESTS.items()} | {
+    "before-write=raise:disk-full": 80,
+    "before-meta=raise:disk-full": 30,
+    "during-sync=delay:60": 80,
+    "before-reply/produce=delay:30": 60,
+}
+
+
+class Death(StrEnum):
+    """How the broker's life ends with the cycle."""
+
+    NONE = "the broker lives on"
+    KILL = "kill -9"
+    FAULT = "kill -9 at a fail point"  # or at the cycle's end, when that is not reached
+    TERMINATE = "SIGTERM"
+
+
+class Blow(StrEnum):
+    """What happens to a process."""
+
+    KILL = "kill"
+    STOP = "stop"  # as it ends by itself
+    TWIN = "twin"  # another one begins beside it; a kill to whom that makes no sense
+
+
+class Event(NamedTuple):
+    """In the midst of a cycle."""
+
+    at: float  # share of the cycle
+    member: int  # modulo their number
+    blow: Blow
+
+
+class Cycle(NamedTuple):
+    """``together``: members that are killed with the broker, or at the cycle's end."""
+
+    life_s: float
+    death: Death
+    faults: Sequence[str]
+    away_s: float
+    events: Sequence[Event]
+    together: Sequence[int]
+
+    @classmethod
+    def of(cls, seed: object, number: int) -> "Cycle":
+        """The plan of cycle ``number``."""
+        random = Random(f"{seed}/streams/{number}")
+        death = random.choices(tuple(Death), (4, 5, 4, 2))[0]
+        faults = [
+            f"{fault}@{random.randint(1, HARMLESS[fault])}" for fault in random.sample(sorted(HARMLESS), random.randint(0, 2))
+        ]
+        if death is Death.FAULT:
+            point = random.choice(sorted(DEADLY))
+            faults.append(f"{point}=kill@{random.randint(1, DEADLY[point])}")
+        blows = random.choices(tuple(Blow), (6, 2, 2), k=random.choice((0, 1, 1, 2, 3)))
+        events = sorted(Event(random.random(), random.randrange(1_000), blow) for blow in blows)
+        together = [random.randrange(1_000) for _ in range(random.choice((0, 0, 1, 3)) or (death is Death.NONE))]
+        away_s = random.choice((0.0, random.random() * AWAY_SECONDS))
+        return cls(random.uniform(*LIFE_SECONDS), death, faults, away_s, events, together)
