@@ -59,12 +59,12 @@ class World:
         self.generations = self.broker.subscribed(self.names)
 
     def committing(self, **changed: Any) -> Any:
-        fields = {"numbers": self.numbers, "generations": self.generations, "positions": self.ends, **changed}
+        fields: dict[str, Any] = {"numbers": self.numbers, "generations": self.generations, "positions": self.ends, **changed}
         return committing(**fields)
 
     def seeking(self, **changed: Any) -> Any:
-        fields = {"numbers": self.numbers, "request_id": b"k" * 16, "generations": self.generations, "to": self.ends, **changed}
-        return seeking(**fields)
+        fields: dict[str, Any] = {"request_id": b"k" * 16, "generations": self.generations, "to": self.ends, **changed}
+        return seeking(**{"numbers": self.numbers, **fields})
 
     def with_one(self, column: Sequence[int], which: int, value: int) -> list[int]:
         return [value if index == which else kept for index, kept in enumerate(column)]
