@@ -57,6 +57,9 @@ def test_given_large_messages_when_few_of_them_fit_then_few_channels_are_looked_
     parts = share(log, places_of(world, 40, [bytes(10_000)]), size=35_000)
     assert len(parts) == 3
     assert len(log.read_channels) <= 3 + shares.MISFITS_MAX
+    log.read_channels.clear()
+    assert len(share(log, places_of(world, 40, [bytes(10_000)]), size=1)) == 1
+    assert len(log.read_channels) == 1, "nothing is left for others"
 
 
 def test_given_a_message_that_does_not_fit_among_small_ones_when_shared_then_the_small_ones_still_come(world: World) -> None:
