@@ -10,7 +10,7 @@ by `MemBroker.trim`, and nothing outlives the process.
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rocksmq.protocol.errors import ChannelNotFound, Conflict, ConnectionFailed, GroupNotFound, InvalidRequest, RocksMQError
@@ -38,7 +38,6 @@ class _Channel:
         self.owner = owner
         self.begin = 1
         self.payloads: list[Any] = []
-        self.groups: dict[str, _Group] = {}
 
     @property
     def end(self) -> int:
@@ -50,6 +49,7 @@ class MemBroker:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
+        self.groups: dict[tuple[str, str], _Group] = {}  # by subscription and channel; replaced as a whole, never changed
         self._channels: dict[str, _Channel] = {}
         self._generation = 0
 
@@ -75,6 +75,7 @@ class MemBroker:
             self.find(names)
             for name in names:
                 self._channels.pop(name, None)
+            self.groups = {key: group for key, group in self.groups.items() if key[1] in self._channels}
             self.changed.notify_all()
 
     def describe_channels(self, names: Sequence[str]) -> list[ChannelDescription]:
@@ -156,49 +157,54 @@ class MemTransport:
 
     def subscribe(self, channels: Sequence[str], subscription: str, start: Start) -> None:
         with self._changed:
-            for name, channel in zip(channels, self._broker.find(channels), strict=True):
-                place = _place_of(start, channel)
-                channel.groups.setdefault(subscription, _Group(place, None, self._broker.new_generation()))
-                self._generations[name] = 0
+            found = dict(zip(channels, self._broker.find(channels), strict=True))
+            new = {
+                (subscription, name): _Group(_place_of(start, channel), None, self._broker.new_generation())
+                for name, channel in found.items()
+            }
             self._subscription = subscription
+            self._broker.groups = new | self._broker.groups
+            self._generations |= dict.fromkeys(channels, 0)
 
     def take_over(self) -> Sequence[MsgPosition]:
         with self._changed:
-            positions = list[MsgPosition]()
-            for name in self._generations:
-                channel, group = self._group(name)
-                self._put(name, group.place, group.timestamp_filter)
-                is_beginning = group.timestamp_filter is None and group.place <= channel.begin
-                positions.append(
-                    MsgPosition(name, "" if is_beginning else self.encode(group.place), group.timestamp_filter or 0)
-                )
-            return positions
+            held = {name: self._group(name) for name in self._generations}
+            self._put({name: (group.place, group.timestamp_filter) for name, (_, group) in held.items()})
+            return [_position_of(name, *found) for name, found in held.items()]
 
     def seek(self, positions: Sequence[MsgPosition]) -> None:
         with self._changed:
-            found = [(position, *self._held(position.channel_name)) for position in positions]
-            for position, channel, _ in found:
-                self._put(position.channel_name, min(self.decode(position.msg_id), channel.end), position.timestamp_filter)
+            held = {position: self._held(position.channel_name)[0] for position in positions}
+            self._put(
+                {
+                    position.channel_name: (min(self.decode(position.msg_id), channel.end), position.timestamp_filter)
+                    for position, channel in held.items()
+                }
+            )
 
     def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
         with self._changed:
-            found = [(position, *self._held(position.channel_name)) for position in positions]
-            for position, channel, group in found:
-                moved = group._replace(place=self.decode(position.msg_id), timestamp_filter=position.timestamp_filter)
-                if moved.place >= group.place:
-                    channel.groups[self._subscription] = moved
+            moved = {
+                (self._subscription, position.channel_name): self._held(position.channel_name)[1]._replace(
+                    place=self.decode(position.msg_id), timestamp_filter=position.timestamp_filter
+                )
+                for position in positions
+            }
+            ahead = {key: group for key, group in moved.items() if group.place >= self._broker.groups[key].place}
+            self._broker.groups = self._broker.groups | ahead
 
     def unsubscribe(self) -> None:
         with self._changed:
-            for channel, _ in [self._held(name) for name in self._generations]:
-                del channel.groups[self._subscription]
-            self._generations.clear()
+            gone = {(self._subscription, name) for name in self._generations if self._held(name)}
+            self._broker.groups = {key: group for key, group in self._broker.groups.items() if key not in gone}
+            self._generations = {}
 
     def _group(self, name: str) -> tuple[_Channel, _Group]:
         (channel,) = self._broker.find([name])
-        if self._subscription not in channel.groups:
+        group = self._broker.groups.get((self._subscription, name))
+        if group is None:
             raise GroupNotFound(f"channel {name!r} has no subscription {self._subscription!r}: it was removed")
-        return channel, channel.groups[self._subscription]
+        return channel, group
 
     def _held(self, name: str) -> tuple[_Channel, _Group]:
         channel, group = self._group(name)
@@ -206,9 +212,12 @@ class MemTransport:
             raise Conflict(f"subscription {self._subscription!r} of {name!r} was taken over by another stream")
         return channel, group
 
-    def _put(self, name: str, place: int, timestamp_filter: int | None) -> None:
-        generation = self._generations[name] = self._broker.new_generation()
-        self._broker.find([name])[0].groups[self._subscription] = _Group(place, timestamp_filter, generation)
+    def _put(self, places: Mapping[str, tuple[int, int | None]]) -> None:
+        """Each of the channels' groups there, in a new generation."""
+        generation = self._broker.new_generation()
+        put = {(self._subscription, name): _Group(*place, generation) for name, place in places.items()}
+        self._broker.groups = self._broker.groups | put
+        self._generations |= dict.fromkeys(places, generation)
 
     # -- reading -----------------------------------------------------------------
 
@@ -246,6 +255,11 @@ def _read(name: str, place: int, channel: _Channel, share: int) -> Received:
     behind = begin + len(payloads)
     size = sum(len(payload) if isinstance(payload, bytes) else 1 for payload in payloads)
     return Received(name, payloads, range(begin, behind), behind, size, gap)
+
+
+def _position_of(name: str, channel: _Channel, group: _Group) -> MsgPosition:
+    is_beginning = group.timestamp_filter is None and group.place <= channel.begin
+    return MsgPosition(name, "" if is_beginning else str(group.place), group.timestamp_filter or 0)
 
 
 def _place_of(start: Start, channel: _Channel) -> int:
