@@ -13,6 +13,7 @@ from rocksmq.clients.msgstream import MsgPack, MsgStream
 from tests.clients.msgstream.worlds import (
     PATIENCE,
     MemWorld,
+    drained,
     insert,
     numbers,
     plain_reader,

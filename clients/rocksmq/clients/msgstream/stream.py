@@ -41,7 +41,7 @@ class StreamOptions:
     """How a stream behaves.
 
     ``buffer_size``: messages, and ``buffer_bytes``: bytes, that it holds at the most; a plain stream's packs are no larger.
-    ``silence_timeout``: seconds after which a time-tick stream leaves out a channel without ticks; None: never.
+    ``silence_timeout``: seconds after which a time-tick stream leaves out a channel of which nothing comes; None: never.
     ``on_gap``: what to do when retention removed messages unread: ``"log"``, ``"raise"`` GapFound, or a callable that gets the
     `StreamGap`.
     """
