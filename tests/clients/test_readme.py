@@ -18,7 +18,7 @@ URL = "rocksmq://127.0.0.1:7660"
 def test_given_the_example_in_python_when_run_then_it_prints_both_messages_and_can_read_them_again(
     broker: Broker, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, _, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in example.splitlines() if line]) <= 10
     assert URL in example
     exec(compile(example.replace(URL, broker.url), "README.md", "exec"), {})
@@ -28,12 +28,27 @@ def test_given_the_example_in_python_when_run_then_it_prints_both_messages_and_c
 
 
 def test_given_the_example_of_streams_when_run_then_each_message_is_handled_once(broker: Broker, client: Client) -> None:
-    _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     client.create_channel("orders")
     client.create_consumer_group("orders", "billing")
     handled: list[bytes] = []
     exec(compile(example, "README.md", "exec"), {"mq": client, "handle": handled.append})
     assert handled == [b"order %d" % n for n in range(100_000)]
+
+
+def test_given_the_example_of_many_channels_when_run_then_one_pack_has_both_rows(
+    broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example.count(URL) == 2
+    exec(compile(example.replace(URL, broker.url), "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("0 20 2 [MsgPosition(channel_name='sensors-")
+
+
+def test_given_the_links_when_followed_then_the_files_are_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert "clients/msgstream.md" in links
+    assert [link for link in links if not (Path(__file__).parents[2] / link).exists()] == []
 
 
 def test_given_the_example_in_a_shell_when_run_then_the_message_comes_out(broker: Broker) -> None:
