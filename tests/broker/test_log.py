@@ -1,5 +1,6 @@
 """Reading by position: the cache and the store together give every message once, in order."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rocksmq.broker.log import ENTRY_BYTES, EVICTED_MAX, Log, Place, TailCache
+from rocksmq.broker.log import ENTRY_BYTES, EVICTED_MAX, HEAD_CHANNELS_MAX, HEADS_MAX, Log, Place, Reading, TailCache
 from rocksmq.broker.records import EMPTY_EXTENT, Extent, StoredBatch
 from rocksmq.broker.store import Family, Put, Store
 
@@ -289,3 +290,82 @@ def test_given_any_batches_and_evictions_when_read_by_several_then_each_gets_eve
         assert all(a < b for a, b in pairwise(written.ids[CHANNEL]))
     finally:
         store.close()
+
+
+# -- places of what was read ---------------------------------------------------------------
+
+
+class Counted(Store):
+    """Counts what is looked up."""
+
+    scans = 0
+
+    def scan(self, family: Family, begin: bytes, end: bytes, *, at_or_before: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        self.scans += 1
+        return super().scan(family, begin, end, at_or_before=at_or_before)
+
+
+def test_given_batches_that_were_read_when_places_in_them_are_asked_for_then_the_store_is_not(tmp_path: Path) -> None:
+    store = Counted(tmp_path / "db")
+    written = Written(store, cache_bytes=0)
+    for channel in range(1, 11):
+        for first_id in range(100, 200, 10):
+            written.append(first_id, 5, channel)
+    for channel in range(1, 11):
+        written.read(100, channel=channel)
+    scans = store.scans
+    for channel in range(1, 11):
+        extent = written.extents[channel]
+        for index, message_id in enumerate(written.ids[channel]):
+            assert written.log.place(channel, message_id, extent) == Place(message_id, index)
+    assert store.scans == scans
+    assert written.log.place(3, 105, written.extents[3]) == Place(110, 5), "between two batches"
+    store.close()
+
+
+def test_given_a_batch_that_was_read_and_has_gone_from_the_extent_when_a_place_in_it_is_asked_for_then_it_is_behind_it(
+    store: Store,
+) -> None:
+    written = Written(store)
+    written.append(100, 5)
+    written.append(110, 5)
+    written.read(100)
+    trimmed = written.extents[CHANNEL]._replace(begin_id=110, begin_offset=5)
+    assert written.log.place(CHANNEL, 102, trimmed) == Place(110, 5)
+    short = Extent(100, 104, 0, 5, 0)
+    assert written.log.place(CHANNEL, 112, short) == Place(105, 5)
+
+
+def test_given_a_batch_that_was_read_and_rolled_back_when_another_lies_there_then_places_are_of_that(store: Store) -> None:
+    written = Written(store)
+    written.append(100, 5)
+    before = written.extents[CHANNEL]
+    written.append(110, 5, written=False)
+    written.read(100)
+    written.log.roll_back()
+    written.extents[CHANNEL] = before
+    written.append(108, 4)
+    assert written.log.place(CHANNEL, 110, written.extents[CHANNEL]) == Place(110, 7)
+
+
+def test_given_many_channels_and_batches_when_they_are_read_then_what_is_remembered_of_them_is_bounded(store: Store) -> None:
+    written = Written(store)
+    for channel in range(1, HEAD_CHANNELS_MAX + 100):
+        written.append(100, 1, channel, written=False)
+        written.read(100, channel=channel)
+    for first_id in range(200, 300):
+        written.append(first_id, 1, 1, written=False)
+    written.read(100, channel=1)
+    heads = written.log._heads  # pyright: ignore[reportPrivateUsage]
+    assert len(heads) == HEAD_CHANNELS_MAX
+    assert len(heads[1]) == HEADS_MAX
+
+
+def test_given_a_first_message_when_it_is_larger_than_it_may_be_then_nothing_is_read(store: Store) -> None:
+    written = Written(store)
+    written.append(100, 3, size=50)
+    extent = written.extents[CHANNEL]
+    assert written.log.read(CHANNEL, 100, extent, 9, 10, 49) == Reading([], 0, 100, 0)
+    one = written.log.read(CHANNEL, 100, extent, 9, 10, 50)
+    assert (one.message_count, one.next_position, one.size) == (1, 101, 50)
+    assert written.log.read(CHANNEL, 100, extent, 9, 10).size == 50, "as large as it is"

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rocksmq.broker import keys
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.store import Family
 from rocksmq.protocol.cbor import decode
@@ -19,11 +20,12 @@ from rocksmq.protocol.operations import (
     DestroyChannels,
     Empty,
     OpenProducer,
+    Produce,
 )
 
 from .disk_support import fail
 from .many_support import OWNER, Asked, ManyBroker, creating, describing, destroying, fetching, subscribing
-from .support import identity, in_mock_time
+from .support import batch_of, identity, in_mock_time
 
 ID = bytes(range(16))
 NAMES = [f"proxy-000102030405060708090a0b0c0d0e0f-{i}" for i in range(3)]
@@ -59,9 +61,9 @@ def test_given_a_repeat_when_the_first_is_not_durable_yet_then_both_are_answered
 
     def on_sync() -> None:
         broker.store.on_sync = lambda: None
+        broker.core.submit(Produce(NAMES[0], broker.unique(), 0, *batch_of(b"x")), lambda reply: None)
         repeats.append(Asked(broker, creating(3, ID)))
-        repeats.append(Asked(broker, describing(NAMES)))
-        broker.core.submit(CreateChannel("other", None, None, None, broker.unique()), lambda reply: None)
+        repeats.append(Asked(broker, describing(NAMES[1:])))
 
     broker.store.on_sync = on_sync
     broker.commit()
@@ -206,13 +208,47 @@ def test_given_a_destruction_that_is_not_durable_yet_when_it_is_repeated_then_th
     assert [one.reply for one in asked] == [Empty(), Empty()]
 
 
-def test_given_producers_on_many_channels_when_those_are_destroyed_then_the_others_are_still_known() -> None:
+def test_given_channels_written_to_and_destroyed_in_one_commit_when_it_is_written_then_nothing_of_them_is_there() -> None:
     broker = ManyBroker()
+    names = broker.channels(3)
+    before = {key for family in Family for key, _ in broker.store.scan(family, b"", b"\xff" * 40)}
+    for name in names:
+        broker.core.submit(OpenProducer(name, "importer", broker.unique()), lambda reply: None)
+        broker.core.submit(Produce(name, broker.unique(), 0, *batch_of(b"x")), lambda reply: None)
+    broker.do(destroying(names[:2], broker.numbers(names[:2])))
+    numbers = [keys.u64(broker.core.channels.find(names[2]).number)]
+    after = {key for family in Family for key, _ in broker.store.scan(family, b"", b"\xff" * 40)}
+    assert len(before - after) == 4, "settings and extent of two"
+    assert all(any(number in key for number in numbers) for key in after - before)
+
+
+def test_given_channels_when_they_are_destroyed_then_each_is_told_of_once_that_is_durable() -> None:
+    broker = ManyBroker()
+    told: list[int] = []
+    broker.core.on_destroyed = told.append
+    names = broker.channels(3)
+    numbers = broker.numbers(names)
+    broker.store.on_write = fail(DiskFull("full"))
+    broker.do(destroying(names, numbers))
+    assert told == []
+    broker.store.on_write = lambda: None
+    broker.ask(destroying(names, numbers))
+    assert told == []
+    broker.commit()
+    assert told == numbers
+
+
+def test_given_producers_with_names_on_many_channels_when_those_are_destroyed_then_they_make_room_and_the_others_stay() -> None:
+    broker = ManyBroker(Limits(producer_names_max=4))
     names = broker.channels(4)
     producers = {name: identity(1 << 62, 7_000 + i) for i, name in enumerate(names)}
     for name in names:
-        broker.do(OpenProducer(name, "importer", producers[name]))
+        assert not isinstance(broker.do(OpenProducer(name, "importer", producers[name])), RocksMQError)
+    with pytest.raises(LimitExceeded, match="producer_names_max"):
+        raise broker.ask(OpenProducer(names[3], "second", broker.unique()))
     broker.do(destroying(names[:3], broker.numbers(names[:3])))
+    for other in ("second", "third", "fourth"):
+        assert not isinstance(broker.do(OpenProducer(names[3], other, broker.unique())), RocksMQError)
     with pytest.raises(InvalidRequest, match="another name"):
         raise broker.do(OpenProducer(names[3], "second", producers[names[3]]))
 

@@ -290,8 +290,6 @@ class Core:
             position = target.place.message_id
 
         def attempt(commit: Commit, sealing: bool) -> bool:
-            if sealing:
-                return False
             channel = self.channels.find(request.channel)
             count_max = min(request.max_messages, self.limits.consume_messages_max)
             bytes_max = min(request.max_bytes, self.limits.consume_bytes_max)

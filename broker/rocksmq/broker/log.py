@@ -20,6 +20,8 @@ from .store import Family, Store
 PARTIAL_BYTES_MAX = 16 << 20  # batches that readers stopped inside of, and find again without the store
 ENTRY_BYTES = 300  # what a batch costs in the cache beside its value
 EVICTED_MAX = 1_024  # evicted entries that a list keeps before it is cut
+HEADS_MAX = 16  # batches of a channel that were read last, and whose offsets are known without the store
+HEAD_CHANNELS_MAX = 2_048  # of which that holds, those that were read last
 
 
 class Slice(NamedTuple):
@@ -52,6 +54,14 @@ class Place(NamedTuple):
 
     message_id: int
     offset: int
+
+
+class _Head(NamedTuple):
+    """What is known of a batch that was read."""
+
+    first_id: int
+    end_id: int
+    base_offset: int
 
 
 class _Tail:
@@ -152,10 +162,12 @@ class Log:
         self._store = store
         self._partial: OrderedDict[tuple[int, int], StoredBatch] = OrderedDict()
         self._partial_bytes = 0
+        self._heads: OrderedDict[int, deque[_Head]] = OrderedDict()  # by channel number
 
     def roll_back(self) -> None:
         """Forget everything that was not written."""
         self.cache.roll_back()
+        self._heads.clear()
         self._partial.clear()
         self._partial_bytes = 0
 
@@ -206,6 +218,7 @@ class Log:
             if stop == start:
                 break
             slices.append(Slice(batch, start, stop))
+            self._note(channel_number, batch)
             count += stop - start
             size += taken
             position = batch.first_id + stop
@@ -219,6 +232,9 @@ class Log:
     def place(self, channel_number: int, position: int, extent: Extent) -> Place:
         """Where ``position`` lies; behind the end: the extent's end."""
         if position <= extent.end_id and extent.end_offset > extent.begin_offset:
+            for head in self._heads.get(channel_number, ()):
+                if head.first_id <= position <= head.end_id and extent.begin_id <= position:
+                    return Place(position, head.base_offset + position - head.first_id)
             for batch in self.batches(channel_number, position, extent):
                 index = max(0, position - batch.first_id)
                 return Place(batch.first_id + index, batch.base_offset + index)
@@ -232,6 +248,17 @@ class Log:
             position = partial.end_id + 1
         if position <= extent.end_id:
             yield from self.batches(channel_number, position, extent)
+
+    def _note(self, channel_number: int, batch: StoredBatch) -> None:
+        """What a reader was given it commits soon, and then its offset is asked for."""
+        heads = self._heads.get(channel_number)
+        if heads is None:
+            heads = self._heads[channel_number] = deque(maxlen=HEADS_MAX)
+            if len(self._heads) > HEAD_CHANNELS_MAX:
+                self._heads.popitem(last=False)
+        if not heads or heads[-1].first_id != batch.first_id:
+            heads.append(_Head(batch.first_id, batch.end_id, batch.base_offset))
+            self._heads.move_to_end(channel_number)
 
     def _remember(self, channel_number: int, position: int, batch: StoredBatch) -> None:
         if (channel_number, position) in self._partial:

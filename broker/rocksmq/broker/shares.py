@@ -12,12 +12,12 @@ from zlib import crc32
 
 from rocksmq.protocol.cbor import Buffer
 
-from .log import Log, Reading, Slice
+from .log import PARTIAL_BYTES_MAX, Log, Reading, Slice
 from .records import Extent
 from .replies import MESSAGE_BYTES, PART_BYTES, Part
 
 ROUNDS_MAX = 4  # each gives what the one before has left to those that have more
-LOADED_BYTES_MAX = 32 << 20  # of batches that hold what a reply needs of them, before no further channel is looked at
+LOADED_BYTES_MAX = PARTIAL_BYTES_MAX  # of batches that a reply takes a part of; the log keeps no more for the next round
 MISFITS_MAX = 8  # channels that are looked at in vain, because their next message does not fit
 BYTES_BESIDE = 1_024  # of a frame, at most: heads of the columns, correlation, status
 

@@ -189,8 +189,6 @@ class Streams:
         channels = self._found(tuple(starts))
 
         def attempt(commit: Commit, sealing: bool) -> bool:
-            if sealing:
-                return False
             reply = self._read(request, channels, starts)
             if reply.message_count:
                 done(reply)
