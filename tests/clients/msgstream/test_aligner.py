@@ -305,19 +305,24 @@ def test_given_an_added_channel_when_packed_then_what_it_has_up_to_the_last_end_
     assert pack.start_positions == [MsgPosition("a", "2", 9), MsgPosition("b", "", 0)]
 
 
-def test_given_a_channel_added_with_a_filter_above_the_last_end_when_packed_then_it_goes_on_there_as_if_sought() -> None:
+@pytest.mark.parametrize(
+    ("timestamp_filter", "expected"),
+    [(7, [(7, 10, "a:6! b:9"), (10, 12, "a:11 b:11")]), (10, [(10, 12, "a:6! a:11 b:11")])],
+)
+def test_given_a_channel_added_with_a_filter_above_the_last_end_when_packed_then_it_goes_on_there_as_if_sought(
+    timestamp_filter: int, expected: list[tuple[int, int, str]]
+) -> None:
     """What it had delivered is known for its filter only, not for any earlier end."""
     logs = {"a": "1 |5 6 |7 11 |12", "b": "9 11 |10 |12"}
     aligner = reading(a=logs["a"])
-    assert shown(all_packs(reading(a="1 |5"))[0]) == (0, 5, "a:1")
     pack = aligner.pack()
     assert pack is not None
-    aligner.add("b", 0, 10)
+    aligner.add("b", 0, timestamp_filter)
     feed(aligner, "b", logs["b"])
-    assert aligner.end_ts == 10
-    assert aligner.positions == [*pack.end_positions, MsgPosition("b", "0", 10)]
-    expected = packs(sought(aligner.positions, **logs))
-    assert packs(aligner) == expected == [(10, 12, "a:6! a:11 b:11")]
+    assert aligner.end_ts == timestamp_filter
+    assert aligner.positions == [*pack.end_positions, MsgPosition("b", "0", timestamp_filter)]
+    assert packs(sought(aligner.positions, **logs)) == expected
+    assert packs(aligner) == expected
 
 
 def test_given_a_channel_that_is_read_when_it_is_added_then_it_is_refused() -> None:
