@@ -129,11 +129,12 @@ def _check_exact(name: str, read: Sequence[Pack], packs: Sequence[Pack]) -> None
         again = "it is repeated" if pack.end_ts <= before.end_ts else "something between is lost"
         assert pack.begin_ts == before.end_ts, f"{name}: {pack} follows on {before}: {again}"
     for pack, right in zip(read, packs, strict=False):
-        _check_same(name, pack, right)
+        check_same(name, pack, right)
     assert len(read) == len(packs), f"{name}: lost: it has {len(read)} packs of {len(packs)}"
 
 
-def _check_same(name: str, pack: Pack, right: Pack) -> None:
+def check_same(name: str, pack: Pack, right: Pack) -> None:
+    """``pack`` is ``right`` in all it says."""
     assert pack[:2] == right[:2], f"{name}: {pack} should be {right}"
     for channel in pack.msgs.keys() | right.msgs.keys():
         has, due = pack.msgs.get(channel, []), right.msgs.get(channel, [])
@@ -158,7 +159,7 @@ def _check_subscribed(name: str, lives: Sequence[ReaderLife], packs: Sequence[Pa
         assert begin in starts, f"{life.name}: it begins with {life.packs[0]}, and not with {right}: lost, or repeated"
         for at, pack in enumerate(life.packs, begin):
             assert at < len(packs), f"{life.name}: {pack} is repeated"
-            _check_same(life.name, pack, packs[at])
+            check_same(life.name, pack, packs[at])
         repeated += begin < reached
         reached = begin + len(life.packs)
         starts = {Ending.BEHIND: {reached}, Ending.BEFORE: {reached - 1}, Ending.EITHER: {reached - 1, reached}}[life.ending]

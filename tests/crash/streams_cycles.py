@@ -8,16 +8,14 @@ from typing import NamedTuple
 LIFE_SECONDS = (0.2, 2.0)
 AWAY_SECONDS = 1.0  # that whoever was killed stays away, at the most; often not at all
 # How often a point is passed in a cycle, roughly: a fault strikes at one of so many times.
-_OPERATIONS = {"produce": 100, "fetch-many": 60, "commit-many": 30, "seek-many": 2, "subscribe": 2}
+_OPERATIONS = {"produce": 40, "fetch-many": 30, "commit-many": 10, "seek-many": 1, "subscribe": 1}
 _REQUESTS = {f"{point}/{op}": n for point in ("on-request", "before-reply", "during-reply") for op, n in _OPERATIONS.items()}
-_COMMITS = {"before-write": 80, "after-write": 80, "during-sync": 80, "after-sync": 80, "before-meta": 30, "in-meta": 30}
-DEADLY = _REQUESTS | _COMMITS | {"in-mark": 5, "on-hello": 6, "in-read": 3}
-HARMLESS = {f"{point}=raise": n for point, n in _REQUESTS.items()} | {
-    "before-write=raise:disk-full": 80,
-    "before-meta=raise:disk-full": 30,
-    "during-sync=delay:60": 80,
-    "before-reply/produce=delay:30": 60,
-}
+_COMMITS = {"before-write": 40, "after-write": 40, "during-sync": 40, "after-sync": 40, "before-meta": 10, "in-meta": 10}
+DEADLY = _REQUESTS | _COMMITS | {"in-mark": 3, "on-hello": 5, "in-read": 2}
+_STALLS = {f"{point}=delay:500": n for point, n in _REQUESTS.items()}  # of the whole broker, longer than some calls may take
+_RAISES = {f"{point}=raise": n for point, n in _REQUESTS.items()}
+_DISK = {"before-write=raise:disk-full": 40, "before-meta=raise:disk-full": 10, "during-sync=delay:60": 40}
+HARMLESS = _RAISES | _STALLS | _DISK | {"before-reply/produce=delay:30": 40}
 
 
 class Death(StrEnum):

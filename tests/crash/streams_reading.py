@@ -36,6 +36,7 @@ class _Reader:
         self._book = Book(worker.part.output, syncs=True) if is_exact else worker.book
         self._is_exact = is_exact
         self._is_moved = True
+        self._sought: Pack | None = None  # what is to come again
         self._reached: dict[str, int] = {}  # the highest tick that was read, by channel
         self._ends: dict[str, MsgPosition] = {}
         if is_exact:
@@ -99,16 +100,30 @@ class _Reader:
         if pack is None:
             self._note_moved()
             return False
-        self._book.note("pack", Pack.of(pack).json())
+        noted = Pack.of(pack)
+        if self._sought is not None:
+            assert noted == self._sought, f"sought again was {self._sought.json()}, and {noted.json()} came"
+            self._sought = None
+            return True
+        self._book.note("pack", noted.json())
         self._is_moved = False
         for channel, reached in self._reached_by(pack, stream):
             self._reached[channel] = max(reached, self._reached.get(channel, 0))
         if worker.random.random() < 0.1:
             worker.persist(stream.commit)
             self._note_moved()
+        if self._is_exact and worker.random.random() < 0.1:
+            self._seek(stream, noted)
         if worker.random.random() < 0.3:
             time.sleep(worker.random.random() * WORK_SECONDS)
         return True
+
+    def _seek(self, stream: MsgStream, pack: Pack) -> None:
+        """To the end of the pack, or to its start: of a time-tick stream it then comes again as it was."""
+        is_again = isinstance(stream, TtMsgStream) and self._worker.random.random() < 0.5
+        positions = pack.starts if is_again else pack.ends
+        self._worker.persist(lambda: stream.seek(list(positions.values())))
+        self._sought = pack if is_again else None
 
     def _reached_by(self, pack: MsgPack, stream: MsgStream) -> list[tuple[str, int]]:
         if isinstance(stream, TtMsgStream):

@@ -18,7 +18,7 @@ from .course import CALM, Intensity
 from .process import FaultyBroker
 from .proxy import Proxy
 from .restless import RestlessEtcd
-from .streams_audit import Figures, audit
+from .streams_audit import Figures, audit, check_same
 from .streams_clock import Clock
 from .streams_cycles import Blow, Cycle, Death
 from .streams_evidence import Evidence, errors_in, life_in, put_out, read_logs, sent_in
@@ -99,7 +99,9 @@ class StreamsRun:
             if not broker.is_running:
                 self._restart([])
             final = self._drain(staff, clock)
-            figures = audit(self._evidence(staff, channels, final))
+            evidence = self._evidence(staff, channels, final)
+            figures = audit(evidence)
+            self._check_seeks(channels, packs_of(evidence.logs))
             self._check_end()
             books = [part.book for member in staff.members for part in member.lives]
             errors = Counter(error for book in books for error in errors_in(book))
@@ -178,11 +180,9 @@ class StreamsRun:
     def _drain(self, staff: Staff, clock: Clock) -> int:
         """First the writers end, then the ticker with a last tick, then the readers at that. The last tick's timestamp."""
         staff.await_ready()
-        for member in staff.of("writer"):
-            member.end("stop")
+        staff.end(staff.of("writer"), "stop")
         final = clock.final()
-        for member in (*staff.of("ticker"), *staff.of(*READERS)):
-            member.end(f"drain {final}")
+        staff.end(staff.of("ticker", *READERS), f"drain {final}")
         return final
 
     def _evidence(self, staff: Staff, channels: Sequence[str], final: int) -> Evidence:
@@ -191,7 +191,6 @@ class StreamsRun:
         exact = {member.part.name: put_out(member.part.output) for member in staff.of("ticks-exact")}
         for buffer_size in FRESH_BUFFERS:
             exact[f"fresh, buffer {buffer_size}"] = self._fresh(channels, buffer_size, final)
-        self._check_seeks(channels, packs_of(logs))
         return Evidence(
             logs=logs,
             senders={part.book.name: sent_in(part.book) for m in staff.of("writer", "ticker") for part in m.lives},
@@ -222,15 +221,21 @@ class StreamsRun:
         return packs
 
     def _check_seeks(self, channels: Sequence[str], packs: Sequence[Pack]) -> None:
-        """A stream that seeks to a pack's positions goes on there, wherever it was."""
-        with RmqMsgStreamFactory(self.broker.url).new_tt_msg_stream() as stream:
-            stream.as_consumer(channels, "seeking")
-            for at in self._random.choices(range(len(packs) - 1), k=SOUGHT):
+        """A seek to a pack's end goes on there, in this stream and in the next one of the subscription."""
+        factory = RmqMsgStreamFactory(self.broker.url)
+        for at in self._random.choices(range(len(packs)), k=SOUGHT):
+            name, read = f"sought to the end of {packs[at]}", self._random.randint(0, 2)
+            with factory.new_tt_msg_stream() as stream:
+                stream.as_consumer(channels, "seeking")
                 stream.seek(list(packs[at].ends.values()))
                 stream.start()
-                for right in packs[at + 1 : at + 4]:
-                    pack = self._next(stream)
-                    assert pack == right, f"sought to the end of {packs[at]}: {pack} is not {right}"
+                for right in packs[at + 1 : at + 1 + read]:
+                    check_same(name, self._next(stream), right)
+            with factory.new_tt_msg_stream() as stream:
+                stream.as_consumer(channels, "seeking")
+                stream.start()
+                for right in packs[at + 1 + read : at + 3 + read]:
+                    check_same(f"{name}, and opened again", self._next(stream), right)
 
     @staticmethod
     def _next(stream: TtMsgStream) -> Pack:

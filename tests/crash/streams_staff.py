@@ -94,15 +94,19 @@ class Member:
         is_reading = self.part.role in ("writer", "ticker") or self.has_started
         return self._process is not None and not self._is_told and self._former is None and is_reading
 
-    def end(self, order: str) -> None:
-        """Tell it, and wait. Raises AssertionError when it does not end well."""
+    def last(self, order: str) -> None:
+        """Tell it to end for good; `wait` for that."""
         assert self._order(order), "it is ready"
+
+    def wait(self) -> None:
+        """Until it has ended as it was told to. Raises AssertionError when it does not end well."""
         process, self._process = self._process, None
-        assert process is not None, "it is ready"
+        assert process is not None, "it was ready"
+        code: int | str
         try:
             code = process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            code = None
+            code = f"nothing for {END_SECONDS:g} s"
         _end(process)
         assert code == 0, f"{self.part.name}, life {self.part.life}, ends with {code}: {self._said()}"
 
@@ -144,6 +148,14 @@ class Staff:
     def of(self, *roles: str) -> list[Member]:
         """Those of the roles."""
         return [member for member in self.members if member.part.role in roles]
+
+    @staticmethod
+    def end(members: Sequence[Member], order: str) -> None:
+        """Tell them all, and wait."""
+        for member in members:
+            member.last(order)
+        for member in members:
+            member.wait()
 
     def check(self) -> None:
         """As `Member.check`, of all."""
