@@ -456,3 +456,12 @@ def test_given_many_silent_channels_when_the_buffer_is_full_then_some_are_named(
     aligner = reading_at_most(1, PLENTY, a="1 2", b="", c="", d="", e="")
     with pytest.raises(BufferFull, match="comes on 'a', 'b', 'c' and 2 more"):
         aligner.wanted()
+
+
+def test_given_all_channels_left_out_and_full_when_read_on_then_it_is_said() -> None:
+    aligner = reading_at_most(2, PLENTY, a="1 2 3", b="1 2 3")
+    for name in "ab":
+        aligner.leave_out(name)
+    with pytest.raises(BufferFull, match="'a'"):
+        aligner.wanted()
+    assert [name for name, _ in aligner.wanted()] == ["a", "b"]

@@ -156,12 +156,13 @@ class TickAligner:
 
         Raises BufferFull once when something fed since the last pack did not fit. Nothing is lost: the next call tells where
         to read on, and a tick that then comes before what does not fit is taken. A channel left out is not read on while it is
-        full.
+        full and others can be.
         """
         waiting = [channel for channel in self._channels.values() if not channel.cut]
         if not all(channel.is_left_out for channel in waiting):
             self._drop_ahead()
-        if any(channel.name in self._refused and not channel.is_left_out for channel in waiting):
+        refused = [channel for channel in waiting if channel.name in self._refused]
+        if refused and (len(refused) == len(waiting) or not all(channel.is_left_out for channel in refused)):
             self._refused.clear()
             raise self._buffer_full(waiting)
         waiting = [channel for channel in waiting if channel.name not in self._refused]
@@ -333,7 +334,7 @@ class TickAligner:
             self._channels.values(),
             key=lambda channel: max(len(channel.ends) / self._messages_max, channel.size / self._bytes_max),
         )
-        silent = [repr(channel.name) for channel in waiting if not channel.is_left_out]
+        silent = [repr(channel.name) for channel in waiting if not channel.is_left_out] or [repr(fullest.name)]
         names = ", ".join(silent[:_NAMED_MAX]) + (f" and {len(silent) - _NAMED_MAX} more" if len(silent) > _NAMED_MAX else "")
         return BufferFull(
             f"channel {fullest.name!r} holds {len(fullest.ends)} messages of {fullest.size} bytes, and all channels "

@@ -59,11 +59,13 @@ class RmqMsgStreamFactory:
 
     def new_msg_stream(self) -> RmqMsgStream:
         """A plain stream. Raises ConnectionFailed, Timeout."""
-        return RmqMsgStream(self._transport(), self._dispatchers.new_unmarshal_dispatcher(), self._options)
+        dispatcher = self._dispatchers.new_unmarshal_dispatcher()  # first: without protobuf nothing is connected
+        return RmqMsgStream(self._transport(), dispatcher, self._options)
 
     def new_tt_msg_stream(self) -> RmqTtMsgStream:
         """A time-tick stream. Raises ConnectionFailed, Timeout."""
-        return RmqTtMsgStream(self._transport(), self._dispatchers.new_unmarshal_dispatcher(), self._options)
+        dispatcher = self._dispatchers.new_unmarshal_dispatcher()
+        return RmqTtMsgStream(self._transport(), dispatcher, self._options)
 
     def _transport(self) -> RmqTransport:
         return RmqTransport(self._url, token=self._token, timeout=self._timeout)
