@@ -52,7 +52,7 @@ class LineWriter:
             while done < until:
                 if stop.is_wanted:
                     until = ends[bisect_left(ends, done)] if done else 0
-                elif self._has_room():
+                if done < until and self._has_room():
                     done += self._stdout.write(content[done : min(_piece_end(ends, done), until)]) or 0
         except OSError as error:
             error.filename = "stdout"
