@@ -77,6 +77,7 @@ def test_given_a_clock_when_timestamps_are_open_then_no_tick_passes_them() -> No
     assert clock.settled() == 8
 
 
+@pytest.mark.slow
 def test_given_a_checkpoint_with_the_output_when_the_program_is_killed_and_started_over_then_each_row_is_there_once(
     broker: Broker, client: Client, tmp_path: Path
 ) -> None:
