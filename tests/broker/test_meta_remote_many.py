@@ -181,12 +181,16 @@ async def test_given_ids_to_tell_and_groups_to_delete_all_the_time_when_sixty_ar
         for name, number in lost:
             await broker.call(DestroyChannel(name, number))
         for step in (1, 2, 3):
+            broker.remote.fates.append(Fate.HELD)
             for name in stream.names:
                 broker.core.submit(Produce(name, broker.unique(), 0, *batch_of(b"x")), lambda reply: None)
-            await trio.sleep(0.6)
-            first = len(broker.etcd.applied)
-            assert await broker.call(stream.committing(step)) == Empty()
-            assert len([key for key in broker.etcd.applied[first].entries if key.startswith(GROUP)]) == 2 * MOST, "at once"
+            await trio.sleep(0.7)
+            asked, first = Asked(broker, stream.committing(step)), len(broker.etcd.applied)
+            broker.remote.release(Fate.ANSWERED)
+            await wait_all_tasks_blocked()
+            assert asked.reply == Empty()
+            entries = broker.etcd.applied[first + 1].entries
+            assert len([key for key in entries if key.startswith(GROUP)]) == 2 * MOST, "behind what is in flight, at once"
         assert stream.steps() == [3] * MOST
         for _ in range(200):
             await broker.call(stream.committing(3))

@@ -4,15 +4,17 @@ What an operation does to all of its groups is worked out on a copy that becomes
 whatever the broker does to some of them only is found, at the next look at its groups.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     rule,
     run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType]
@@ -28,7 +30,7 @@ from rocksmq.protocol.errors import (
     LimitExceeded,
     RocksMQError,
 )
-from rocksmq.protocol.operations import ChannelsCreated, Empty, SoughtMany
+from rocksmq.protocol.operations import ChannelsCreated, Empty, SeekMany, SoughtMany
 
 from .disk_support import fail
 from .many_support import (
@@ -79,6 +81,21 @@ class ChannelModel:
         return self.ids[-1] + 1 if self.ids else 1
 
 
+class Sent(NamedTuple):
+    """A seek that may be repeated."""
+
+    numbers: list[int]
+    request_id: bytes
+    generations: list[int] | None
+    to: list[int] | None
+    metadata: bytes
+
+    @property
+    def request(self) -> SeekMany:
+        metadata = [self.metadata] * len(self.numbers)
+        return seeking(self.numbers, self.request_id, generations=self.generations, to=self.to, metadata=metadata)
+
+
 Models = dict[int, ChannelModel]
 
 
@@ -90,9 +107,9 @@ class Machine(RuleBasedStateMachine):
         self.broker = ManyBroker(Limits(channels_max=CHANNELS_MAX, groups_max=GROUPS_MAX))
         self.model: Models = {}
         self.durable: Models = {}
-        self.known: list[int] = []  # numbers of channels, of those that are gone too
+        self.gone: list[int] = []  # numbers of channels
         self.waiting: list[tuple[Asked, Any, Any]] = []  # with the request, and what it is to be answered
-        self.seeks: list[Any] = []
+        self.seeks: list[Sent] = []
 
     # -- operations ------------------------------------------------------------------------
 
@@ -115,9 +132,23 @@ class Machine(RuleBasedStateMachine):
         else:
             assert reply == expected
 
+    @initialize()
+    def begin(self) -> None:
+        """Four channels with messages and groups."""
+        self.create(3)
+        self.create(1)
+        for place in range(4):
+            self.produce(place, 3)
+        self.subscribe(range(4), is_latest=False)
+        self.commit()
+
     def chosen(self, places: Sequence[int]) -> list[int]:
-        """Numbers of channels that are or were there, each once."""
-        return list(dict.fromkeys(self.known[place % len(self.known)] for place in places))
+        """Numbers of channels, each once; the last place is that of one that is gone, if one is."""
+        here = sorted(self.model)
+        gone = [number for number in self.gone if number not in self.model]  # a full disk may have brought it back
+        if gone and CHANNELS_MAX - 1 in places:
+            return [here[place % len(here)] for place in places[:1]] + gone[-1:]
+        return list(dict.fromkeys(here[place % len(here)] for place in places))
 
     def generations(self, numbers: Sequence[int], wrong: int | None) -> list[int]:
         groups = [self.model[number].group if number in self.model else None for number in numbers]
@@ -140,18 +171,18 @@ class Machine(RuleBasedStateMachine):
         self.ask(request, ChannelsCreated(names))
         for name in names:
             number = self.broker.core.channels.find(name).number
-            self.known.append(number)
             self.model[number] = ChannelModel(name)
 
-    @rule(places=SUBSETS)
+    @rule(places=SUBSETS.map(lambda places: places[:1]))
     def destroy(self, places: Sequence[int]) -> None:
-        if not self.known:
+        if not self.model:
             return
         numbers = self.chosen(places)
         names = [self.model[number].name if number in self.model else "gone" for number in numbers]
         self.ask(destroying(names, numbers), Empty())
         for number in numbers:
-            self.model.pop(number, None)
+            if self.model.pop(number, None) is not None:
+                self.gone.append(number)
 
     @rule(place=st.integers(0, 9), count=st.integers(1, 4))
     def produce(self, place: int, count: int) -> None:
@@ -166,7 +197,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(places=SUBSETS, is_latest=st.booleans())
     def subscribe(self, places: Sequence[int], is_latest: bool) -> None:
-        if not self.known:
+        if not self.model:
             return
         numbers = self.chosen(places)
         request = subscribing(numbers, kind=2 if is_latest else 1)
@@ -185,62 +216,58 @@ class Machine(RuleBasedStateMachine):
     def seek(
         self, places: Sequence[int], steps: Sequence[int], wrong: int | None, with_positions: bool, with_generations: bool
     ) -> None:
-        if not self.known:
+        if not self.model:
             return
         numbers = self.chosen(places)
-        groups = self.groups(numbers)
         channels = [self.model.get(number, ChannelModel("gone")) for number in numbers]
         to = [channel.position(max(0, step)) for channel, step in zip(channels, steps, strict=False)]
-        metadata = [b"%d" % len(self.seeks)] * len(numbers)
-        request = seeking(
+        sent = Sent(
             numbers,
             self.broker.unique(),
-            generations=self.generations(numbers, wrong) if with_generations else None,
-            to=to if with_positions else None,
-            metadata=metadata,
+            self.generations(numbers, wrong) if with_generations else None,
+            to if with_positions else None,
+            b"%d" % len(self.seeks),
         )
-        if isinstance(groups, type):
-            self.ask(request, groups)
-        elif with_generations and wrong is not None and wrong < len(numbers):
-            self.ask(request, Conflict)
-        else:
-            asked = Asked(self.broker, request)
-            told: list[tuple[int, int, bytes]] = []
-            for number, group, step, kept in zip(numbers, groups, steps, metadata, strict=False):
-                channel, former = self.model[number], group.generation
-                state = self.broker.core.channels.numbered(number).groups[GROUP].state
-                group.generation = state.generation
-                assert group.generation > former
-                if with_positions:
-                    group.offset, group.metadata = min(max(0, step), len(channel.ids)), kept
-                    group.position = channel.position(group.offset)
-                is_untouched = not with_positions and not group.metadata and group.offset == 0
-                position = 0 if is_untouched else group.position
-                group.last_seek = (request.request_id, position, group.generation)
-                told.append((position, group.generation, group.metadata))
-            assert not asked.replies, "nothing of it is durable"
-            self.waiting.append((asked, request, told))
-            self.seeks.append((request, numbers))
+        self.send_seek(sent)
+        self.seeks.append(sent)
 
-    @rule(place=st.integers(0, 20))
+    @rule(place=st.integers(0, 9))
     def repeat_seek(self, place: int) -> None:
-        if not self.seeks:
-            return
-        request, numbers = self.seeks[-1 - place % len(self.seeks)]
-        groups = self.groups(numbers)
+        if self.seeks:
+            self.send_seek(self.seeks[-1 - place % len(self.seeks)])
+
+    def send_seek(self, sent: Sent) -> None:
+        groups = self.groups(sent.numbers)
         if isinstance(groups, type):
-            self.ask(request, groups)
+            self.ask(sent.request, groups)
             return
         seeks = [group.last_seek for group in groups]
-        if all(seek is not None and seek[0] == request.request_id for seek in seeks):
+        if all(seek is not None and seek[0] == sent.request_id for seek in seeks):
             told = [(*seek[1:], group.metadata) for seek, group in zip(seeks, groups, strict=True) if seek is not None]
-            self.ask(request, told)
-        elif request.generations is not None:
-            self.ask(request, Conflict)
+            self.ask(sent.request, told)
+        elif sent.generations is not None and sent.generations != [group.generation for group in groups]:
+            self.ask(sent.request, Conflict)
+        else:
+            asked = Asked(self.broker, sent.request)
+            told = [self.seek_one(sent, place, group) for place, group in enumerate(groups)]
+            assert not asked.replies, "nothing of it is durable"
+            self.waiting.append((asked, sent.request, told))
+
+    def seek_one(self, sent: Sent, place: int, group: GroupModel) -> tuple[int, int, bytes]:
+        """What is told of it."""
+        channel, former = self.model[sent.numbers[place]], group.generation
+        group.generation = self.broker.core.channels.numbered(sent.numbers[place]).groups[GROUP].state.generation
+        assert group.generation > former
+        if sent.to is not None:
+            group.offset, group.metadata = bisect_left(channel.ids, sent.to[place]), sent.metadata
+            group.position = channel.position(group.offset)
+        is_untouched = sent.to is None and not group.metadata and group.offset == 0
+        group.last_seek = (sent.request_id, 0 if is_untouched else group.position, group.generation)
+        return (*group.last_seek[1:], group.metadata)
 
     @rule(places=SUBSETS, steps=STEPS, wrong=WRONG, beyond=WRONG)
     def move(self, places: Sequence[int], steps: Sequence[int], wrong: int | None, beyond: int | None) -> None:
-        if not self.known:
+        if not self.model:
             return
         numbers = self.chosen(places)
         groups = self.groups(numbers)
@@ -270,7 +297,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(places=SUBSETS, wrong=WRONG)
     def unsubscribe(self, places: Sequence[int], wrong: int | None) -> None:
-        if not self.known:
+        if not self.model:
             return
         numbers = self.chosen(places)
         request = unsubscribing(numbers, self.generations(numbers, wrong))
@@ -284,7 +311,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(places=SUBSETS, steps=STEPS, n=st.integers(1, 20))
     def fetch(self, places: Sequence[int], steps: Sequence[int], n: int) -> None:
-        if not self.known:
+        if not self.model:
             return
         numbers = self.chosen(places)
         channels = [self.model.get(number) for number in numbers]
