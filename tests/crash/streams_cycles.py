@@ -6,6 +6,7 @@ from random import Random
 from typing import NamedTuple
 
 LIFE_SECONDS = (0.2, 2.0)
+HANG_SECONDS = 1.5  # of whoever has a twin, at the most; often not at all
 AWAY_SECONDS = 1.0  # that whoever was killed stays away, at the most; often not at all
 # How often a point is passed in a cycle, roughly: a fault strikes at one of so many times.
 _OPERATIONS = {"produce": 40, "fetch-many": 30, "commit-many": 10, "seek-many": 1, "subscribe": 1}
@@ -32,7 +33,7 @@ class Blow(StrEnum):
 
     KILL = "kill"
     STOP = "stop"  # as it ends by itself
-    TWIN = "twin"  # another one begins beside it; a kill to whom that makes no sense
+    TWIN = "twin"  # of those by subscription: another one begins beside it, which hangs for a while
 
 
 class Event(NamedTuple):
@@ -64,7 +65,7 @@ class Cycle(NamedTuple):
         if death is Death.FAULT:
             point = random.choice(sorted(DEADLY))
             faults.append(f"{point}=kill@{random.randint(1, DEADLY[point])}")
-        blows = random.choices(tuple(Blow), (6, 2, 2), k=random.choice((0, 1, 1, 2, 3)))
+        blows = random.choices(tuple(Blow), (6, 2, 3), k=random.choice((0, 1, 1, 2, 3)))
         events = sorted(Event(random.random(), random.randrange(1_000), blow) for blow in blows)
         together = [random.randrange(1_000) for _ in range(random.choice((0, 0, 1, 3)) or (death is Death.NONE))]
         away_s = random.choice((0.0, random.random() * AWAY_SECONDS))

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from rocksmq.clients import Conflict, RocksMQError
 from rocksmq.clients.msgstream import BufferFull, MsgPack, MsgPosition, MsgStream, TimeTickMsg, TtMsgStream
 
+from .streams_audit import check_same
 from .streams_book import Book, read_book
 from .streams_pack import Pack
 from .streams_worker import Worker, is_passing
 
 WORK_SECONDS = 0.1  # that a reader takes for one pack in three, at the most, before it asks for the next
 WAIT_SECONDS = (0.0, 0.02, 0.5)  # for the next pack, one of them each time
-BUFFERS = (400, 3_000, None)  # messages, one of them a life
+BUFFERS = (3_000, None)  # messages, one of them a life
+SMALL_BUFFERS = (50, 400, *BUFFERS)  # that may be too small for a pack; then a reader with positions takes a larger one
 
 
 class FencedOff(Exception):
@@ -45,8 +47,9 @@ class _Reader:
                 self._is_moved = False
 
     def read(self, stream: MsgStream) -> None:
-        """Until told to end."""
+        """Until told to end. Raises BufferFull; then another stream may go on, if positions are stored."""
         worker, random = self._worker, self._worker.random
+        self._sought = None
         ends_badly = not self._is_exact and random.random() < 0.5
         try:
             with stream:
@@ -69,10 +72,13 @@ class _Reader:
         name = worker.part.role
         if self._is_exact and random.random() < 0.5:
             name += f"-{worker.part.life}"  # positions hold under any subscription
-        worker.persist(lambda: stream.as_consumer(worker.part.channels, name))
+        channels = worker.part.channels
+        at_first = len(channels) if random.random() < 0.7 else random.randint(1, len(channels))
+        worker.persist(lambda: stream.as_consumer(channels[:at_first], name))
         is_sought_first = self._is_exact and random.random() < 0.5
         if not is_sought_first:
             worker.persist(stream.start)
+        worker.persist(lambda: stream.as_consumer(channels, name))  # adds what is missing
         if self._is_exact and self._ends:
             worker.persist(lambda: stream.seek(list(self._ends.values())))
         if is_sought_first:
@@ -92,8 +98,7 @@ class _Reader:
             raise
         except BufferFull as error:
             worker.book.note("error", ["BufferFull", str(error)])
-            worker.pause(0.01)
-            return False
+            raise
         except RocksMQError as error:
             worker.failed(error)
             return False
@@ -102,10 +107,11 @@ class _Reader:
             return False
         noted = Pack.of(pack)
         if self._sought is not None:
-            assert noted == self._sought, f"sought again was {self._sought.json()}, and {noted.json()} came"
+            check_same("sought again", noted, self._sought)
             self._sought = None
             return True
         self._book.note("pack", noted.json())
+        self._ends |= noted.ends
         self._is_moved = False
         for channel, reached in self._reached_by(pack, stream):
             self._reached[channel] = max(reached, self._reached.get(channel, 0))
@@ -148,9 +154,19 @@ class _Reader:
 
 def _role(*, has_ticks: bool, is_exact: bool) -> Callable[[Worker], None]:
     def play(worker: Worker) -> None:
-        factory = worker.factory(worker.random.choice(BUFFERS))
-        stream: MsgStream = worker.persist(factory.new_tt_msg_stream if has_ticks else factory.new_msg_stream)
-        _Reader(worker, is_exact=is_exact).read(stream)
+        size = worker.random.choice(SMALL_BUFFERS if is_exact else BUFFERS)
+        reader = _Reader(worker, is_exact=is_exact)
+        while True:
+            factory = worker.factory(size)
+            stream: MsgStream = worker.persist(factory.new_tt_msg_stream if has_ticks else factory.new_msg_stream)
+            try:
+                reader.read(stream)
+            except BufferFull:
+                if not is_exact or size is None:
+                    raise
+                size *= 4
+            else:
+                return
 
     return play
 

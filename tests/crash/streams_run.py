@@ -20,7 +20,7 @@ from .proxy import Proxy
 from .restless import RestlessEtcd
 from .streams_audit import Figures, audit, check_same
 from .streams_clock import Clock
-from .streams_cycles import Blow, Cycle, Death
+from .streams_cycles import HANG_SECONDS, Blow, Cycle, Death
 from .streams_evidence import Evidence, errors_in, life_in, put_out, read_logs, sent_in
 from .streams_pack import Pack, packs_of
 from .streams_staff import Member, Staff
@@ -28,7 +28,8 @@ from .streams_worker import Part
 
 LINK = Intensity(ending_share=0.5)
 MEMTABLE_BYTES = 4 << 20  # so that messages are read from tables, too
-READERS = ("ticks-exact", "ticks", "plain-exact", "plain")
+SUBSCRIBED = ("ticks", "plain")
+READERS = ("ticks-exact", "plain-exact", *SUBSCRIBED)
 FRESH_BUFFERS = (None, 300)  # of the readers that read all at the end
 SOUGHT = 20  # packs that are sought at the end, at random
 PATIENCE_SECONDS = 20.0
@@ -118,7 +119,8 @@ class StreamsRun:
         for event in cycle.events:
             if not self._wait(begin + event.at * cycle.life_s, staff):
                 break
-            self._strike(event.blow, staff.members[event.member % len(staff.members)])
+            members = staff.of(*SUBSCRIBED) if event.blow is Blow.TWIN else staff.members
+            self._strike(event.blow, members[event.member % len(members)])
         self._wait(begin + cycle.life_s, staff)
         for member in {index % len(staff.members) for index in cycle.together}:
             if staff.members[member].kill(self._random.random() * cycle.away_s):
@@ -132,8 +134,8 @@ class StreamsRun:
             staff.check()
 
     def _strike(self, blow: Blow, member: Member) -> None:
-        if blow is Blow.TWIN and member.is_fenceable:
-            self._kills["twins"] += member.twin()
+        if blow is Blow.TWIN:
+            self._kills["twins"] += member.twin(self._random.choice((0.0, self._random.random() * HANG_SECONDS)))
         elif blow is Blow.STOP:
             self._kills[f"{member.part.role} stopped"] += member.stop()
         else:

@@ -1,6 +1,7 @@
 """The processes of `streams` beside the broker, each over all its lives."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -29,12 +30,7 @@ class Member:
         self._process: _Process | None = None
         self._former: _Process | None = None
         self._is_told = False
-        self._start_at = 0.0
-
-    @property
-    def is_fenceable(self) -> bool:
-        """Whether another life beside it would take something over."""
-        return self.part.role in ("ticks", "plain")
+        self._start_at = self._resume_at = 0.0
 
     def start(self) -> None:
         """Begin the next life."""
@@ -63,16 +59,23 @@ class Member:
         """Tell it to end, and to start again; False if it is dead, or was told."""
         return self._order("stop")
 
-    def twin(self) -> bool:
-        """Begin the next life beside the present one; False if that does not read yet, or not any more."""
+    def twin(self, hang_s: float) -> bool:
+        """Begin the next life beside the present one; False if that does not read yet, or not any more.
+
+        The former hangs (SIGSTOP) for so many seconds; then it goes on as if nothing had happened.
+        """
         if self._process is None or self._former is not None or self._is_told or not self.has_started:
             return False
         self._former, self._process = self._process, None
+        self._former.send_signal(signal.SIGSTOP)
+        self._resume_at = time.monotonic() + hang_s
         self.start()
         return True
 
     def check(self) -> None:
         """Begin the next life where one is due. Raises AssertionError for a process that ended as it should not."""
+        if self._former is not None and time.monotonic() >= self._resume_at:
+            self._former.send_signal(signal.SIGCONT)
         if self._former is not None and (code := self._former.poll()) is not None:
             assert code == CONFLICT, f"{self.part.name}: the former ended with {code}, not in a Conflict: {self._said()}"
             _end(self._former)

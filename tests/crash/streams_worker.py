@@ -87,9 +87,9 @@ class Worker:
 
     def failed(self, error: RocksMQError) -> None:
         """A call failed, and is to be made again. Raises the error if that would not do."""
-        self.book.note("error", [type(error).__name__, str(error)])
         if not is_passing(error):
             raise error
+        self.book.note("error", [type(error).__name__, str(error)])
         self.pause(0.01)
 
     def _obey(self) -> None:
