@@ -70,7 +70,7 @@ class GroupModel:
 @dataclass
 class ChannelModel:
     name: str
-    ids: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list[int])
     group: GroupModel | None = None
 
     def position(self, offset: int) -> int:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import trio
 
 from rocksmq.broker.check import Total, check
+from rocksmq.broker.limits import Limits
 from rocksmq.clients.testing import Broker
 from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.codec import decode_reply
@@ -26,6 +28,7 @@ from tests.broker.many_support import (
     unsubscribing,
 )
 from tests.helpers.raw import Raw
+from tests.helpers.raw_trio import RawTrio, run, served
 
 COUNT = 1_000
 FETCH_MANY = 23
@@ -113,3 +116,20 @@ def test_given_a_long_poll_of_a_thousand_channels_when_its_client_is_gone_or_one
         assert items[0] == waiting
         with pytest.raises(ChannelNotFound, match=names[5]):
             decode_reply(OPS[FETCH_MANY], items)
+
+
+def test_given_a_client_with_long_polls_of_a_thousand_channels_when_it_goes_then_nothing_waits_for_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with served(tmp_path, Limits()) as (engine, _, port):
+            names = (await engine.call(creating(COUNT))).names
+            numbers = list(unpack_numbers((await engine.call(DescribeChannels(names))).numbers))
+            async with RawTrio.connected(port) as leaving:
+                for _ in range(5):
+                    await leaving.send(fetching(((number, 0) for number in numbers), wait_ms=30_000))
+                await leaving.call(Empty())
+                assert len(engine.core.waiters) == 5
+            while len(engine.core.waiters):
+                await trio.sleep(0.01)
+            assert not [number for number in numbers if list(engine.core.waiters.of(number))]
+
+    run(test)
