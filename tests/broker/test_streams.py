@@ -63,8 +63,9 @@ class World:
         return committing(**fields)
 
     def seeking(self, **changed: Any) -> Any:
-        fields: dict[str, Any] = {"numbers": self.numbers, "request_id": b"k" * 16, "generations": self.generations}
-        return seeking(**{**fields, "to": self.ends, **changed})
+        fields: dict[str, Any] = {"generations": self.generations, "to": self.ends}
+        fields |= {"numbers": self.numbers, "request_id": b"k" * 16} | changed
+        return seeking(**fields)
 
     def with_one(self, column: Sequence[int], which: int, value: int) -> list[int]:
         return [value if index == which else kept for index, kept in enumerate(column)]
