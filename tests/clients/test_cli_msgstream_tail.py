@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from rocksmq.clients.msgstream.looking import LookingTtStream, looking_stream
 from rocksmq.clients.testing import Broker
 from tests.clients.cli_support import PROGRAM, rocksmq, started
 
-PATIENCE = 60.0  # until a test gives up
+PATIENCE = 30.0  # until a test gives up
 
 
 class Own(TsMsg):
@@ -66,6 +67,19 @@ def tick(out: MsgStream, timestamp: int) -> None:
     out.broadcast(MsgPack(msgs=[TimeTickMsg(timestamp)]))
 
 
+@contextmanager
+def watching(url: str, *arguments: str) -> Generator["subprocess.Popen[bytes]"]:
+    """``rocksmq`` as a process, which is killed when a test fails, or waits for it in vain."""
+    with started(url, *arguments) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
 def ended(process: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
     """After Ctrl-C: exit code, the rest of stdout, and stderr."""
     process.send_signal(signal.SIGINT)
@@ -88,7 +102,7 @@ def test_given_a_plain_stream_when_watched_then_each_pack_has_a_line_and_each_me
     produce(out, InsertMsg(1, [10, 12, 13], range(3), [b"a", b"\x1b[31m", b"c"], [0, 0, 0]))
     produce(out, DeleteMsg(2, [14] * 10, range(10), [0] * 10))
     produce(out, SearchMsg(3, 11, b"x" * 100, [0]), TimeTickMsg(20), Own(4, 5, 6, [0]))
-    with started(broker.url, "msgstream", "tail", *channels, "--from", "earliest") as process:
+    with watching(broker.url, "msgstream", "tail", *channels, "--from", "earliest") as process:
         shown = lines(process, 6)
         assert ended(process) == (130, "", "")
     assert shown == [
@@ -132,7 +146,7 @@ def test_given_a_pack_that_is_half_out_when_ctrl_c_comes_then_its_line_is_ended_
 ) -> None:
     for _ in range(2_000):
         produce(out, SearchMsg(1, 1, b"x" * 1_000, [0]))
-    with started(broker.url, "--json", "msgstream", "tail", "--from", "earliest", *channels) as process:
+    with watching(broker.url, "--json", "msgstream", "tail", "--from", "earliest", *channels) as process:
         assert process.stdout is not None
         begun = process.stdout.read(10)  # the rest of the line is larger than the pipe
         process.send_signal(signal.SIGINT)
@@ -150,7 +164,7 @@ def test_given_a_time_tick_stream_when_watched_as_json_then_each_pack_is_a_line_
     tick(out, 20)
     produce(out, SearchMsg(3, 15, b"\xff", [1]), Own(4, 22, 23, [1]))
     tick(out, 30)
-    with started(broker.url, *arguments, "--tt", "--from", "earliest", *channels) as process:
+    with watching(broker.url, *arguments, "--tt", "--from", "earliest", *channels) as process:
         first, second = objects(process, 2)
         assert ended(process) == (130, "", "")
 
@@ -185,7 +199,7 @@ def test_given_no_position_when_watched_then_only_what_comes_is_shown_also_after
             tick(out, timestamp)
 
     ticking = threading.Thread(target=tick_until_it_came)
-    with started(broker.url, "--timeout", "0.2", "msgstream", "tail", "--tt", *channels) as process:
+    with watching(broker.url, "--timeout", "0.2", "msgstream", "tail", "--tt", *channels) as process:
         ticking.start()
         shown = lines(process, 1)
         came.set()
@@ -217,7 +231,7 @@ def test_given_a_subscription_when_watched_then_none_is_made_and_none_moves(
         before = [client.describe_consumer_group(channel, "looking") for channel in channels]
         produce(out, SearchMsg(2, 1, b"two", [0]))
 
-        with started(broker.url, "msgstream", "tail", "--from", "earliest", *channels) as process:
+        with watching(broker.url, "msgstream", "tail", "--from", "earliest", *channels) as process:
             assert [line[:4] for line in lines(process, 3)] == ["pack", "  te", "  te"]
             produce(out, SearchMsg(3, 1, b"three", [0]))
             assert lines(process, 2)[1].endswith("three")  # behind the first pack, which was let go
@@ -236,7 +250,7 @@ def test_given_messages_that_are_none_when_watched_then_stderr_counts_them_by_ch
 ) -> None:
     client.produce(channels[0], [b"garbage"] * 3)
     produce(out, SearchMsg(1, 1, b"one", [0]))
-    with started(broker.url, "msgstream", "tail", "--from", "earliest", *channels) as process:
+    with watching(broker.url, "msgstream", "tail", "--from", "earliest", *channels) as process:
         assert lines(process, 2)[0] == "pack 1: 1 message"
         client.produce(channels[1], [b"garbage"])
         assert process.stderr is not None
@@ -252,7 +266,7 @@ def test_given_a_channel_without_ticks_when_watched_then_stderr_names_it_once(
     broker: Broker, out: MsgStream, channels: list[str]
 ) -> None:
     produce(out, TimeTickMsg(5, hash_keys=[0]))
-    with started(broker.url, "msgstream", "tail", "--tt", "--from", "earliest", *channels) as process:
+    with watching(broker.url, "msgstream", "tail", "--tt", "--from", "earliest", *channels) as process:
         assert process.stderr is not None
         assert process.stderr.readline().decode() == f"waiting for ticks of {channels[1]}\n"
         tick(out, 6)
@@ -267,7 +281,7 @@ def test_given_a_message_id_when_watched_from_there_then_what_follows_on_all_cha
 ) -> None:
     ids = [out.produce(MsgPack(msgs=[SearchMsg(number, 1, b"", [number])])) for number in range(4)]
     start = str(ids[2][channels[0]][0])
-    with started(broker.url, "msgstream", "tail", "--from", start, *channels) as process:
+    with watching(broker.url, "msgstream", "tail", "--from", start, *channels) as process:
         shown = lines(process, 3)
         assert ended(process) == (130, "", "")
     assert [line.split("  ")[3] for line in shown[1:]] == ["id 2", "id 3"]
