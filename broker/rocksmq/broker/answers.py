@@ -96,6 +96,12 @@ class Answers:
         for waiter in self.waiters.of(channel_number):
             self.attempt(waiter)
 
+    def attempt_consumers(self, channel_number: int) -> None:
+        """A group of a channel was changed: that brings nothing to a fetch, which may wait on a thousand channels."""
+        for waiter in self.waiters.of(channel_number):
+            if waiter.starts is None:
+                self.attempt(waiter)
+
     def attempt(self, waiter: Waiter) -> None:
         """There may be more for one that waits."""
         if waiter.starts is None:

@@ -80,7 +80,7 @@ class Core:
         self.committer = Committer(store.write, store.sync, self, number=directory.commit_number)
         self._answers = Answers(self.committer)
         self.waiters = self._answers.waiters
-        self.attempt_all, self.attempt_held = self._answers.attempt_all, self._answers.attempt_held
+        self.attempt_consumers, self.attempt_held = self._answers.attempt_consumers, self._answers.attempt_held
         self.on_destroyed: Callable[[int], None] = lambda channel_number: None
         self.is_closing = False
         self.positions_brought_back = 0
@@ -193,7 +193,7 @@ class Core:
             group = self.groups.destroy(commit, groups, request.group, request.creation_id)
             self._answers.in_commit(commit, done, Empty())
             if group is not None and channel is not None:
-                self.attempt_all(channel.number)
+                self.attempt_consumers(channel.number)
 
         channel = self.channels.get(request.channel)
         return self._answers.in_meta(channel.number if channel is not None else 0, destroy, done)
@@ -277,7 +277,7 @@ class Core:
                     waiter.done(nothing(group.state.position, group.state.generation))
             self.groups.release(commit, group, channel.visible, request)
             self._answers.in_commit(commit, done, Empty(), channel.durability)
-            self.attempt_all(channel.number)
+            self.attempt_consumers(channel.number)
 
         return self._answers.in_meta(self.channels.find(request.channel).number, release, done)
 
@@ -318,7 +318,7 @@ class Core:
             group = self.groups.find(channel.groups, channel.name, request.group)
             sought = self.groups.seek(commit, group, channel.visible, request)
             self._answers.in_commit(commit, done, sought)
-            self.attempt_all(channel.number)
+            self.attempt_consumers(channel.number)
 
         return self._answers.in_meta(self.channels.find(request.channel).number, seek, done)
 

@@ -269,7 +269,7 @@ class RemoteMeta:
             self._ids_changed(name)
         for name in {group.channel_name for group in commit.cells}:
             if (channel := self._core.channels.get(name)) is not None:
-                self._core.attempt_all(channel.number)
+                self._core.attempt_consumers(channel.number)
 
     async def _keep_alive(self) -> None:
         """Renew the lease, and see that nobody has taken over: a broker without work would not meet it."""

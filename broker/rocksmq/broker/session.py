@@ -13,13 +13,28 @@ import trio
 from rocksmq.protocol.cbor import decode
 from rocksmq.protocol.codec import NO_CORRELATION, decode_request, encode_error, encode_reply
 from rocksmq.protocol.errors import InternalError, ProtocolError, RocksMQError, UnsupportedVersion
-from rocksmq.protocol.operations import HELLO, MAGIC, PING, VERSION_MAX, VERSION_MIN, Consume, Empty, Hello, HelloReply, Produce
+from rocksmq.protocol.operations import (
+    HELLO,
+    MAGIC,
+    PING,
+    VERSION_MAX,
+    VERSION_MIN,
+    Consume,
+    Empty,
+    FetchMany,
+    Hello,
+    HelloReply,
+    Produce,
+)
 
 from .connection import Connection
 from .core import Core
 from .waiters import Waiter
 
 logger = logging.getLogger("rocksmq.broker")
+
+
+PARKED_FACTOR = 16  # what a FETCH_MANY that waits takes in memory, by its size: a place in the table of each channel
 
 
 class Registry(Protocol):
@@ -110,6 +125,8 @@ class Session:
         self.connection.send(encode_reply(correlation, reply))
 
     def _submit(self, correlation: int, request: Any, size: int) -> None:
+        if isinstance(request, FetchMany):
+            size *= PARKED_FACTOR
         self._in_flight[correlation] = size
         self._in_flight_bytes += size
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rocksmq.protocol.batch import pack_lengths
+from rocksmq.protocol.cbor import Buffer
 from rocksmq.protocol.columns import pack_numbers
 from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest
 from rocksmq.protocol.names import checked_name
@@ -92,9 +93,7 @@ class Streams:
     def _seek(self, request: SeekMany, done: Done) -> Waiter | None:
         numbers = columns.channel_numbers(request.numbers, self._limits)
         moves = _moves(request, len(numbers))
-        generations: list[int] | None = None
-        if request.generations is not None:
-            generations = columns.numbers("generations", request.generations, len(numbers))
+        generations = _generations(request.generations, len(numbers))
 
         def seek(commit: Commit) -> None:
             channels = self._found(numbers)
@@ -104,8 +103,8 @@ class Streams:
                 holding = self._answers.holding(lambda commit: any(_sought_in(commit, group) for group in groups))
                 self._answers.in_commit(holding, done, _sought(groups))
                 return
-            if generations is not None:
-                for group, generation in zip(groups, generations, strict=True):
+            for group, generation in zip(groups, generations, strict=True):
+                if generation is not None:
                     self._groups.check_generation(group, generation)
             states = [
                 self._sought(channel, group, move, request.request_id)
@@ -115,7 +114,7 @@ class Streams:
                 commit.set(group, state)
             self._answers.in_commit(commit, done, _sought(groups))
             for channel in channels:
-                self._answers.attempt_all(channel.number)
+                self._answers.attempt_consumers(channel.number)
 
         return self._answers.in_meta_at_once(Many(request.group, numbers), seek, done)
 
@@ -168,7 +167,7 @@ class Streams:
                 self._groups.remove(commit, channel.groups, group)
             self._answers.in_commit(commit if leaving else self._answers.removing(), done, Empty())
             for channel, _ in leaving:
-                self._answers.attempt_all(channel.number)
+                self._answers.attempt_consumers(channel.number)
 
         return self._answers.in_meta_at_once(Many(request.group, numbers, is_written=False), unsubscribe, done)
 
@@ -212,6 +211,11 @@ class Streams:
         bytes_max = min(request.max_bytes, self._limits.consume_bytes_max)
         parts = read_evenly(self._log, places, request.starts, count_max, bytes_max, self._limits.frame_bytes_max)
         return merged_many(parts)
+
+
+def _generations(column: Buffer | None, count: int) -> Sequence[int | None]:
+    """In which each of ``count`` groups must be, None: in any. Raises InvalidRequest."""
+    return [None] * count if column is None else columns.numbers("generations", column, count)
 
 
 def _moves(request: SeekMany, count: int) -> Sequence[Move | None]:

@@ -224,3 +224,15 @@ def test_given_no_protobuf_when_streams_are_in_memory_then_it_is_not_missed_and_
         [sys.executable, "-c", WITHOUT_PROTOBUF], capture_output=True, text=True, timeout=60, check=True, env=environment
     )
     assert "pip install 'rocksmq[msgstream]'" in done.stdout
+
+
+@pytest.mark.parametrize(("begin_ts", "end_ts"), [(0, None), (0, 1.5), (0, 1 << 64), (5, 4), (-1, 0)])
+def test_given_a_function_that_makes_a_message_no_stream_can_order_when_read_then_it_is_undecodable(
+    begin_ts: Any, end_ts: Any
+) -> None:
+    class Own(TsMsg):
+        type = 7_000
+
+    dispatcher = ProtoUDFactory({7_000: lambda payload: Own(1, begin_ts, end_ts, [0])}).new_unmarshal_dispatcher()
+    with pytest.raises(Undecodable):
+        dispatcher.read(pack_header(7_000, 1, 0, 0))

@@ -146,7 +146,7 @@ def test_given_parts_of_unknown_outcome_when_told_then_the_errors_say_so(
     error = partly(out, PACK)
 
     assert isinstance(error.errors[channels[0]], ConnectionFailed)
-    assert error.rest.msgs == PACK.msgs
+    assert {msg.id for msg in error.rest.msgs} == {n for n in NUMBERS if channels[n % len(channels)] in error.errors}
     assert "produce(error.rest)" in str(error)
 
 
@@ -161,6 +161,21 @@ def test_given_a_rest_that_is_stored_when_produced_again_then_it_is_answered_the
 
     assert out.produce(rest) == first
     assert stored(rmq.client, channels) == Counter(NUMBERS)
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_given_a_broadcast_that_fails_in_parts_when_the_rest_is_broadcast_then_each_channel_has_it_once(
+    rmq: RmqWorld, relay: Relay, out: MsgStream, channels: list[str], place: str
+) -> None:
+    faults: dict[str, Fault] = getattr(relay, place)
+    faults |= {channels[0]: silent}
+    with pytest.raises(PackPartlyProduced) as caught:
+        out.broadcast(PACK)
+    faults.clear()
+
+    assert list(out.broadcast(caught.value.rest)) == list(caught.value.errors)
+
+    assert stored(rmq.client, channels) == Counter(dict.fromkeys(NUMBERS, 3))
 
 
 def test_given_a_part_that_is_too_large_when_produced_then_nothing_is_sent(

@@ -211,3 +211,11 @@ def test_given_keys_that_are_not_of_the_messages_when_repacked_then_they_are_ref
     for hash_keys in not_of_it:
         with pytest.raises(InvalidRequest, match="hash_keys"):
             repack([msg], hash_keys)
+
+
+def test_given_a_message_of_the_users_own_with_keys_that_are_no_integers_when_routed_then_it_is_refused() -> None:
+    class Own(TsMsg):
+        type = 7_000
+
+    with pytest.raises(InvalidRequest, match="integers"):
+        routed([Own(1, 0, 0, [1.5])], 2)  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]

@@ -3,7 +3,8 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import pytest
 
@@ -14,11 +15,12 @@ from rocksmq.clients.msgstream import (
     MsgStream,
     PackPartlyProduced,
     ProtoUDFactory,
+    SearchMsg,
     TimeTickMsg,
     TsMsg,
     pack_header,
 )
-from tests.clients.msgstream.worlds import World, drained, insert, numbers, plain_reader, produce, search, writer
+from tests.clients.msgstream.worlds import RmqWorld, World, drained, insert, numbers, plain_reader, produce, search, writer
 from tests.clients.support import wait_until
 
 
@@ -123,6 +125,8 @@ def test_given_no_channels_when_produced_then_it_says_what_to_call(world: World)
 def test_given_something_else_than_a_pack_when_produced_then_it_is_refused(out: MsgStream) -> None:
     with pytest.raises(InvalidRequest, match="MsgPack"):
         out.produce([search(1, 1)])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InvalidRequest, match="msgs="):
+        out.produce(MsgPack([search(1, 1)]))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_given_channels_that_do_not_exist_when_named_then_all_of_them_are_told(world: World, channels: list[str]) -> None:
@@ -255,6 +259,8 @@ def test_given_positions_that_are_none_when_sought_then_they_are_refused_and_not
         MsgPosition("elsewhere", "5"),
         MsgPosition(channels[0], "five"),
         MsgPosition(channels[0], "-5"),
+        MsgPosition(channels[0], "9" * 5_000),
+        MsgPosition(channels[0], 5),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         MsgPosition(channels[0], "", -1),
         MsgPosition(channels[0], "", 1 << 64),
     ]
@@ -262,6 +268,8 @@ def test_given_positions_that_are_none_when_sought_then_they_are_refused_and_not
     for position in refused:
         with pytest.raises(InvalidRequest):
             stream.seek(position)
+    with pytest.raises(InvalidRequest, match="at least"):
+        stream.seek([])
     with pytest.raises(InvalidRequest, match="twice"):
         stream.seek([MsgPosition(channels[0]), MsgPosition(channels[0])])
     with pytest.raises(InvalidRequest, match="MsgPosition"):
@@ -364,6 +372,85 @@ def test_given_a_stream_that_was_not_started_when_consumed_then_it_says_what_to_
             stream.as_consumer(channels, "other")
 
 
+# -- subscriptions that others use too ------------------------------------------------
+
+
+def test_given_a_refused_subscription_when_another_is_named_then_nothing_of_the_first_is_touched(
+    world: World, out: MsgStream, channels: list[str]
+) -> None:
+    produce(out, search(1, 1))
+    with plain_reader(world, channels, name="alpha") as owner, world.factory().new_msg_stream() as stream:
+        with pytest.raises(ChannelNotFound):
+            stream.as_consumer(["nope"], "alpha")
+        stream.as_consumer(channels, "beta")
+        stream.start()
+        assert all_numbers(stream) == [1]
+        assert all_numbers(owner) == [1]
+
+
+Call: TypeAlias = Callable[[MsgStream, list[str], list[str]], None]
+FENCED: list[Call] = [
+    lambda stream, old, new: stream.seek([MsgPosition(name) for name in old]),
+    lambda stream, old, new: stream.as_consumer(new, "reading"),
+    lambda stream, old, new: stream.unsubscribe(),
+]
+
+
+@pytest.mark.parametrize("call", FENCED)
+def test_given_a_fenced_stream_when_it_does_anything_then_it_gets_conflict_for_good_and_the_other_reads_on(
+    world: World, out: MsgStream, stream: MsgStream, channels: list[str], call: Call
+) -> None:
+    more = world.channels(1)
+    produce(out, search(1, 1), search(2, 1, key=1))
+    assert sorted(numbers(stream.consume(timeout=5.0))) == [1, 2]
+
+    with plain_reader(world, [*channels, *more]) as rightful:
+        assert sorted(numbers(rightful.consume(timeout=5.0))) == [1, 2]
+        for _ in range(2):
+            with pytest.raises(Conflict):
+                call(stream, channels, more)
+            with pytest.raises(Conflict):
+                stream.commit()
+        assert rightful.consume(timeout=0.0) is None  # committed, and nothing comes again
+        with pytest.raises(Conflict):
+            stream.close()
+
+
+def test_given_a_position_beyond_the_end_when_sought_then_what_follows_comes(
+    out: MsgStream, stream: MsgStream, channels: list[str]
+) -> None:
+    stream.seek(MsgPosition(channels[0], str(1 << 62)))
+    produce(out, search(1, 1))
+    assert numbers(stream.consume(timeout=5.0)) == [1]
+
+
+def test_given_a_subscription_that_is_gone_on_a_channel_when_unsubscribed_then_the_rest_goes_too(
+    world: World, out: MsgStream, channels: list[str]
+) -> None:
+    produce(out, search(1, 1), search(2, 1, key=1))
+    for is_started in (True, False):
+        with plain_reader(world, channels) as stream:
+            assert len(all_numbers(stream)) == 2
+        with world.factory().new_msg_stream() as stream:
+            stream.as_consumer(channels, "reading")
+            if is_started:
+                stream.start()
+            with plain_reader(world, channels[:1]) as other:
+                other.unsubscribe()
+            stream.unsubscribe()
+    with plain_reader(world, channels) as following:
+        assert all_numbers(following) == [1, 2]
+
+
+def test_given_many_bytes_when_read_then_a_pack_holds_no_more_than_the_buffer(rmq: RmqWorld) -> None:
+    channels = rmq.channels(1)
+    with writer(rmq, channels) as out:
+        for number in range(10):
+            out.produce(MsgPack(msgs=[SearchMsg(id=number, timestamp=1, payload=bytes(1_000), hash_keys=[0])]))
+    with plain_reader(rmq, channels, buffer_bytes=3_500) as stream:
+        assert [len(pack.msgs) for pack in drained(stream)] == [3, 3, 3, 1]
+
+
 # -- the end -----------------------------------------------------------------------
 
 
@@ -391,7 +478,7 @@ def test_given_a_closed_stream_when_used_then_every_call_says_so(
     stream.close()
     stream.close()
 
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: stream.consume(timeout=0.0),
         stream.commit,
         stream.start,
@@ -400,7 +487,8 @@ def test_given_a_closed_stream_when_used_then_every_call_says_so(
         lambda: produce(stream, search(1, 1)),
         lambda: stream.as_producer(channels),
         lambda: stream.as_consumer(channels, "reading"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ConnectionFailed, match="closed"):
             call()
 

@@ -9,6 +9,7 @@ from rocksmq.clients import GapFound, InvalidRequest
 from rocksmq.clients.msgstream import BufferFull, MsgPack, MsgPosition, MsgStream, StreamGap, TimeSyncMsg, TtMsgStream
 from tests.clients.msgstream.worlds import (
     MemWorld,
+    RmqWorld,
     World,
     drained,
     insert,
@@ -152,6 +153,20 @@ def test_given_a_silence_timeout_when_a_channel_is_silent_then_packs_go_on_and_i
         assert stream.stalled_channels == []
 
 
+def test_given_a_subscription_that_a_client_sought_back_when_started_then_nothing_is_filtered(rmq: RmqWorld) -> None:
+    channels = rmq.channels(2)
+    with writer(rmq, channels) as out:
+        load(out)
+    with reader(rmq, channels) as stream:
+        assert shape(drained(stream)) == PACKS
+
+    for channel in channels:
+        rmq.client.seek(channel, "reading", "earliest")
+
+    with reader(rmq, channels) as following:
+        assert shape(drained(following)) == PACKS
+
+
 def test_given_time_syncs_when_read_then_they_are_delivered_and_are_no_ticks(out: MsgStream, stream: TtMsgStream) -> None:
     out.broadcast(MsgPack(msgs=[TimeSyncMsg(5, id=1)]))
     assert stream.consume(timeout=0.05) is None
@@ -260,6 +275,24 @@ def test_given_on_gap_raise_when_messages_were_removed_then_it_raises_once_and_g
             stream.consume(timeout=0.0)
         assert shape(drained(stream)) == [(10, 20, [3, 5], 1), (20, 30, [], 0)]
     assert caught.value.gap == StreamGap(channels[0], 2, 4, 2)
+
+
+def test_given_a_callable_for_gaps_that_seeks_when_told_then_nothing_read_before_comes_after_it(
+    trimmed: tuple[MemWorld, list[str]],
+) -> None:
+    world, channels = trimmed
+    ends: list[MsgPosition] = []
+
+    def seek(gap: StreamGap) -> None:
+        opened.seek(ends)
+
+    with reader(world, channels, on_gap=seek) as opened:
+        with reader(world, channels, name="other") as other:
+            ends += drained(other)[-1].end_positions
+        assert opened.consume(timeout=0.0) is None
+        with writer(world, channels) as out:
+            tick(out, 40)
+        assert shape(drained(opened)) == [(30, 40, [6], 0)]
 
 
 def test_given_a_callable_for_gaps_when_messages_were_removed_then_it_is_told(trimmed: tuple[MemWorld, list[str]]) -> None:

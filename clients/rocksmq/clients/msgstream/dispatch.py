@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from rocksmq.protocol.errors import InvalidRequest
 
-from .header import TYPE_MAX, Header, Undecodable, header_of, type_of
+from .header import TYPE_MAX, Header, Undecodable, header_of, pack_header, type_of
 from .messages import MESSAGE_CLASSES, ContentMsg
 from .schema import ANY, body_class
 from .types import MsgType, TsMsg, UnmarshalFunc, integer
@@ -142,4 +142,9 @@ def _checked(msg: Any, msg_type: int) -> TsMsg:
     """What a function gave, if it is a message of the type."""
     if not isinstance(msg, TsMsg) or msg.type != msg_type:
         raise Undecodable(f"{msg!r} is no message of type {msg_type}")
+    if not isinstance(msg, ContentMsg):
+        try:
+            pack_header(msg_type, msg.id, msg.begin_ts, msg.end_ts)
+        except InvalidRequest as error:
+            raise Undecodable(error.message) from None
     return msg

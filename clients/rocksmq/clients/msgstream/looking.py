@@ -14,7 +14,7 @@ from ..deadline import Deadline
 from ..reading import fetch
 from .dispatch import ProtoUDFactory, UnknownMsgType, UnmarshalDispatcher
 from .header import Header, header_of, type_of
-from .rmq import RmqTransport, _Subscription  # pyright: ignore[reportPrivateUsage]
+from .rmq import RmqTransport
 from .stream import MsgStream, StreamOptions
 from .transport import Place
 from .tt_stream import TtMsgStream
@@ -72,11 +72,9 @@ class LookingTransport(RmqTransport):
     def subscribe(self, channels: Sequence[str], subscription: str, start: Start) -> None:
         """Find the channels, and where in them ``start`` is. Raises ChannelNotFound with all that do not exist."""
         deadline = self._deadline()
-        numbers = channel_numbers(self._link, channels, deadline)
+        numbers = dict(zip(channels, channel_numbers(self._link, channels, deadline), strict=True))
         stands = {name: MsgPosition(name, self.encode(self._place_of(name, start, deadline))) for name in channels}
-        held = self._subscription = self._subscription or _Subscription(subscription)
-        held.numbers |= zip(channels, numbers, strict=True)
-        self._stands |= stands
+        self._numbers, self._stands = numbers, stands | self._stands
 
     def _place_of(self, channel: str, start: Start, deadline: Deadline) -> int:
         if start == "earliest":
@@ -84,22 +82,22 @@ class LookingTransport(RmqTransport):
         found = fetch(self._link, channel, start_of(start), 1, _FIRST_BYTES_MAX, Deadline(0.0), deadline)
         return found.ids[0] if found else found.next_position
 
-    def take_over(self) -> Sequence[MsgPosition]:
+    def take_over(self, channels: Sequence[str]) -> Sequence[MsgPosition]:
         """Where it stands; there is nobody to be fenced."""
-        return list(self._stands.values())
+        return [self._stands[channel] for channel in channels]
 
-    def seek(self, positions: Sequence[MsgPosition]) -> None:
+    def seek(self, positions: Sequence[MsgPosition], request_id: bytes) -> Sequence[MsgPosition]:
         """Stand there."""
-        self._stands |= {position.channel_name: position for position in positions}
+        self.commit(positions)
+        return positions
 
     def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
         """Stand there."""
-        self.seek(positions)
+        self._stands |= {position.channel_name: position for position in positions}
 
-    def unsubscribe(self) -> None:
+    def unsubscribe(self, channels: Sequence[str]) -> None:
         """Stand nowhere."""
-        self._subscription = None
-        self._stands.clear()
+        self._numbers, self._stands = {}, {}
 
 
 class LookingStream(MsgStream):

@@ -8,9 +8,10 @@ Channels are lists of whatever the dispatcher makes of messages: the messages th
 by `MemBroker.trim`, and nothing outlives the process.
 """
 
+import re
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rocksmq.protocol.errors import ChannelNotFound, Conflict, ConnectionFailed, GroupNotFound, InvalidRequest, RocksMQError
@@ -22,6 +23,8 @@ from ..models import ChannelDescription, OwnerDescription
 from .transport import Part, Received
 from .types import MsgPosition, StreamGap
 
+_MSG_ID = re.compile("[0-9]{0,20}")
+
 
 class _Group(NamedTuple):
     """Where a subscription stands on a channel. ``timestamp_filter`` is None before the first commit."""
@@ -29,6 +32,7 @@ class _Group(NamedTuple):
     place: int
     timestamp_filter: int | None
     generation: int
+    seek_id: bytes = b""  # of the seek that began the generation
 
 
 class _Channel:
@@ -63,6 +67,8 @@ class MemBroker:
 
     def create_channels(self, owner: OwnerDescription, count: int) -> list[str]:
         """As `Client.create_channels`."""
+        if type(count) is not int or count < 1:
+            raise InvalidRequest(f"count {count!r} is not allowed: 1 at least")
         prefix = f"{owner.role}-{secrets.token_hex(16)}"
         names = [checked_name("channel", f"{prefix}-{index}") for index in range(count)]
         for name in names:
@@ -71,6 +77,8 @@ class MemBroker:
 
     def destroy_channels(self, names: Sequence[str]) -> None:
         """As `Client.destroy_channels`."""
+        if isinstance(names, str):
+            raise InvalidRequest(f"names are a list: [{names!r}]")
         with self.changed:
             self.find(names)
             for name in names:
@@ -120,6 +128,7 @@ class MemTransport:
         self._broker = broker
         self._changed = broker.changed
         self._subscription = ""
+        self._channels: dict[str, _Channel] = {}
         self._generations: dict[str, int] = {}
         self._is_closed = False
 
@@ -157,50 +166,67 @@ class MemTransport:
 
     def subscribe(self, channels: Sequence[str], subscription: str, start: Start) -> None:
         with self._changed:
-            found = dict(zip(channels, self._broker.find(channels), strict=True))
+            known = self._channels.keys() & set(channels)
+            self._known(known)
+            found = self._channels | dict(zip(channels, self._broker.find(channels), strict=True))
             new = {
-                (subscription, name): _Group(_place_of(start, channel), None, self._broker.new_generation())
-                for name, channel in found.items()
+                (subscription, name): _Group(_place_of(start, found[name]), None, self._broker.new_generation())
+                for name in channels
             }
-            self._subscription = subscription
             self._broker.groups = new | self._broker.groups
-            self._generations |= dict.fromkeys(channels, 0)
+            self._subscription, self._channels = subscription, {name: found[name] for name in channels}
 
-    def take_over(self) -> Sequence[MsgPosition]:
+    def take_over(self, channels: Sequence[str]) -> Sequence[MsgPosition]:
         with self._changed:
-            held = {name: self._group(name) for name in self._generations}
+            held = {name: self._group(name) for name in channels}
             self._put({name: (group.place, group.timestamp_filter) for name, (_, group) in held.items()})
             return [_position_of(name, *found) for name, found in held.items()]
 
-    def seek(self, positions: Sequence[MsgPosition]) -> None:
+    def seek(self, positions: Sequence[MsgPosition], request_id: bytes) -> Sequence[MsgPosition]:
         with self._changed:
-            held = {position: self._held(position.channel_name)[0] for position in positions}
-            self._put(
-                {
-                    position.channel_name: (min(self.decode(position.msg_id), channel.end), position.timestamp_filter)
-                    for position, channel in held.items()
-                }
-            )
+            groups = {position.channel_name: self._group(position.channel_name)[1] for position in positions}
+            if all(group.seek_id == request_id for group in groups.values()):
+                self._generations |= {name: group.generation for name, group in groups.items()}
+            ends = {position.channel_name: self._held(position.channel_name)[0].end for position in positions}
+            sought = [
+                position._replace(msg_id=self.encode(min(self.decode(position.msg_id), ends[position.channel_name])))
+                for position in positions
+            ]
+            places = {position.channel_name: (self.decode(position.msg_id), position.timestamp_filter) for position in sought}
+            self._put(places, request_id)
+            return sought
 
     def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
         with self._changed:
-            moved = {
-                (self._subscription, position.channel_name): self._held(position.channel_name)[1]._replace(
-                    place=self.decode(position.msg_id), timestamp_filter=position.timestamp_filter
-                )
-                for position in positions
-            }
-            ahead = {key: group for key, group in moved.items() if group.place >= self._broker.groups[key].place}
-            self._broker.groups = self._broker.groups | ahead
+            moved: dict[tuple[str, str], _Group] = {}
+            for position in positions:
+                channel, group = self._held(position.channel_name)
+                place = self.decode(position.msg_id)
+                if place > channel.end:
+                    raise InvalidRequest(f"position {place} lies beyond the end of {position.channel_name!r}")
+                if place >= group.place:
+                    moved[self._subscription, position.channel_name] = group._replace(
+                        place=place, timestamp_filter=position.timestamp_filter
+                    )
+            self._broker.groups = self._broker.groups | moved
 
-    def unsubscribe(self) -> None:
+    def unsubscribe(self, channels: Sequence[str]) -> None:
         with self._changed:
-            gone = {(self._subscription, name) for name in self._generations if self._held(name)}
+            there = [name for name in channels if (self._subscription, name) in self._broker.groups]
+            gone = {(self._subscription, name) for name in there if self._held(name)}
             self._broker.groups = {key: group for key, group in self._broker.groups.items() if key not in gone}
-            self._generations = {}
+            self._channels, self._generations = {}, {}
+
+    def _known(self, names: Iterable[str]) -> list[_Channel]:
+        """The channels as they were when they were subscribed. Raises ChannelNotFound for one that was made anew since."""
+        names = list(names)
+        for name, found in zip(names, self._broker.find(names), strict=True):
+            if found is not self._channels[name]:
+                raise ChannelNotFound(f"channel {name!r} was destroyed, and made anew: subscribe to it with another stream")
+        return [self._channels[name] for name in names]
 
     def _group(self, name: str) -> tuple[_Channel, _Group]:
-        (channel,) = self._broker.find([name])
+        (channel,) = self._known([name])
         group = self._broker.groups.get((self._subscription, name))
         if group is None:
             raise GroupNotFound(f"channel {name!r} has no subscription {self._subscription!r}: it was removed")
@@ -212,30 +238,35 @@ class MemTransport:
             raise Conflict(f"subscription {self._subscription!r} of {name!r} was taken over by another stream")
         return channel, group
 
-    def _put(self, places: Mapping[str, tuple[int, int | None]]) -> None:
+    def _put(self, places: Mapping[str, tuple[int, int | None]], seek_id: bytes = b"") -> None:
         """Each of the channels' groups there, in a new generation."""
         generation = self._broker.new_generation()
-        put = {(self._subscription, name): _Group(*place, generation) for name, place in places.items()}
+        put = {(self._subscription, name): _Group(*place, generation, seek_id) for name, place in places.items()}
         self._broker.groups = self._broker.groups | put
         self._generations |= dict.fromkeys(places, generation)
 
     # -- reading -----------------------------------------------------------------
 
     def receive(
-        self, wanted: Sequence[tuple[str, int]], max_messages: int, wait: Deadline, is_stopped: Callable[[], bool]
+        self,
+        wanted: Sequence[tuple[str, int]],
+        max_messages: int,
+        max_bytes: int,
+        wait: Deadline,
+        is_stopped: Callable[[], bool],
     ) -> Sequence[Received]:
         with self._changed:
             while True:
                 if self._is_closed or is_stopped():
                     raise ConnectionFailed("the stream was closed while it waited")
-                channels = self._broker.find([name for name, _ in wanted])
+                channels = self._known([name for name, _ in wanted])
                 ready = [
                     (name, place or 0, channel)
                     for (name, place), channel in zip(wanted, channels, strict=True)
                     if max(place or 0, channel.begin) < channel.end
-                ]
+                ][:max_messages]
                 if ready or wait.is_over:
-                    share = max(1, max_messages // max(1, len(ready)))
+                    share = max_messages // max(1, len(ready))
                     return [_read(name, place, channel, share) for name, place, channel in ready]
                 self._changed.wait(min(wait.remaining, SLICE_SECONDS))
 
@@ -243,8 +274,8 @@ class MemTransport:
         return str(place) if place else ""
 
     def decode(self, msg_id: str) -> int:
-        if msg_id and not (msg_id.isascii() and msg_id.isdigit()):
-            raise InvalidRequest(f"{msg_id!r} is no message id of a stream in memory")
+        if not isinstance(msg_id, str) or not _MSG_ID.fullmatch(msg_id):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRequest(f"{msg_id!r:.50} is no message id of a stream in memory")
         return int(msg_id or 0)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from rocksmq.protocol.errors import InvalidRequest, PackPartlyProduced
 from rocksmq.protocol.names import checked_name
@@ -11,12 +12,18 @@ from .repack import routed
 from .transport import Part, Transport
 from .types import MsgPack, RepackFunc, TsMsg
 
+Sent: TypeAlias = list[tuple[Part, list[TsMsg]]]
+"""Parts of a pack with their messages."""
+
 
 @dataclass(slots=True)
 class RestPack(MsgPack):
-    """What of a pack is not known to be stored; `MsgStream.produce` sends it to the same channels under the same numbers."""
+    """What of a pack is not known to be stored. It is sent to the same channels under the same numbers, by the same stream.
 
-    parts: list[Part] = field(default_factory=list[Part])
+    ``parts``: each with its messages; ``msgs``: all of these, where they were split as they were sent.
+    """
+
+    parts: Sent = field(default_factory=list[tuple[Part, list[TsMsg]]])
 
 
 class Producing:
@@ -54,41 +61,53 @@ class Producing:
         """
         self._check_open()
         if isinstance(pack, RestPack):
-            return self._send(pack.parts, pack)
+            return self._send(pack.parts)
         msgs = _messages(pack)
         if not self._producing:
             raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
         marshal = self.dispatcher.marshal
-        parts: list[Part] = []
+        parts: Sent = []
         for index, chosen in routed(msgs, len(self._producing), self._repack).items():
             if chosen:
-                parts += self._transport.parts([marshal(msg) for msg in chosen], [self._producing[index]])
-        return self._send(parts, pack)
+                (part,) = self._transport.parts([marshal(msg) for msg in chosen], [self._producing[index]])
+                parts.append((part, chosen))
+        return self._send(parts)
 
     def broadcast(self, pack: MsgPack) -> dict[str, range]:
         """Send all messages to every channel; the ids by channel. Otherwise as `produce`."""
         self._check_open()
+        if isinstance(pack, RestPack):
+            return self._send(pack.parts)
         msgs = _messages(pack)
         if not self._producing:
             raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
         payloads = [self.dispatcher.marshal(msg) for msg in msgs]
-        return self._send(self._transport.parts(payloads, self._producing) if payloads else (), pack)
+        parts = self._transport.parts(payloads, self._producing) if payloads else ()
+        return self._send([(part, msgs) for part in parts])
 
-    def _send(self, parts: Sequence[Part], pack: MsgPack) -> dict[str, range]:
-        self._transport.send([part for part in parts if part.ids is None])
-        ids = {part.channel: part.ids for part in parts if part.ids is not None}
-        errors = {part.channel: part.error for part in parts if part.ids is None and part.error is not None}
-        if errors:
-            rest = RestPack(pack.begin_ts, pack.end_ts, pack.msgs, parts=[part for part in parts if part.ids is None])
-            channel, error = next(iter(errors.items()))
-            text = f"{len(errors)} of {len(parts)} parts of the pack are not known to be stored ({channel}: {error.message})"
-            raise PackPartlyProduced(f"{text}; produce(error.rest) sends what is missing", ids=ids, errors=errors, rest=rest)
-        return ids
+    def _send(self, parts: Sent) -> dict[str, range]:
+        self._transport.send([part for part, _ in parts if part.ids is None])
+        ids = {part.channel: part.ids for part, _ in parts if part.ids is not None}
+        missing = [(part, msgs) for part, msgs in parts if part.ids is None]
+        if not missing:
+            return ids
+        msgs = list({id(msg): msg for _, some in missing for msg in some}.values())
+        errors = {part.channel: part.error for part, _ in missing if part.error is not None}
+        channel, error = next(iter(errors.items()))
+        text = f"{len(missing)} of {len(parts)} parts of the pack are not known to be stored ({channel}: {error.message})"
+        raise PackPartlyProduced(
+            f"{text}; produce(error.rest) sends what is missing",
+            ids=ids,
+            errors=errors,
+            rest=RestPack(msgs=msgs, parts=missing),
+        )
 
 
 def _messages(pack: MsgPack) -> list[TsMsg]:
     if not isinstance(pack, MsgPack):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRequest(f"a MsgPack is produced, not {type(pack).__name__}")
+    if not isinstance(pack.begin_ts, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest("begin_ts of the pack is no integer: give its messages by name, MsgPack(msgs=[...])")
     return pack.msgs
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from rocksmq.protocol.errors import InvalidRequest
 
-from .messages import DeleteMsg, InsertMsg, RowsMsg
+from .messages import ContentMsg, DeleteMsg, InsertMsg, RowsMsg
 from .types import MsgPack, MsgType, RepackFunc, TsMsg
 
 
@@ -21,10 +21,7 @@ def routed(msgs: Sequence[TsMsg], channel_count: int, repack_func: RepackFunc | 
     if not msgs:
         return {}
     _check_messages(msgs)
-    try:
-        indexes: list[Sequence[int]] = [[key % channel_count for key in msg.hash_keys] for msg in msgs]
-    except TypeError:
-        raise InvalidRequest("hash_keys are integers, one or more a message") from None
+    indexes: list[Sequence[int]] = [[key % channel_count for key in msg.hash_keys] for msg in msgs]
     if repack_func is None:
         return {index: pack.msgs for index, pack in _repack_of(msgs)(list(msgs), indexes).items()}
     return _checked(repack_func(list(msgs), indexes), channel_count)
@@ -55,9 +52,14 @@ def default_repack(msgs: list[TsMsg], hash_keys: list[Sequence[int]]) -> dict[in
 
 
 def _check_messages(msgs: Sequence[Any]) -> None:
-    for kind in set(map(type, msgs)):
-        if not issubclass(kind, TsMsg):
-            raise InvalidRequest(f"a {kind.__name__} is no message")
+    for msg in msgs:
+        if isinstance(msg, ContentMsg):
+            continue  # it was checked when it was made
+        if not isinstance(msg, TsMsg):
+            raise InvalidRequest(f"a {type(msg).__name__} is no message")
+        keys: Any = msg.hash_keys
+        if not isinstance(keys, (list, tuple)) or set(map(type, cast(Sequence[object], keys))) - {int}:
+            raise InvalidRequest(f"hash_keys of {msg!r} are not a list of integers")
 
 
 def _repack_of(msgs: Sequence[TsMsg]) -> RepackFunc:
@@ -67,7 +69,10 @@ def _repack_of(msgs: Sequence[TsMsg]) -> RepackFunc:
     for msg_type, repack in ((MsgType.INSERT, insert_repack), (MsgType.DELETE, delete_repack)):
         if msg_type in types:
             if len(types) > 1:
-                raise InvalidRequest(f"messages of types {sorted(types)} in one pack: type {msg_type.value} goes with no other")
+                raise InvalidRequest(
+                    f"messages of types {sorted(types)} in one pack: type {msg_type.value} goes with no"
+                    " other: give each type a pack of its own, or set a repack function"
+                )
             return repack
     return default_repack
 

@@ -5,9 +5,10 @@ is one request, so it happens on all or none.
 """
 
 import os
+import re
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from struct import Struct
 from typing import Any
@@ -40,15 +41,7 @@ from .types import MsgPosition, StreamGap
 
 _PART = Struct("<IIIQ")
 _POSITION_MAX = (1 << 64) - 1
-
-
-class _Subscription:
-    """The group of one name on several channels, with the generation that this stream holds on each."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.numbers: dict[str, int] = {}  # of channels, by name
-        self.generations: dict[str, int] = {}
+_MSG_ID = re.compile("[0-9]{0,20}")
 
 
 class RmqTransport:
@@ -60,7 +53,9 @@ class RmqTransport:
         self._timeout = timeout
         self._link = Link(address, token if token is not None else address.token, f"{socket.gethostname()}:{os.getpid()}")
         self._producers = IdentityPool(lambda: self._link.present_id)
-        self._subscription: _Subscription | None = None
+        self._subscription = ""
+        self._numbers: dict[str, int] = {}  # of channels, by name
+        self._generations: dict[str, int] = {}  # of those that this stream has taken over
         call_in_child(self._close_in_child)
         self._limits = self._link.connected(self._deadline()).server.limits
 
@@ -96,60 +91,53 @@ class RmqTransport:
 
     def subscribe(self, channels: Sequence[str], subscription: str, start: Start) -> None:
         deadline = self._deadline()
-        if self._subscription is None:
-            self._subscription = _Subscription(subscription)
-        numbers = channel_numbers(self._link, channels, deadline)
-        request = Subscribe(subscription, pack_numbers(numbers), *start_of(start), secrets.token_bytes(16))
-        self._link.call(request, deadline)
-        self._subscription.numbers |= zip(channels, numbers, strict=True)
+        new = [channel for channel in channels if channel not in self._numbers]
+        numbers = self._numbers | dict(zip(new, channel_numbers(self._link, new, deadline), strict=True))
+        column = pack_numbers(numbers[channel] for channel in channels)
+        self._link.call(Subscribe(subscription, column, *start_of(start), secrets.token_bytes(16)), deadline)
+        self._subscription, self._numbers = subscription, {channel: numbers[channel] for channel in channels}
 
-    def take_over(self) -> Sequence[MsgPosition]:
-        held = self._held()
-        return self._sought(
-            SeekMany(held.name, pack_numbers(held.numbers.values()), None, None, None, None, secrets.token_bytes(16))
+    def take_over(self, channels: Sequence[str]) -> Sequence[MsgPosition]:
+        numbers = self._column(self._numbers, channels)
+        request = SeekMany(self._subscription, numbers, None, None, None, None, secrets.token_bytes(16))
+        return self._sought(request, channels)
+
+    def seek(self, positions: Sequence[MsgPosition], request_id: bytes) -> Sequence[MsgPosition]:
+        channels = [position.channel_name for position in positions]
+        numbers, generations = self._column(self._numbers, channels), self._column(self._generations, channels)
+        found = self._sought(
+            SeekMany(self._subscription, numbers, generations, *self._columns(positions), request_id), channels
         )
+        # One that retention has passed stays as it is, so that the gap is told.
+        return [
+            asked if self.decode(asked.msg_id) <= self.decode(answered.msg_id) else answered
+            for asked, answered in zip(positions, found, strict=True)
+        ]
 
-    def seek(self, positions: Sequence[MsgPosition]) -> None:
-        held = self._held()
-        names = [position.channel_name for position in positions]
-        self._sought(
-            SeekMany(
-                held.name,
-                pack_numbers(held.numbers[name] for name in names),
-                pack_numbers(held.generations[name] for name in names),
-                *self._columns(positions),
-                secrets.token_bytes(16),
-            ),
-            names,
-        )
-
-    def _sought(self, request: SeekMany, names: Sequence[str] | None = None) -> Sequence[MsgPosition]:
-        held = self._held()
+    def _sought(self, request: SeekMany, channels: Sequence[str]) -> Sequence[MsgPosition]:
         reply = self._link.call(request, self._deadline())
-        places, generations, lengths = (
-            _numbers_of(reply.positions),
-            _numbers_of(reply.generations),
-            unpack_lengths(reply.metadata_lengths),
-        )
-        channels = list(held.numbers) if names is None else names
+        places, generations = _numbers_of(reply.positions), _numbers_of(reply.generations)
+        lengths = unpack_lengths(reply.metadata_lengths)
         if not len(channels) == len(places) == len(generations) == len(lengths) or sum(lengths) != len(reply.metadata):
             raise ProtocolError("a reply to SEEK_MANY does not fit its request")
-        held.generations |= zip(channels, generations, strict=True)
+        self._generations |= zip(channels, generations, strict=True)
         begin, positions = 0, list[MsgPosition]()
         for channel, place, length in zip(channels, places, lengths, strict=True):
             text = bytes(reply.metadata[begin : begin + length])
             begin += length
-            positions.append(MsgPosition(channel, self.encode(place), _filter_of(text, held.name, channel)))
+            positions.append(MsgPosition(channel, self.encode(place), _filter_of(text, self._subscription, channel)))
         return positions
 
     def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
-        held = self._held()
-        names = [position.channel_name for position in positions]
-        numbers, generations = (
-            pack_numbers(held.numbers[name] for name in names),
-            pack_numbers(held.generations[name] for name in names),
-        )
-        self._link.call(CommitMany(held.name, numbers, generations, *self._columns(positions)), deadline or self._deadline())
+        channels = [position.channel_name for position in positions]
+        numbers, generations = self._column(self._numbers, channels), self._column(self._generations, channels)
+        request = CommitMany(self._subscription, numbers, generations, *self._columns(positions))
+        self._link.call(request, deadline or self._deadline())
+
+    def unsubscribe(self, channels: Sequence[str]) -> None:
+        numbers, generations = self._column(self._numbers, channels), self._column(self._generations, channels)
+        self._link.call(Unsubscribe(self._subscription, numbers, generations), self._deadline())
+        self._numbers, self._generations = {}, {}
 
     def _columns(self, positions: Sequence[MsgPosition]) -> tuple[bytes, bytes, bytes]:
         """Positions, and metadata with its lengths."""
@@ -157,26 +145,23 @@ class RmqTransport:
         places = pack_numbers(self.decode(position.msg_id) for position in positions)
         return places, pack_lengths([len(text) for text in filters]), b"".join(filters)
 
-    def unsubscribe(self) -> None:
-        held, self._subscription = self._held(), None
-        numbers, generations = (
-            pack_numbers(held.numbers.values()),
-            pack_numbers(held.generations[name] for name in held.numbers),
-        )
-        self._link.call(Unsubscribe(held.name, numbers, generations), self._deadline())
-
-    def _held(self) -> _Subscription:
-        assert self._subscription is not None, "the stream has subscribed"
-        return self._subscription
+    @staticmethod
+    def _column(values: Mapping[str, int], channels: Sequence[str]) -> bytes:
+        return pack_numbers(values[channel] for channel in channels)
 
     # -- reading -----------------------------------------------------------------
 
     def receive(
-        self, wanted: Sequence[tuple[str, int]], max_messages: int, wait: Deadline, is_stopped: Callable[[], bool]
+        self,
+        wanted: Sequence[tuple[str, int]],
+        max_messages: int,
+        max_bytes: int,
+        wait: Deadline,
+        is_stopped: Callable[[], bool],
     ) -> Sequence[Received]:
-        numbers = self._held().numbers
+        numbers = self._numbers
         starts = pack_numbers(number for channel, place in wanted for number in (numbers[channel], place or 0))
-        size, poll = self._limits["consume_bytes_max"], wait.at_most(POLL_MS_MAX / 1000)
+        size, poll = min(max_bytes, self._limits["consume_bytes_max"]), wait.at_most(POLL_MS_MAX / 1000)
         deadline = poll.extended(self._timeout)
 
         def send() -> ManyMessages:
@@ -191,10 +176,9 @@ class RmqTransport:
         return str(place) if place else ""
 
     def decode(self, msg_id: str) -> int:
-        place = int(msg_id) if msg_id.isascii() and msg_id.isdigit() else 0 if not msg_id else -1
-        if not 0 <= place <= _POSITION_MAX:
-            raise InvalidRequest(f"{msg_id!r} is no message id of RocksMQ: was the position stored by another transport?")
-        return place
+        if not isinstance(msg_id, str) or not _MSG_ID.fullmatch(msg_id) or int(msg_id or 0) > _POSITION_MAX:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRequest(f"{msg_id!r:.50} is no message id of RocksMQ: was the position stored by another transport?")
+        return int(msg_id or 0)
 
 
 def _received(channels: Sequence[str], reply: ManyMessages) -> list[Received]:

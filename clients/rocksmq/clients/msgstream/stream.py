@@ -6,15 +6,23 @@ midst of reading is read anew, from the end of the last pack that was returned.
 """
 
 import logging
+import secrets
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeAlias
 
-from rocksmq.protocol.errors import ConnectionFailed, GapFound, InvalidRequest
+from rocksmq.protocol.errors import (
+    OUTCOME_UNKNOWN,
+    ConnectionFailed,
+    GapFound,
+    InvalidRequest,
+    MetaUnavailable,
+    RocksMQError,
+)
 from rocksmq.protocol.messages import Start, start_of
 from rocksmq.protocol.names import checked_name
 
@@ -60,11 +68,24 @@ class StreamOptions:
             raise InvalidRequest(f'on_gap {self.on_gap!r} is not "log", "raise" or a callable')
 
 
-class _Hand(NamedTuple):
-    """A pack on its way to the caller, whom an interrupt may keep from getting it."""
+class _Hand:
+    """A pack on its way to the caller, whom an exception may keep from getting it.
 
-    thread: int
-    pack: MsgPack
+    ``thread`` that has it, 0: none any more; ``untold``: gaps before it; ``is_dropped``: a seek has made it void.
+    """
+
+    def __init__(self, thread: int, pack: MsgPack) -> None:
+        self.thread = thread
+        self.pack = pack
+        self.untold = list(pack.gaps)
+        self.is_dropped = False
+
+
+class _Seeking(NamedTuple):
+    """A seek of which it is not known whether it was done; repeated under its id, it is done once."""
+
+    positions: Sequence[MsgPosition]
+    request_id: bytes
 
 
 class MsgStream(Producing):
@@ -78,11 +99,11 @@ class MsgStream(Producing):
     ConnectionFailed, Timeout, and each of RocksMQError that its docstring names.
     """
 
+    _is_closed = True  # until all of it is there
     _reading: dict[str, Place]  # where to read on
 
     def __init__(self, transport: Transport, dispatcher: UnmarshalDispatcher, options: StreamOptions) -> None:
         """The stream owns the transport."""
-        self._is_closed = True  # until all of it is there
         self.dispatcher = dispatcher
         self._transport = transport
         self._options = options
@@ -95,10 +116,9 @@ class MsgStream(Producing):
         self._at: dict[str, MsgPosition] = {}  # of each channel, behind the last pack that was returned
         self._hand: _Hand | None = None
         self._uncommitted: list[MsgPosition] = []  # the end of the last pack that was returned
-        self._is_held = False  # the subscription on all channels, as far as this stream knows
+        self._seeking: _Seeking | None = None
         self._is_torn = True  # what was read ahead is not there, or not whole
         self._undecodable = 0
-        self._told: set[StreamGap] = set()  # gaps before the next pack
         self._is_closed = False
         call_in_child(self._close_in_child)
 
@@ -140,21 +160,24 @@ class MsgStream(Producing):
         if self._subscription not in (None, sub_name):
             raise InvalidRequest(f"the stream consumes as {self._subscription!r}: take another stream for {sub_name!r}")
         with self._exclusive():
+            if self._is_started and self._consuming:
+                self._check_held()
             if wanted:
-                self._transport.subscribe(wanted, sub_name, position)
+                self._transport.subscribe([*self._consuming, *wanted], sub_name, position)
+            if self._is_started and wanted:
+                self._take_over(wanted)
+            self._consuming |= dict.fromkeys(wanted)
             self._subscription = sub_name
-            if wanted:
-                self._is_held = False
-                self._consuming |= dict.fromkeys(wanted)
-            if self._is_started:
-                self._hold()
 
     def start(self) -> None:
-        """Begin to consume: whoever did so under this subscription is fenced, and gets Conflict. May be repeated."""
+        """Begin to consume: whoever did so under this subscription is fenced, and gets Conflict when it moves it next.
+
+        May be repeated: then it does nothing.
+        """
         self._check_open()
         with self._exclusive():
-            if self._consuming:
-                self._hold()
+            if not self._is_started and self._consuming:
+                self._take_over(list(self._consuming))
             self._is_started = True
 
     def consume(self, timeout: float | None = None) -> MsgPack | None:
@@ -166,20 +189,23 @@ class MsgStream(Producing):
         """
         until = Deadline(checked_timeout(timeout))
         self._check_started()
-        hand: _Hand | None = None
-        try:
-            if self._turn.take(until):
-                self._check_open()
-                hand = self._filled(until)
-        finally:
-            self._turn.pass_on()
-        # Plain stores from here on, between which neither an interrupt nor another thread can strike.
-        if hand is None:
-            return None
-        if self._hand is hand:
-            self._uncommitted = hand.pack.end_positions
-            self._hand = None
-        return hand.pack
+        while True:
+            hand: _Hand | None = None
+            try:
+                if self._turn.take(until):
+                    self._check_open()
+                    hand = self._filled(until)
+            finally:
+                self._turn.pass_on()
+            if hand is None:
+                return None
+            self._tell(hand)
+            # Plain stores from here on, between which neither an interrupt nor another thread can strike.
+            if not hand.is_dropped:
+                if self._hand is hand:
+                    self._uncommitted = hand.pack.end_positions
+                    self._hand = None
+                return hand.pack
 
     def commit(self) -> None:
         """Move the subscription to the end of the last pack now: it is not delivered again. Durable when it returns.
@@ -188,7 +214,7 @@ class MsgStream(Producing):
         """
         self._check_started()
         with self._exclusive():
-            self._hold()
+            self._finish_seek()
             self._settle()
             self._commit()
 
@@ -196,30 +222,34 @@ class MsgStream(Producing):
         """Go on from there, and move the subscription there, durably; nothing that was read before appears after it.
 
         A single position is taken too; channels that are not named stay where they are. Raises InvalidRequest for a channel
-        that is not consumed, or that is named twice, or for a position that is none; Conflict.
+        that is not consumed, or that is named twice, or for a position that is none; Conflict. When it is not known whether it
+        was done, after Timeout, ConnectionFailed or an interrupt, the next call finishes it.
         """
         wanted = [positions] if isinstance(positions, MsgPosition) else list(positions)
         self._check_consuming()
         self._check_positions(wanted)
         with self._exclusive():
-            self._hold()
+            if not self._is_started:
+                self._take_over(list(self._consuming))
             self._settle()
-            with suppress(InvalidRequest):  # a power cut took what lies before it: then a seek is what heals that
-                self._commit()
-            self._uncommitted, self._hand = [], None
-            self._is_torn, self._is_held = True, False  # until the answer is there
-            self._transport.seek(wanted)
-            self._at |= {position.channel_name: position for position in wanted}
-            self._is_held = True
+            self._seeking = _Seeking(wanted, secrets.token_bytes(16))
+            self._finish_seek()
 
     def unsubscribe(self) -> None:
-        """Remove the subscription from all its channels; the stream consumes nothing any more."""
+        """Remove the subscription from all its channels; the stream consumes nothing any more.
+
+        Raises Conflict when another stream has taken the subscription over since this one was started.
+        """
         self._check_consuming()
+        channels = list(self._consuming)
         with self._exclusive():
-            self._hold()
-            self._transport.unsubscribe()
+            if not self._is_started:
+                assert self._subscription is not None, "it consumes"
+                self._transport.subscribe(channels, self._subscription, "earliest")  # where it was removed meanwhile
+                self._take_over(channels)
+            self._transport.unsubscribe(channels)
             self._consuming, self._at, self._subscription = {}, {}, None
-            self._uncommitted, self._hand, self._is_torn, self._is_held = [], None, True, False
+            self._uncommitted, self._hand, self._seeking, self._is_torn = [], None, None, True
 
     def close(self) -> None:
         """Commit the last pack, and end the connection; the subscription is kept. May be repeated.
@@ -236,6 +266,7 @@ class MsgStream(Producing):
         try:
             deadline = Deadline(EXIT_SECONDS)
             if commits and self._turn.take(deadline):  # whoever reads finds out soon
+                self._finish_seek()
                 self._settle()
                 self._commit(deadline)
         finally:
@@ -250,9 +281,10 @@ class MsgStream(Producing):
 
     def _filled(self, until: Deadline) -> "_Hand | None":
         """The next pack, or the one that never reached this thread; by the holder of the turn."""
-        self._hold()
+        self._finish_seek()
         self._settle()
         if self._hand is not None:
+            self._hand.thread = threading.get_ident()
             return self._hand
         self._commit()
         if self._is_torn:
@@ -261,13 +293,11 @@ class MsgStream(Producing):
         pack = self._next(until)
         if pack is None:
             return None
-        self._tell(pack.gaps)
-        hand, told = _Hand(threading.get_ident(), pack), set[StreamGap]()
+        hand = _Hand(threading.get_ident(), pack)
         at = self._at | {position.channel_name: position for position in pack.end_positions}
         # Plain stores, between which no interrupt can strike.
         self._at = at
         self._hand = hand
-        self._told = told
         self._is_torn = False
         return hand
 
@@ -297,7 +327,7 @@ class MsgStream(Producing):
     def _receive(self, wanted: Sequence[tuple[str, Place]], until: Deadline) -> Sequence[Received]:
         most = min(RECEIVE_MESSAGES_MAX, self._options.buffer_size)
         while True:
-            received = self._transport.receive(wanted, most, until, lambda: self._is_closed)
+            received = self._transport.receive(wanted, most, self._options.buffer_bytes, until, lambda: self._is_closed)
             if received or until.is_over:
                 return received
 
@@ -325,23 +355,25 @@ class MsgStream(Producing):
             where = MsgPosition(channel, self._transport.encode(place))
             logger.warning("%r: the message at %s cannot be decoded, and is skipped: %s", self, where, error)
 
-    def _tell(self, gaps: Iterable[StreamGap]) -> None:
-        """Each once, also when the pack that it came with is read anew."""
-        for gap in gaps:
-            if gap in self._told:
-                continue
-            self._told.add(gap)
-            if callable(self._options.on_gap):
-                self._options.on_gap(gap)
-                continue
-            text = (
-                f"{self!r}: retention removed messages of {gap.channel_name!r} from {gap.from_id} to before {gap.to_id} unread"
-            )
-            if self._options.on_gap == "raise":
-                found = GapFound(text)
-                found.gap = gap
-                raise found
-            logger.warning("%s", text)
+    def _tell(self, hand: _Hand) -> None:
+        """Of each gap, once. What that raises leaves the pack to the next call."""
+        try:
+            while hand.untold:
+                gap = hand.untold.pop(0)
+                text = (
+                    f"{self!r}: retention removed unread messages of {gap.channel_name!r}, {gap.from_id} to before {gap.to_id}"
+                )
+                if callable(self._options.on_gap):
+                    self._options.on_gap(gap)
+                elif self._options.on_gap == "raise":
+                    found = GapFound(text)
+                    found.gap = gap
+                    raise found
+                else:
+                    logger.warning("%s", text)
+        except BaseException:
+            hand.thread = 0
+            raise
 
     # -- the subscription --------------------------------------------------------
 
@@ -352,16 +384,41 @@ class MsgStream(Producing):
 
     def _settle(self) -> None:
         """A pack in another thread's hand has reached it; one in this thread's own was lost on its way, and comes again."""
-        if self._hand is not None and self._hand.thread != threading.get_ident():
+        if self._hand is not None and self._hand.thread not in (0, threading.get_ident()):
             self._uncommitted, self._hand = self._hand.pack.end_positions, None
 
-    def _hold(self) -> None:
-        """Take the subscription over, unless this stream has it."""
-        if not self._is_held:
-            self._is_torn = True
-            ahead = self._uncommitted if self._hand is None else self._hand.pack.end_positions
-            self._at = {position.channel_name: position for position in (*self._transport.take_over(), *ahead)}
-            self._is_held = True
+    def _take_over(self, channels: Sequence[str]) -> None:
+        """Of those channels, from whoever reads them under the subscription."""
+        found = self._transport.take_over(channels)
+        self._is_torn = True
+        self._at = self._at | {position.channel_name: position for position in found}
+
+    def _check_held(self) -> None:
+        """Raises Conflict when another stream has taken the subscription over: a commit to the beginnings moves nothing."""
+        self._transport.commit([MsgPosition(channel) for channel in self._consuming])
+
+    def _finish_seek(self) -> None:
+        """Do the seek that was asked for, unless it was done."""
+        if self._seeking is None:
+            return
+        try:
+            found = self._transport.seek(*self._seeking)
+        except RocksMQError as error:
+            if not isinstance(error, (*OUTCOME_UNKNOWN, MetaUnavailable)):
+                self._seeking = None
+            raise
+        hand = self._hand
+        lost = [] if hand is None else hand.pack.start_positions
+        at = self._at | {position.channel_name: position for position in (*lost, *found)}
+        sought = {position.channel_name for position in found}
+        uncommitted = [position for position in self._uncommitted if position.channel_name not in sought]
+        # Plain stores, between which no interrupt can strike.
+        self._at = at
+        self._uncommitted = uncommitted
+        self._hand = self._seeking = None
+        self._is_torn = True
+        if hand is not None:
+            hand.is_dropped = True
 
     # -- checks ------------------------------------------------------------------
 
@@ -390,6 +447,8 @@ class MsgStream(Producing):
 
     def _check_positions(self, positions: Sequence[MsgPosition]) -> None:
         named: set[str] = set()
+        if not positions:
+            raise InvalidRequest("name one position at least")
         for position in positions:
             if not isinstance(position, MsgPosition):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InvalidRequest(f"{position!r} is no MsgPosition: of JSON, make one with MsgPosition(**position)")

@@ -63,15 +63,18 @@ class Transport(Protocol):
         ...
 
     def subscribe(self, channels: Sequence[str], subscription: str, start: Start) -> None:
-        """Make the subscription on those of the channels that it is new on, to begin at ``start``."""
+        """Make the subscription on those of the channels that it is new on, to begin at ``start``; on all or none."""
         ...
 
-    def take_over(self) -> Sequence[MsgPosition]:
-        """Fence whoever reads under the subscription; where it stands on each channel."""
+    def take_over(self, channels: Sequence[str]) -> Sequence[MsgPosition]:
+        """Fence whoever reads them under the subscription; where it stands on each."""
         ...
 
-    def seek(self, positions: Sequence[MsgPosition]) -> None:
-        """Put the subscription there. Raises Conflict, InvalidRequest for what is no position."""
+    def seek(self, positions: Sequence[MsgPosition], request_id: bytes) -> Sequence[MsgPosition]:
+        """Put the subscription there, or, for one beyond a channel's end, at that end; where it stands then.
+
+        A repeat of ``request_id`` moves nothing. Raises Conflict when it was taken over, InvalidRequest.
+        """
         ...
 
     def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
@@ -81,14 +84,22 @@ class Transport(Protocol):
         """
         ...
 
-    def unsubscribe(self) -> None:
-        """Remove the subscription from all its channels."""
+    def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Remove the subscription from them; what is gone is done. Raises Conflict when it was taken over since `take_over`."""
         ...
 
     def receive(
-        self, wanted: Sequence[tuple[str, Place]], max_messages: int, wait: Deadline, is_stopped: Callable[[], bool]
+        self,
+        wanted: Sequence[tuple[str, Place]],
+        max_messages: int,
+        max_bytes: int,
+        wait: Deadline,
+        is_stopped: Callable[[], bool],
     ) -> Sequence[Received]:
-        """Messages of each of the channels from its place on, as soon as one has any; nothing when none had until then."""
+        """Messages of each of the channels from its place on, as soon as one has any; nothing when none had until then.
+
+        Not more than that in all, but one if there is one.
+        """
         ...
 
     def encode(self, place: Place) -> str:
