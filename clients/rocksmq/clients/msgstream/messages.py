@@ -14,7 +14,7 @@ from rocksmq.protocol.errors import InvalidRequest
 from rocksmq.protocol.messages import payload_of
 
 from .header import Header, Undecodable, decoded, pack_header
-from .one_row import ROW_BYTES_MAX, is_keys_alone, maybe_keys, maybe_row, pack_keys, pack_row
+from .one_row import ROW_BYTES_MAX, checked_keys, is_keys_alone, maybe_keys, maybe_row, pack_keys, pack_row
 from .schema import body_class
 from .types import HASH_KEY_MAX, ID_MAX, ID_MIN, TIMESTAMP_MAX, MsgType, TsMsg, integer
 
@@ -111,6 +111,17 @@ class InsertMsg(RowsMsg):
         rows: Iterable[bytes],
         hash_keys: Iterable[int],
     ) -> None:
+        columns: tuple[Any, ...] = timestamps, row_ids, rows, hash_keys
+        if type(id) is int and _is_one(*columns):
+            (stamp,), (row_id,), (row,), (key,) = columns
+            try:
+                id, stamp, row_id, key = checked_keys(id, stamp, row_id, key)  # noqa: A001
+            except struct.error:
+                pass  # what is wrong is told below
+            else:
+                self.timestamps, self.row_ids, self.rows = [stamp], [row_id], [row]
+                TsMsg.__init__(self, id, stamp, stamp, [key])
+                return
         self.timestamps = stamps = _integers("timestamps", "Q", timestamps)
         self.row_ids = _integers("row_ids", "q", row_ids)
         self.rows = _bytes("rows", rows)
@@ -347,6 +358,15 @@ MESSAGE_CLASSES: tuple[type[TsMsg], ...] = (
 def _lengths(msg: TsMsg, timestamps: Sequence[int], **columns: Sequence[Any]) -> str:
     counts = {name: len(column) for name, column in {"timestamps": timestamps, **columns, "hash_keys": msg.hash_keys}.items()}
     return f"{type(msg).__name__} has at least one row, and as many of each: {counts}"
+
+
+def _is_one(timestamps: Any, row_ids: Any, rows: Any, hash_keys: Any) -> bool:
+    """Whether they are lists of one item each, of which the row is bytes."""
+    return (
+        type(timestamps) is type(row_ids) is type(rows) is type(hash_keys) is list
+        and len(timestamps) == len(row_ids) == len(rows) == len(hash_keys) == 1
+        and type(rows[0]) is bytes
+    )
 
 
 def _integers(name: str, item_type: str, values: Iterable[int]) -> list[int]:

@@ -15,10 +15,17 @@ import struct
 _LAYOUT = struct.Struct("<3sIcqcQcQ2sI2sQ2sq")
 _pack, _unpack_from = _LAYOUT.pack, _LAYOUT.unpack_from
 _END = _LAYOUT.size
+_NUMBERS = struct.Struct("<qQqI")
+_pack_numbers, _unpack_numbers = _NUMBERS.pack, _NUMBERS.unpack
 _TAGS = (b"\x0a\x20\x0d", b"\x11", b"\x19", b"\x21", b"\x12\x04", b"\x1a\x08", b"\x22\x08")
 _START, _ID, _BEGIN, _END_TS, _KEY, _STAMP, _ROW_ID = _TAGS
 _ROW = 0x2A
 ROW_BYTES_MAX = (1 << 14) - 1  # what a size of two bytes can tell; beyond that copying the row is what takes time
+
+
+def checked_keys(msg_id: int, timestamp: int, row_id: int, hash_key: int) -> tuple[int, int, int, int]:
+    """The same as integers of their fields' ranges. Raises struct.error for what is none."""
+    return _unpack_numbers(_pack_numbers(msg_id, timestamp, row_id, hash_key))
 
 
 def pack_keys(msg_type: int, msg_id: int, timestamp: int, row_id: int, hash_key: int) -> bytes:

@@ -21,10 +21,20 @@ def routed(msgs: Sequence[TsMsg], channel_count: int, repack_func: RepackFunc | 
     if not msgs:
         return {}
     _check_messages(msgs)
-    indexes: list[Sequence[int]] = [[key % channel_count for key in msg.hash_keys] for msg in msgs]
     if repack_func is None:
-        return {index: pack.msgs for index, pack in _repack_of(msgs)(list(msgs), indexes).items()}
+        packs = _repack_of(msgs)(list(msgs), _indexes(msgs, channel_count))
+        return {index: pack.msgs for index, pack in packs.items()}
+    indexes: list[Sequence[int]] = [[key % channel_count for key in msg.hash_keys] for msg in msgs]
     return _checked(repack_func(list(msgs), indexes), channel_count)
+
+
+def _indexes(msgs: Sequence[TsMsg], channel_count: int) -> list[Sequence[int]]:
+    """Of each message the index that every one of its hash keys stands for; those of one key share what says that."""
+    single = [(index,) for index in range(channel_count)]
+    return [
+        single[keys[0] % channel_count] if len(keys := msg.hash_keys) == 1 else [key % channel_count for key in keys]
+        for msg in msgs
+    ]
 
 
 def insert_repack(msgs: list[TsMsg], hash_keys: list[Sequence[int]]) -> dict[int, MsgPack]:

@@ -190,7 +190,7 @@ def _received(channels: Sequence[str], reply: ManyMessages) -> list[Received]:
     )
     if len(reply.parts) % _PART.size:
         raise ProtocolError("the parts of a reply are cut off")
-    parts = list(_PART.iter_unpack(reply.parts))
+    parts: list[tuple[int, int, int, int]] = list(_PART.iter_unpack(reply.parts))
     if sum(count for _, _, count, _ in parts) != len(whole) or any(index >= len(channels) for index, *_ in parts):
         raise ProtocolError("the parts of a reply do not add up to its messages, or are of channels that were not asked for")
     gaps = {index: gap for index, *gap in reply.gaps}
