@@ -12,7 +12,15 @@ from rocksmq.broker.meta_transaction import CONSUMER_BYTES, STATE_BYTES
 from rocksmq.broker.prefix import CURRENT_ID, END_ID, encode_state
 from rocksmq.broker.records import ConsumerEntry, GroupState, LastSeek
 from rocksmq.protocol.columns import unpack_numbers
-from rocksmq.protocol.errors import Conflict, DiskFull, GroupNotFound, LimitExceeded, MetaUnavailable, RocksMQError
+from rocksmq.protocol.errors import (
+    ChannelNotFound,
+    Conflict,
+    DiskFull,
+    GroupNotFound,
+    LimitExceeded,
+    MetaUnavailable,
+    RocksMQError,
+)
 from rocksmq.protocol.operations import CreateGroup, DestroyChannel, Empty, Produce, SoughtMany
 
 from .disk_support import fail
@@ -356,3 +364,20 @@ async def test_given_an_unsubscription_that_is_undone_when_a_commit_follows_it_t
         assert stream.steps() == [0] * 3
         assert await broker.call(gone) == Empty()
         assert isinstance(await broker.call(commit), GroupNotFound)
+
+
+@in_mock_time
+async def test_given_an_unsubscription_with_the_store_when_a_channel_is_not_found_then_that_is_told_at_once() -> None:
+    async with streaming(3) as stream:
+        broker = stream.broker
+        await trio.sleep(A_WHILE)
+        broker.remote.fates.append(Fate.HELD)
+        gone = Asked(broker, unsubscribing(stream.numbers, stream.generations))
+        await wait_all_tasks_blocked()
+        requests = fetching([(12_345, 0)]), Produce("nowhere", broker.unique(), 0, *batch_of(b"x"))
+        strangers = [Asked(broker, request) for request in requests]
+        assert [type(one.reply) for one in strangers] == [ChannelNotFound] * 2
+        assert not gone.replies
+        broker.remote.release(Fate.LOST)
+        await trio.sleep(A_WHILE)
+        assert isinstance(gone.reply, MetaUnavailable)

@@ -28,13 +28,9 @@ class Answers:
 
     def refuse(self, done: Done, error: RocksMQError) -> None:
         """Answer with ``error``; that something is gone, once its removal is durable: until then it may come back."""
-        holding: Commit | None = None
-        if isinstance(error, (ChannelNotFound, GroupNotFound)):
-            holding = self.removing()
-        if holding is None:
-            done(error)
-        else:
-            holding.answer(done, error)
+        channels = self.removing_channels() if isinstance(error, (ChannelNotFound, GroupNotFound)) else None
+        groups = self.removing_groups() if isinstance(error, GroupNotFound) else None
+        self.in_both(groups, channels, done, error)
 
     def in_open(self, done: Done, reply: Any, durability: Durability | None = None) -> None:
         """Answer with the open group commit: as durable as ``durability`` asks, or fsynced."""
@@ -52,14 +48,32 @@ class Answers:
         else:
             commit.answer(done, reply, durability)
 
+    def in_both(self, first: Commit | None, second: Commit | None, done: Done, reply: Any) -> None:
+        """Answer once both are durable; None: that one is. With the error of one that could not be."""
+        if first is None or second is None or first is second:
+            self.in_commit(first or second, done, reply)
+            return
+        results: list[Any] = []
+
+        def one_is_over(result: Any) -> None:
+            results.append(result)
+            if len(results) == 2:
+                done(next((result for result in results if result is not reply), reply))
+
+        self.in_commit(first, one_is_over, reply)
+        self.in_commit(second, one_is_over, reply)
+
     def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
         """The commit that holds something of a group and is not durable yet; None: it is durable."""
         return next(filter(is_in, self.meta.pending), None)
 
-    def removing(self) -> Commit | None:
-        """The latest commit that removes a channel or a group and is not durable yet."""
-        pending = (*self.meta.pending, *self.committer.pending)
-        return next((commit for commit in pending if commit.removed), None)
+    def removing_channels(self) -> Commit | None:
+        """The latest commit that removes a channel and is not durable yet: never one of a store elsewhere."""
+        return self.committer.holding(_removes)
+
+    def removing_groups(self) -> Commit | None:
+        """The latest commit that removes a group and is not durable yet."""
+        return self.holding(_removes)
 
     def creating(self, made: Channel | Group) -> Commit | None:
         """The commit that creates it; None: it is durable, and may be shown."""
@@ -114,6 +128,10 @@ class Answers:
         held, self.waiters.passed_over = self.waiters.passed_over, set()
         for channel_number in held:
             self.attempt_all(channel_number)
+
+
+def _removes(commit: Commit) -> bool:
+    return bool(commit.removed)
 
 
 def _operation(channel_number: int, operate: Callable[[Commit], None], done: Done) -> Waiter:

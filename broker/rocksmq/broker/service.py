@@ -67,7 +67,7 @@ class MessageStreamService:
         if self.remove(commit, tuple(zip(request.channels, numbers, strict=True))):
             self._answers.in_open(done, Empty())
         else:
-            self._answers.in_commit(self._committer.holding(lambda commit: bool(commit.removed)), done, Empty())
+            self._answers.in_commit(self._answers.removing_channels(), done, Empty())
 
     def _describe(self, request: DescribeChannels, done: Done) -> None:
         columns.check_channel_count(len(request.channels), self._limits)

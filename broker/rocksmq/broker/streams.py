@@ -165,7 +165,7 @@ class Streams:
                     leaving.append((channel, group))
             for channel, group in leaving:
                 self._groups.remove(commit, channel.groups, group)
-            self._answers.in_commit(commit if leaving else self._answers.removing(), done, Empty())
+            self._answers.in_commit(commit if leaving else self._answers.removing_groups(), done, Empty())
             for channel, _ in leaving:
                 self._answers.attempt_consumers(channel.number)
 
