@@ -20,10 +20,12 @@ from rocksmq.protocol.errors import (
 from rocksmq.protocol.operations import (
     Consume,
     CreateChannel,
+    Created,
     CreateGroup,
     DescribeGroup,
     DestroyGroup,
     Empty,
+    GroupDescribed,
     ListGroups,
     ReleaseConsumer,
     Seek,
@@ -215,6 +217,25 @@ def test_given_a_subscription_that_is_not_durable_when_it_is_repeated_then_it_wa
     assert (first.reply, second.reply) == (None, None)
     broker.commit()
     assert [one.reply for one in (first, second, *later)] == [Empty()] * 3
+
+
+@pytest.mark.parametrize("mode", ["os", "interval:900", "fsync"])
+@in_mock_time
+async def test_given_a_channel_of_any_mode_when_its_new_group_is_not_synced_then_nobody_is_told_of_it(mode: str) -> None:
+    broker = ManyBroker()
+    broker.do(CreateChannel("c", mode, None, None, broker.unique()))
+    request = subscribing(broker.numbers(["c"]))
+    asked = [Asked(broker, request)]
+
+    def on_sync() -> None:
+        broker.store.on_sync = lambda: None
+        repeats = request, CreateGroup("c", GROUP, 1, 0, request.request_id), DescribeGroup("c", GROUP)
+        asked.extend(Asked(broker, repeat) for repeat in repeats)
+        assert [one.reply for one in asked] == [None] * 4
+
+    broker.store.on_sync = on_sync
+    broker.commit()
+    assert [type(one.reply) for one in asked] == [Empty, Empty, Created, GroupDescribed]
 
 
 # -- seeks ---------------------------------------------------------------------------------

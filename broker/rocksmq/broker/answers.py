@@ -77,13 +77,15 @@ class Answers:
 
     def creating(self, made: Channel | Group) -> Commit | None:
         """The commit that creates it; None: it is durable, and may be shown."""
-        if isinstance(made, Channel):
-            pending, is_durable = self.committer.pending, made.is_public
-        else:
-            pending, is_durable = self.meta.pending, made.visible is not None
-        if is_durable:
+        if isinstance(made, Group):
+            return self.creating_one_of([made])
+        if made.is_public:
             return None
-        return next((commit for commit in reversed(pending) if made in commit.cells), None)  # later ones only change it
+        return next((commit for commit in reversed(self.committer.pending) if made in commit.cells), None)  # others change it
+
+    def creating_one_of(self, groups: Sequence[Group]) -> Commit | None:
+        """The latest commit that creates one of them; None: they are durable. What is ``visible`` may not be synced."""
+        return self.holding(lambda commit: any(group in commit.cells and commit.cells[group] is None for group in groups))
 
     def telling(self, channels: Sequence[Channel | None]) -> Commit | None:
         """The latest commit that brings one of ``channels`` or may have taken one that is missing; None: all is durable."""

@@ -84,9 +84,7 @@ class Streams:
                     planned.append((channel, creation, state))
             for channel, creation, state in planned:
                 self._groups.add(commit, channel.groups, creation, state)
-            unsure = [group for group in present if group.visible is None]
-            holding = self._answers.holding(lambda commit: any(group in commit.cells for group in unsure))
-            self._answers.in_commit(commit if planned else holding, done, Empty())
+            self._answers.in_commit(commit if planned else self._answers.creating_one_of(present), done, Empty())
 
         return self._answers.in_meta_at_once(Many(request.group, numbers), subscribe, done)
 
