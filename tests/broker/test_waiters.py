@@ -1,5 +1,6 @@
 """Parked requests: who is on a channel, in which order, and until when."""
 
+import weakref
 from typing import Any
 
 import trio
@@ -90,6 +91,21 @@ async def test_given_waiters_that_are_cancelled_and_parked_while_walking_them_th
         parked.park("again", 9)
         seen += 1
     assert seen == len(list(parked.waiters.of(1))) == 3
+
+
+@in_mock_time
+async def test_given_a_waiter_that_was_served_or_is_parked_again_when_its_deadline_is_still_kept_then_nothing_of_it_is() -> (
+    None
+):
+    parked = Parked()
+    waiters = [parked.park(name, 100, 1, 2) for name in "abc"]
+    kept = [weakref.ref(waiter.attempt) for waiter in waiters]
+    assert parked.waiters.cancel(waiters.pop())
+    parked.waiters.park(waiters[0], 200)
+    parked.waiters.serve(waiters[0], Commit())
+    assert [one() is not None for one in kept] == [True, True, False]
+    parked.waiters.cancel(waiters.pop(0))
+    assert [one() is not None for one in kept] == [False, True, False]
 
 
 # -- on many channels ----------------------------------------------------------------------

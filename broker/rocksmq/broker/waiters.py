@@ -21,7 +21,7 @@ from .commit import Commit, Done
 logger = logging.getLogger("rocksmq.broker")
 
 CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
-STALE_MAX = 1_000  # served long polls whose deadline is still kept; then they are swept out
+STALE_MAX = 1_000  # deadlines kept of long polls that are gone, some 100 bytes each; then they are swept out
 
 
 class Many(NamedTuple):
@@ -39,14 +39,14 @@ class Waiter:
     what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``starts`` is
     what a fetch waits for on each channel, None for an operation on groups; ``consumer`` is a consume's group and consumer
     id; ``many`` are the groups of an operation on several, all of which are changed in one commit. While
-    ``must_wait`` it is not attempted: its answer could not leave. ``unavailable`` makes the error to answer when the
-    ``deadline`` passes while it waits for its store, in whose queue it is or not; ``until`` is how long it wants to
-    wait for messages.
+    ``must_wait`` it is not attempted: its answer could not leave. ``unavailable`` makes the error to answer when its
+    deadline, told apart by ``order``, passes while it waits for its store, in whose queue it is or not; ``until`` is how
+    long it wants to wait for messages.
     """
 
     __slots__ = (
-        *("_expire", "attempt", "channel_numbers", "consumer", "deadline", "done"),
-        *("is_queued", "many", "must_wait", "starts", "unavailable", "until"),
+        *("_expire", "attempt", "channel_numbers", "consumer", "done", "is_queued"),
+        *("many", "must_wait", "order", "starts", "unavailable", "until"),
     )
 
     def __init__(
@@ -66,7 +66,7 @@ class Waiter:
         self.must_wait: Callable[[], bool] = _never
         self.unavailable: Callable[[], RocksMQError] | None = None
         self.is_queued = False
-        self.deadline = float("inf")
+        self.order = -1
         self.until = 0.0
         self._expire = expire
 
@@ -105,7 +105,8 @@ class Waiters:
         self.passed_over: set[int] = set()
         self._parked: dict[Waiter, None] = {}
         self._waiting: dict[int, OrderedDict[Waiter, None]] = {}  # by channel number
-        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._deadlines: list[tuple[float, int]] = []  # with those of waiters that are gone, but nothing else of them
+        self._expiring: dict[int, Waiter] = {}  # by the order of its deadline
         self._order = count()
         self._sooner = trio.Event()
 
@@ -116,11 +117,13 @@ class Waiters:
             for channel_number in waiter.channel_numbers:
                 self._waiting.setdefault(channel_number, OrderedDict())[waiter] = None
         if len(self._deadlines) > 2 * len(self._parked) + STALE_MAX:
-            self._deadlines = [entry for entry in self._deadlines if entry[0] == entry[2].deadline and self.holds(entry[2])]
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._expiring]
             heapify(self._deadlines)
-        waiter.deadline = trio.current_time() + seconds
-        heappush(self._deadlines, (waiter.deadline, next(self._order), waiter))
-        if self._deadlines[0][2] is waiter:
+        self._expiring.pop(waiter.order, None)
+        waiter.order = next(self._order)
+        self._expiring[waiter.order] = waiter
+        heappush(self._deadlines, (trio.current_time() + seconds, waiter.order))
+        if self._deadlines[0][1] == waiter.order:
             self._sooner.set()
 
     def wait(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
@@ -159,7 +162,7 @@ class Waiters:
         """Forget it without an answer; whether it still waited."""
         if waiter not in self._parked:
             return False
-        del self._parked[waiter]
+        del self._parked[waiter], self._expiring[waiter.order]
         for channel_number in waiter.channel_numbers:
             waiting = self._waiting[channel_number]
             del waiting[waiter]
@@ -186,6 +189,6 @@ class Waiters:
             with trio.move_on_at(deadline):
                 await self._sooner.wait()
             while self._deadlines and self._deadlines[0][0] <= trio.current_time():
-                deadline, _, waiter = heappop(self._deadlines)
-                if deadline == waiter.deadline and self.cancel(waiter):
+                waiter = self._expiring.get(heappop(self._deadlines)[1])
+                if waiter is not None and self.cancel(waiter):
                     waiter.expire()
