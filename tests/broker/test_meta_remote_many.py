@@ -381,3 +381,36 @@ async def test_given_an_unsubscription_with_the_store_when_a_channel_is_not_foun
         broker.remote.release(Fate.LOST)
         await trio.sleep(A_WHILE)
         assert isinstance(gone.reply, MetaUnavailable)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+@in_mock_time
+async def test_given_a_channel_whose_destruction_is_not_durable_when_unsubscribed_then_the_answer_waits_for_that_too(
+    is_full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with streaming(3) as stream:
+        broker = stream.broker
+        await trio.sleep(A_WHILE)
+        committer, may_sync = broker.core.committer, trio.Event()
+        at_once = committer._sync_written  # pyright: ignore[reportPrivateUsage]
+
+        async def later() -> None:
+            await may_sync.wait()
+            if is_full:
+                raise DiskFull("full")
+            await at_once()
+
+        monkeypatch.setattr(committer, "_sync_written", later)
+        generations = stream.generations
+        destroyed = Asked(broker, DestroyChannel(stream.names[0], stream.numbers[0]))
+        await wait_all_tasks_blocked()
+        asked = [
+            Asked(broker, unsubscribing(stream.numbers, generations)),
+            Asked(broker, unsubscribing(stream.numbers[:1], generations[:1])),
+        ]
+        await trio.sleep(A_WHILE)
+        assert not any(one.replies for one in (destroyed, *asked))
+        assert broker.etcd.group(stream.names[1], GROUP) is None, "the store has answered"
+        may_sync.set()
+        await wait_all_tasks_blocked()
+        assert [type(one.reply) for one in (destroyed, *asked)] == [DiskFull if is_full else Empty] * 3

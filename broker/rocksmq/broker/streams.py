@@ -155,15 +155,17 @@ class Streams:
 
         def unsubscribe(commit: Commit) -> None:
             leaving: list[tuple[Channel, Group]] = []
-            for number, generation in zip(numbers, generations, strict=True):
-                channel = self._channels.get_numbered(number)
+            channels = [self._channels.get_numbered(number) for number in numbers]
+            for channel, generation in zip(channels, generations, strict=True):
                 group = channel.groups.get(request.group) if channel is not None else None
                 if channel is not None and group is not None:
                     self._groups.check_generation(group, generation)
                     leaving.append((channel, group))
             for channel, group in leaving:
                 self._groups.remove(commit, channel.groups, group)
-            self._answers.in_commit(commit if leaving else self._answers.removing_groups(), done, Empty())
+            of_groups = commit if leaving else self._answers.removing_groups()
+            of_channels = self._answers.removing_channels() if None in channels else None
+            self._answers.in_both(of_groups, of_channels, done, Empty())
             for channel, _ in leaving:
                 self._answers.attempt_consumers(channel.number)
 
