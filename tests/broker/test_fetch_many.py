@@ -5,16 +5,17 @@ from collections.abc import Iterable, Sequence
 import pytest
 import trio
 
+from rocksmq.broker.commit import Commit
 from rocksmq.broker.limits import Limits
 from rocksmq.protocol.cbor import decode
 from rocksmq.protocol.codec import encode_reply
 from rocksmq.protocol.columns import pack_numbers
 from rocksmq.protocol.errors import ChannelNotFound, DiskFull, InvalidRequest, LimitExceeded, RocksMQError, ShuttingDown
 from rocksmq.protocol.messages import OutgoingMessage, pack_messages
-from rocksmq.protocol.operations import CreateChannel, DestroyChannel, FetchMany, Produce
+from rocksmq.protocol.operations import CreateChannel, DestroyChannel, Empty, FetchMany, Produce
 
 from .disk_support import fail
-from .many_support import Asked, ManyBroker, Read, destroying, fetching, read
+from .many_support import Asked, ManyBroker, Read, committing, destroying, fetching, read, seeking, sought, unsubscribing
 from .support import batch_of, in_mock_time
 
 MIB = 1 << 20
@@ -238,6 +239,33 @@ def test_given_the_same_request_when_it_is_repeated_then_it_is_answered_the_same
 # -- long polls --------------------------------------------------------------------------------
 
 
+def counted_attempts(asked: Asked) -> list[bool]:
+    """What becomes of each attempt from now on."""
+    assert asked.waiter is not None
+    attempt = asked.waiter.attempt
+    attempts: list[bool] = []
+
+    def counted(commit: Commit, sealing: bool) -> bool:
+        attempts.append(attempt(commit, sealing))
+        return attempts[-1]
+
+    asked.waiter.attempt = counted
+    return attempts
+
+
+@in_mock_time
+async def test_given_a_poll_beside_a_stream_when_that_seeks_commits_and_goes_then_the_poll_is_not_looked_at() -> None:
+    broker = ManyBroker()
+    names = broker.channels(5)
+    numbers = broker.numbers(names)
+    broker.subscribed(names)
+    attempts = counted_attempts(Asked(broker, fetching([(number, 0) for number in numbers], wait_ms=30_000)))
+    generations = [generation for _, generation, _ in sought(broker.do(seeking(numbers, broker.unique())))]
+    assert broker.do(committing(numbers, generations, [1] * 5)) == Empty()
+    assert broker.do(unsubscribing(numbers, generations)) == Empty()
+    assert attempts == []
+
+
 @in_mock_time
 async def test_given_a_poll_of_a_thousand_channels_when_messages_come_then_it_is_one_waiter_and_served_once_with_all() -> None:
     broker = ManyBroker()
@@ -267,20 +295,11 @@ async def test_given_a_poll_when_what_comes_lies_before_its_start_then_it_waits_
     names = broker.channels(2)
     a, b = broker.numbers(names)
     far = broker.produce(names[0], b"x") + 5
-    attempts = 0
     asked = Asked(broker, fetching([(a, far), (b, 0)], wait_ms=30_000))
-    assert asked.waiter is not None
-    attempt = asked.waiter.attempt
-
-    def counted(*arguments: object) -> bool:
-        nonlocal attempts
-        attempts += 1
-        return attempt(*arguments)  # type: ignore[arg-type]
-
-    asked.waiter.attempt = counted
+    attempts = counted_attempts(asked)
     broker.produce(names[0], b"y")
     assert not asked.replies
-    assert attempts == 0, "it is not even looked at"
+    assert attempts == [], "it is not even looked at"
     broker.produce(names[1], b"z")
     assert read(asked.reply)[1].payloads == [b"z"]
 
@@ -355,8 +374,13 @@ async def test_given_one_whose_output_is_full_when_messages_come_then_it_is_serv
     assert asked.waiter is not None
     asked.waiter.must_wait = lambda: is_full
     broker.produce(names[2], b"x")
+    other = Asked(broker, fetching([(broker.numbers(names)[0], 0)], wait_ms=30_000))
+    attempts = counted_attempts(other)
     broker.core.attempt_held()
+    broker.do(CreateChannel("unrelated", None, None, None, broker.unique()))
+    broker.produce("unrelated", b"x")
     assert not asked.replies
+    assert attempts == [], "whoever waits beside one that is slow is not bothered"
     is_full = False
     broker.core.attempt_held()
     assert read(asked.reply)[2].payloads == [b"x"]

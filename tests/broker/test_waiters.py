@@ -176,13 +176,13 @@ async def test_given_a_served_waiter_on_many_channels_when_the_next_of_them_brin
 
 
 @in_mock_time
-async def test_given_a_waiter_whose_answer_cannot_leave_when_held_ones_are_looked_at_then_one_of_its_channels_leads_to_it() -> (
-    None
-):
+async def test_given_a_waiter_whose_answer_cannot_leave_when_it_goes_then_it_is_not_among_the_held_any_more() -> None:
     parked = Parked()
-    many = parked.park("many", 9, 4, 5, 6)
+    many, other = parked.park("many", 9, 4, 5, 6), parked.park("other", 9, 5)
     many.must_wait = lambda: True
-    for waiter in parked.waiters.of(5):
+    for waiter in (*parked.waiters.of(5), *parked.waiters.of(4)):
         parked.waiters.attempt(waiter, Commit())
-    (channel,) = parked.waiters.passed_over
-    assert list(parked.waiters.of(channel)) == [many]
+    assert list(parked.waiters.passed_over) == [many], "once, and nobody beside it"
+    parked.waiters.cancel(many)
+    assert not parked.waiters.passed_over
+    assert list(parked.waiters.of(5)) == [other]

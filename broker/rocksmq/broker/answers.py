@@ -127,9 +127,9 @@ class Answers:
 
     def attempt_held(self) -> None:
         """Attempt again those whose answer could not leave, or would have made the commit too large."""
-        held, self.waiters.passed_over = self.waiters.passed_over, set()
-        for channel_number in held:
-            self.attempt_all(channel_number)
+        held, self.waiters.passed_over = self.waiters.passed_over, {}
+        for waiter in filter(self.waiters.holds, held):
+            self.attempt(waiter)
 
 
 def _removes(commit: Commit) -> bool:

@@ -96,13 +96,13 @@ def _never() -> bool:
 class Waiters:
     """All parked requests, first come first served a channel.
 
-    ``passed_over``: channels, one a waiter, with some whose answer could not leave, or would have made the commit too large.
+    ``passed_over``: those whose answer could not leave, or would have made the commit too large.
     """
 
     def __init__(self, refuse: Callable[[Done, RocksMQError], None] = lambda done, error: done(error)) -> None:
         """``refuse`` answers with an error, now or once that is sure."""
         self._refuse = refuse
-        self.passed_over: set[int] = set()
+        self.passed_over: dict[Waiter, None] = {}
         self._parked: dict[Waiter, None] = {}
         self._waiting: dict[int, OrderedDict[Waiter, None]] = {}  # by channel number
         self._deadlines: list[tuple[float, int]] = []  # with those of waiters that are gone, but nothing else of them
@@ -137,7 +137,7 @@ class Waiters:
     def attempt(self, waiter: Waiter, commit: Commit, *, sealing: bool = False) -> None:
         """Attempt it in ``commit``, unless its answer could not leave."""
         if waiter.must_wait() or commit.size >= CLAIM_BYTES_MAX:
-            self.passed_over.add(waiter.channel_numbers[0])
+            self.passed_over[waiter] = None
         else:
             self.serve(waiter, commit, sealing=sealing)
 
@@ -163,6 +163,7 @@ class Waiters:
         if waiter not in self._parked:
             return False
         del self._parked[waiter], self._expiring[waiter.order]
+        self.passed_over.pop(waiter, None)
         for channel_number in waiter.channel_numbers:
             waiting = self._waiting[channel_number]
             del waiting[waiter]
