@@ -289,7 +289,7 @@ class Groups:
     def sought(self, group: Group, extent: Extent, kind: int, to: int, request_id: bytes) -> GroupState:
         """The state that a seek leads to, with the seek noted; nothing is changed.
 
-        Metadata belongs to the position that it came with: it stays only where that does.
+        Metadata belongs to the position that it came with: it stays only where nothing is moved.
         """
         state = group.state
         if kind == Position.CURRENT:
@@ -302,7 +302,7 @@ class Groups:
             position=place.message_id,
             offset=place.offset,
             generation=generation,
-            metadata=state.metadata if place.message_id == state.position else b"",
+            metadata=state.metadata if kind == Position.CURRENT and place.message_id == state.position else b"",
             consumers=consumers,
             last_seek=LastSeek(request_id, place.message_id, outcome, generation),
         )

@@ -4,7 +4,7 @@ All or none: each operation looks at all channels first, works out what becomes 
 changes anything, in one commit. What the groups and the log themselves do is in `groups`, `log` and `shares`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rocksmq.protocol.batch import pack_lengths
@@ -123,7 +123,8 @@ class Streams:
                 state = state._replace(last_seek=state.last_seek._replace(position=0))  # told as the beginning
             return state
         state = self._groups.sought(group, channel.visible, Position.ID, move.position, request_id)
-        return state._replace(metadata=move.metadata)
+        is_beyond = move.position > channel.visible.end_id + 1  # what the metadata told of is not there
+        return state._replace(metadata=b"" if is_beyond else move.metadata)
 
     def _commit(self, request: CommitMany, done: Done) -> Waiter | None:
         numbers = columns.channel_numbers(request.numbers, self._limits)
@@ -186,27 +187,34 @@ class Streams:
             raise InvalidRequest("max_messages and max_bytes are 1 at least")
         starts = columns.starts(request.starts, self._limits)
         channels = self._found(tuple(starts))
+        ready = set(starts)  # at first each is looked at
 
         def attempt(commit: Commit, sealing: bool) -> bool:
-            reply = self._read(request, channels, starts)
+            reply = self._read(request, channels, starts, ready)
             if reply.message_count:
                 done(reply)
             return reply.message_count > 0
 
         if attempt(self._answers.committer.open, False):
             return None
-        waiter = Waiter(tuple(starts), attempt, lambda: done(NOTHING), done, starts)
+        ready.clear()
+        waiter = Waiter(tuple(starts), attempt, lambda: done(NOTHING), done, starts, ready)
         return self._answers.waiters.wait(waiter, min(request.wait_ms, self._limits.poll_ms_max))
 
-    def _read(self, request: FetchMany, channels: Sequence[Channel], starts: Mapping[int, int]) -> ManyMessages:
-        """What there is. Raises ChannelNotFound, which names the channel."""
+    def _read(
+        self, request: FetchMany, channels: Sequence[Channel], starts: Mapping[int, int], ready: Container[int]
+    ) -> ManyMessages:
+        """What there is on the channels that are ``ready``. Raises ChannelNotFound, which names the channel."""
         places: list[Place] = []
-        for index, channel in enumerate(channels):
-            number, extent = channel.number, channel.visible
+        for index, (number, start) in enumerate(starts.items()):
+            if number not in ready:
+                continue
+            channel = channels[index]
+            extent = channel.visible
             if self._channels.get_numbered(number) is None:
                 raise ChannelNotFound(f"channel {channel.name!r} of number {number} was destroyed: leave it out")
-            if starts[number] <= extent.end_id and extent.begin_offset < extent.end_offset:
-                places.append(Place(index, number, max(starts[number], extent.begin_id), extent))
+            if start <= extent.end_id and extent.begin_offset < extent.end_offset:
+                places.append(Place(index, number, max(start, extent.begin_id), extent))
         count_max = min(request.max_messages, self._limits.consume_messages_max)
         bytes_max = min(request.max_bytes, self._limits.consume_bytes_max)
         parts = read_evenly(self._log, places, request.starts, count_max, bytes_max, self._limits.frame_bytes_max)

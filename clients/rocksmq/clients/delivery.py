@@ -27,6 +27,7 @@ class Delivery:
         self._producer: Identity | None = None
         self._sent: Sent | None = None
         self._is_unanswered = False  # a transmission of it was
+        self._was_unanswered = False  # one before the latest was
         self._refusal: RocksMQError | None = None  # by the last answer
 
     def begin(self, link: Link, producers: IdentityPool, deadline: Deadline) -> None:
@@ -34,10 +35,13 @@ class Delivery:
         if self._producer is None:
             self._producer = producers.take(self.channel)
         self._sent = self.error = None
+        self._was_unanswered = self._is_unanswered
+        self._is_unanswered = True  # already now, for whatever interrupts the sending or the waiting
         try:
             self._sent = link.begin(Produce(self.channel, self._producer.id, self._producer.number, *self.batch), deadline)
         except RocksMQError as error:
             self.error = error
+            self._is_unanswered = self._was_unanswered
 
     def settle(self, link: Link, producers: IdentityPool, deadline: Deadline) -> bool:
         """Wait for its answer; whether it has come to an end, or is to be sent again."""
@@ -63,7 +67,7 @@ class Delivery:
 
     def _was_not_stored(self, error: RocksMQError, link: Link, producers: IdentityPool) -> bool:
         assert self._producer is not None, "it was sent"
-        found = verdict(error, self._producer.number, self._is_unanswered)
+        found = verdict(error, self._producer.number, self._was_unanswered)
         self._is_unanswered = found.is_unanswered
         self.error = found.error
         self._refusal = None if isinstance(found.error, OUTCOME_UNKNOWN) else found.error

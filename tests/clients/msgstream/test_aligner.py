@@ -429,7 +429,7 @@ def test_given_a_message_larger_than_the_buffer_when_read_then_it_is_taken_alone
     assert packs(aligner) == [(0, 5, "a:1")]
 
 
-def test_given_a_full_channel_that_is_left_out_when_the_others_go_on_then_it_is_not_read_in_circles() -> None:
+def test_given_a_full_channel_that_is_left_out_when_the_others_go_on_then_it_is_said_in_between() -> None:
     aligner = reading_at_most(2, PLENTY, a="1 2 3", b="|5")
     with pytest.raises(BufferFull):
         aligner.wanted()
@@ -437,19 +437,10 @@ def test_given_a_full_channel_that_is_left_out_when_the_others_go_on_then_it_is_
     assert packs(aligner) == [(0, 5, "")]
     assert aligner.wanted() == [("a", 2), ("b", 1)]
     feed(aligner, "a", "3", 2)
-    assert aligner.wanted() == [("b", 1)]
+    with pytest.raises(BufferFull, match="'a' holds 2"):
+        aligner.wanted()
     feed(aligner, "b", "|9", 1)
     assert packs(aligner) == [(5, 9, "")]
-
-
-def test_given_a_full_channel_that_is_left_out_when_a_pack_makes_room_then_it_is_read_on() -> None:
-    aligner = reading_at_most(4, PLENTY, b="6 7 8", a="")
-    aligner.leave_out("a")
-    feed(aligner, "a", "1 2 3")
-    assert aligner.wanted() == [("b", 3)]
-    feed(aligner, "b", "|9", 3)
-    assert packs(aligner) == [(0, 9, "b:6 b:7 b:8")]
-    assert aligner.wanted() == [("b", 4), ("a", 2)]
 
 
 def test_given_many_silent_channels_when_the_buffer_is_full_then_some_are_named() -> None:

@@ -2,19 +2,21 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from rocksmq.clients import Client, ConnectionFailed, DiskFull, InvalidRequest, OutOfSequence
+from rocksmq.clients import Client, ConnectionFailed, DiskFull, InvalidRequest, OutOfSequence, Timeout
 from rocksmq.clients.address import Address
 from rocksmq.clients.deadline import Deadline
+from rocksmq.clients.delivery import Delivery
 from rocksmq.clients.link import Link
 from rocksmq.clients.msgstream import MsgPack, MsgStream, PackPartlyProduced, RmqMsgStreamFactory
 from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.operations import Produce
 from tests.clients.msgstream.worlds import RmqWorld, search
-from tests.clients.support import PATIENCE
+from tests.clients.support import PATIENCE, wait_until
 from tests.helpers.fake_server import FakeServer, Peer
 
 NUMBERS = range(9)
@@ -64,6 +66,10 @@ def silent(peer: Peer, correlation: int) -> None:
 
 def full(peer: Peer, correlation: int) -> None:
     peer.refuse(correlation, DiskFull("the disk is full"))
+
+
+def interrupted(*arguments: Any) -> bool:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -145,7 +151,7 @@ def test_given_parts_of_unknown_outcome_when_told_then_the_errors_say_so(
 
     error = partly(out, PACK)
 
-    assert isinstance(error.errors[channels[0]], ConnectionFailed)
+    assert isinstance(error.errors[channels[0]], (ConnectionFailed, Timeout))
     assert {msg.id for msg in error.rest.msgs} == {n for n in NUMBERS if channels[n % len(channels)] in error.errors}
     assert "produce(error.rest)" in str(error)
 
@@ -161,6 +167,39 @@ def test_given_a_rest_that_is_stored_when_produced_again_then_it_is_answered_the
 
     assert out.produce(rest) == first
     assert stored(rmq.client, channels) == Counter(NUMBERS)
+
+
+def test_given_a_rest_in_the_hands_of_many_threads_when_produced_then_it_is_stored_once(
+    rmq: RmqWorld, relay: Relay, out: MsgStream, channels: list[str]
+) -> None:
+    for _ in range(5):
+        relay.behind |= dict.fromkeys(channels, silent)
+        rest = partly(out, PACK).rest
+        relay.behind.clear()
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(out.produce, [rest] * 4))
+        assert found[1:] == found[:-1]
+    assert stored(rmq.client, channels) == Counter(dict.fromkeys(NUMBERS, 5))
+
+
+def test_given_an_interrupted_resend_when_the_id_is_forgotten_then_it_is_not_sent_under_another(
+    rmq: RmqWorld, relay: Relay, out: MsgStream, channels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has it, the interrupt kept the answer from being read: under a new id it would be stored twice."""
+    relay.before |= {channels[0]: full}
+    rest = partly(out, MsgPack(msgs=[search(0, 1, key=0)])).rest
+    relay.before.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivery, "settle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            out.produce(rest)
+    wait_until(lambda: stored(rmq.client, channels) == Counter([0]))
+    relay.before |= {channels[0]: lambda peer, correlation: peer.refuse(correlation, OutOfSequence("?", present_id=1))}
+
+    error = partly(out, rest)
+
+    assert isinstance(error.errors[channels[0]], OutOfSequence)
+    assert stored(rmq.client, channels) == Counter([0])
 
 
 @pytest.mark.parametrize("place", ["before", "behind"])

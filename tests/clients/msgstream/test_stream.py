@@ -125,6 +125,10 @@ def test_given_no_channels_when_produced_then_it_says_what_to_call(world: World)
 def test_given_something_else_than_a_pack_when_produced_then_it_is_refused(out: MsgStream) -> None:
     with pytest.raises(InvalidRequest, match="MsgPack"):
         out.produce([search(1, 1)])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for no_list in (None, 5):
+        with pytest.raises(InvalidRequest, match="msgs"):
+            out.produce(MsgPack(msgs=no_list))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert out.produce(MsgPack(msgs=iter([search(1, 1)])))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(InvalidRequest, match="msgs="):
         out.produce(MsgPack([search(1, 1)]))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -274,6 +278,9 @@ def test_given_positions_that_are_none_when_sought_then_they_are_refused_and_not
         stream.seek([MsgPosition(channels[0]), MsgPosition(channels[0])])
     with pytest.raises(InvalidRequest, match="MsgPosition"):
         stream.seek([{"channel_name": channels[0]}])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    for no_list in (MsgPack(), None, 5, {"channel_name": channels[0]}):
+        with pytest.raises(InvalidRequest, match="end_positions"):
+            stream.seek(no_list)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert all_numbers(stream) == [1]
 
 
@@ -343,13 +350,23 @@ def test_given_more_channels_when_added_to_a_started_stream_then_they_are_read_t
         assert all_numbers(stream) == [2]
 
 
-def test_given_a_destroyed_channel_when_consumed_then_it_is_told(world: World, stream: MsgStream, channels: list[str]) -> None:
+def test_given_a_destroyed_channel_when_the_stream_is_used_then_it_is_named(
+    world: World, out: MsgStream, stream: MsgStream, channels: list[str]
+) -> None:
+    produce(out, search(1, 1, key=1))
+    assert numbers(stream.consume(timeout=5.0)) == [1]
     world.destroy(channels[1:])
 
-    with pytest.raises(ChannelNotFound):
-        stream.consume(timeout=0.0)
-    with pytest.raises(ChannelNotFound):
-        stream.consume(timeout=0.0)
+    calls: list[Callable[[], object]] = [
+        lambda: stream.consume(timeout=0.0),
+        stream.commit,
+        lambda: stream.seek(MsgPosition(channels[1])),
+    ]
+    for call in calls:
+        with pytest.raises(ChannelNotFound, match=channels[1]):
+            call()
+    with pytest.raises(ChannelNotFound, match=channels[1]):
+        stream.close()
 
 
 def test_given_a_small_buffer_when_read_then_no_pack_is_larger(world: World, out: MsgStream, channels: list[str]) -> None:

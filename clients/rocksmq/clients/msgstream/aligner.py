@@ -155,17 +155,14 @@ class TickAligner:
         """The channels to be read on before the next pack, also those left out, and the place from which to read each.
 
         Raises BufferFull once when something fed since the last pack did not fit. Nothing is lost: the next call tells where
-        to read on, and a tick that then comes before what does not fit is taken. A channel left out is not read on while it is
-        full and others can be.
+        to read on, and a tick that then comes before what does not fit is taken.
         """
         waiting = [channel for channel in self._channels.values() if not channel.cut]
         if not all(channel.is_left_out for channel in waiting):
             self._drop_ahead()
-        refused = [channel for channel in waiting if channel.name in self._refused]
-        if refused and (len(refused) == len(waiting) or not all(channel.is_left_out for channel in refused)):
+        if any(channel.name in self._refused for channel in waiting):
             self._refused.clear()
             raise self._buffer_full(waiting)
-        waiting = [channel for channel in waiting if channel.name not in self._refused]
         for channel in waiting:
             channel.is_lost = False
         return [(channel.name, channel.next_place) for channel in waiting]

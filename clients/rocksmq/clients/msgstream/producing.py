@@ -1,5 +1,6 @@
 """The producing side of a message stream: which channel gets what, and what is told when some do not get it."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -8,7 +9,7 @@ from rocksmq.protocol.errors import InvalidRequest, PackPartlyProduced
 from rocksmq.protocol.names import checked_name
 
 from .dispatch import UnmarshalDispatcher
-from .repack import routed
+from .repack import check_messages, routed
 from .transport import Part, Transport
 from .types import MsgPack, RepackFunc, TsMsg
 
@@ -33,6 +34,7 @@ class Producing:
     _transport: Transport
     _producing: list[str]  # channels
     _repack: RepackFunc | None
+    _resending: threading.Lock
 
     def _check_open(self) -> None:
         """Raises ConnectionFailed for a stream that is closed."""
@@ -61,7 +63,7 @@ class Producing:
         """
         self._check_open()
         if isinstance(pack, RestPack):
-            return self._send(pack.parts)
+            return self._send_rest(pack)
         msgs = _messages(pack)
         if not self._producing:
             raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
@@ -77,13 +79,17 @@ class Producing:
         """Send all messages to every channel; the ids by channel. Otherwise as `produce`."""
         self._check_open()
         if isinstance(pack, RestPack):
-            return self._send(pack.parts)
+            return self._send_rest(pack)
         msgs = _messages(pack)
         if not self._producing:
             raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
         payloads = [self.dispatcher.marshal(msg) for msg in msgs]
         parts = self._transport.parts(payloads, self._producing) if payloads else ()
         return self._send([(part, msgs) for part in parts])
+
+    def _send_rest(self, rest: RestPack) -> dict[str, range]:
+        with self._resending:  # its parts keep their numbers, so only one thread at a time may send them
+            return self._send(rest.parts)
 
     def _send(self, parts: Sent) -> dict[str, range]:
         self._transport.send([part for part, _ in parts if part.ids is None])
@@ -108,7 +114,12 @@ def _messages(pack: MsgPack) -> list[TsMsg]:
         raise InvalidRequest(f"a MsgPack is produced, not {type(pack).__name__}")
     if not isinstance(pack.begin_ts, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRequest("begin_ts of the pack is no integer: give its messages by name, MsgPack(msgs=[...])")
-    return pack.msgs
+    try:
+        msgs = list(pack.msgs)
+    except TypeError:
+        raise InvalidRequest("msgs of the pack is a list of messages") from None
+    check_messages(msgs)
+    return msgs
 
 
 def channel_names(channels: Sequence[str]) -> list[str]:

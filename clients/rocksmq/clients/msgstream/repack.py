@@ -20,11 +20,14 @@ def routed(msgs: Sequence[TsMsg], channel_count: int, repack_func: RepackFunc | 
     """
     if not msgs:
         return {}
-    _check_messages(msgs)
-    if repack_func is None:
-        packs = _repack_of(msgs)(list(msgs), _indexes(msgs, channel_count))
-        return {index: pack.msgs for index, pack in packs.items()}
-    indexes: list[Sequence[int]] = [[key % channel_count for key in msg.hash_keys] for msg in msgs]
+    check_messages(msgs)
+    try:
+        if repack_func is None:
+            packs = _repack_of(msgs)(list(msgs), _indexes(msgs, channel_count))
+            return {index: pack.msgs for index, pack in packs.items()}
+        indexes: list[Sequence[int]] = [[key % channel_count for key in msg.hash_keys] for msg in msgs]
+    except TypeError as error:
+        raise InvalidRequest(f"a field of a message, or its hash_keys, was changed to what it cannot be: {error}") from None
     return _checked(repack_func(list(msgs), indexes), channel_count)
 
 
@@ -61,7 +64,8 @@ def default_repack(msgs: list[TsMsg], hash_keys: list[Sequence[int]]) -> dict[in
     return dict(packs)
 
 
-def _check_messages(msgs: Sequence[Any]) -> None:
+def check_messages(msgs: Sequence[Any]) -> None:
+    """Raises InvalidRequest for what is no message, and for hash keys of a type of the user's own that are no integers."""
     for msg in msgs:
         if isinstance(msg, ContentMsg):
             continue  # it was checked when it was made
@@ -123,5 +127,5 @@ def _checked(packs: Mapping[int, MsgPack], channel_count: int) -> dict[int, list
             raise InvalidRequest(f"the repack function gave a pack for channel {index!r}: there are 0 to {channel_count - 1}")
         if not isinstance(cast(object, pack), MsgPack):
             raise InvalidRequest(f"the repack function gave channel {index} {pack!r:.200}, not a MsgPack")
-        _check_messages(pack.msgs)
+        check_messages(pack.msgs)
     return {index: list(pack.msgs) for index, pack in packs.items()}

@@ -16,7 +16,7 @@ from typing import Any
 from rocksmq.protocol.batch import pack_lengths, unpack_lengths
 from rocksmq.protocol.cbor import Buffer
 from rocksmq.protocol.columns import pack_numbers, unpack_numbers
-from rocksmq.protocol.errors import InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolError
+from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolError
 from rocksmq.protocol.messages import MessageBatch, Start, pack_messages, start_of
 from rocksmq.protocol.operations import (
     POLL_MS_MAX,
@@ -108,14 +108,14 @@ class RmqTransport:
         found = self._sought(
             SeekMany(self._subscription, numbers, generations, *self._columns(positions), request_id), channels
         )
-        # One that retention has passed stays as it is, so that the gap is told.
+        # One that retention has passed stays as it is, so that the gap is told; beyond the end there is nothing to filter.
         return [
             asked if self.decode(asked.msg_id) <= self.decode(answered.msg_id) else answered
             for asked, answered in zip(positions, found, strict=True)
         ]
 
     def _sought(self, request: SeekMany, channels: Sequence[str]) -> Sequence[MsgPosition]:
-        reply = self._link.call(request, self._deadline())
+        reply = self._call(request)
         places, generations = _numbers_of(reply.positions), _numbers_of(reply.generations)
         lengths = unpack_lengths(reply.metadata_lengths)
         if not len(channels) == len(places) == len(generations) == len(lengths) or sum(lengths) != len(reply.metadata):
@@ -131,13 +131,19 @@ class RmqTransport:
     def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
         channels = [position.channel_name for position in positions]
         numbers, generations = self._column(self._numbers, channels), self._column(self._generations, channels)
-        request = CommitMany(self._subscription, numbers, generations, *self._columns(positions))
-        self._link.call(request, deadline or self._deadline())
+        self._call(CommitMany(self._subscription, numbers, generations, *self._columns(positions)), deadline)
 
     def unsubscribe(self, channels: Sequence[str]) -> None:
         numbers, generations = self._column(self._numbers, channels), self._column(self._generations, channels)
-        self._link.call(Unsubscribe(self._subscription, numbers, generations), self._deadline())
+        self._call(Unsubscribe(self._subscription, numbers, generations))
         self._numbers, self._generations = {}, {}
+
+    def _call(self, request: Any, deadline: Deadline | None = None) -> Any:
+        try:
+            return self._link.call(request, deadline or self._deadline())
+        except ChannelNotFound as error:  # the broker knows no name any more
+            gone = [name for name, number in self._numbers.items() if str(number) in error.message]
+            raise ChannelNotFound(f"channel {', '.join(map(repr, gone))} is gone: {error.message}") from error
 
     def _columns(self, positions: Sequence[MsgPosition]) -> tuple[bytes, bytes, bytes]:
         """Positions, and metadata with its lengths."""
@@ -162,7 +168,7 @@ class RmqTransport:
         numbers = self._numbers
         starts = pack_numbers(number for channel, place in wanted for number in (numbers[channel], place or 0))
         size, poll = min(max_bytes, self._limits["consume_bytes_max"]), wait.at_most(POLL_MS_MAX / 1000)
-        deadline = poll.extended(self._timeout)
+        deadline = Deadline(None if self._timeout is None else poll.remaining + self._timeout)
 
         def send() -> ManyMessages:
             self._link.connected(deadline, is_stopped)  # before the wait is told, for that may take some of it

@@ -20,8 +20,8 @@ from rocksmq.protocol.errors import (
     ConnectionFailed,
     GapFound,
     InvalidRequest,
-    MetaUnavailable,
     RocksMQError,
+    Timeout,
 )
 from rocksmq.protocol.messages import Start, start_of
 from rocksmq.protocol.names import checked_name
@@ -71,11 +71,11 @@ class StreamOptions:
 class _Hand:
     """A pack on its way to the caller, whom an exception may keep from getting it.
 
-    ``thread`` that has it, 0: none any more; ``untold``: gaps before it; ``is_dropped``: a seek has made it void.
+    ``thread`` that is about to return it, 0: none is; ``untold``: gaps before it; ``is_dropped``: a seek has made it void.
     """
 
-    def __init__(self, thread: int, pack: MsgPack) -> None:
-        self.thread = thread
+    def __init__(self, pack: MsgPack) -> None:
+        self.thread = 0
         self.pack = pack
         self.untold = list(pack.gaps)
         self.is_dropped = False
@@ -95,8 +95,9 @@ class MsgStream(Producing):
             stream.as_producer(channels)
             stream.produce(MsgPack(msgs=[SearchMsg(id=1, timestamp=5, payload=b"...", hash_keys=[7])]))
 
-    Made by a factory. A context manager; one thread may produce while another consumes. Every method may raise
-    ConnectionFailed, Timeout, and each of RocksMQError that its docstring names.
+    Made by a factory. A context manager. Threads may share it: any number produce, one at a time consumes, commits or seeks
+    while the others wait for it. Every method may raise ConnectionFailed, Timeout, and each of RocksMQError that its
+    docstring names.
     """
 
     _is_closed = True  # until all of it is there
@@ -109,6 +110,7 @@ class MsgStream(Producing):
         self._options = options
         self._repack: RepackFunc | None = None
         self._producing: list[str] = []
+        self._resending = threading.Lock()
         self._consuming: dict[str, None] = {}
         self._subscription: str | None = None
         self._is_started = False
@@ -117,6 +119,7 @@ class MsgStream(Producing):
         self._hand: _Hand | None = None
         self._uncommitted: list[MsgPosition] = []  # the end of the last pack that was returned
         self._seeking: _Seeking | None = None
+        self._telling = 0  # the thread that tells of a gap
         self._is_torn = True  # what was read ahead is not there, or not whole
         self._undecodable = 0
         self._is_closed = False
@@ -189,6 +192,8 @@ class MsgStream(Producing):
         """
         until = Deadline(checked_timeout(timeout))
         self._check_started()
+        if self._telling == threading.get_ident():
+            raise InvalidRequest("on_gap cannot consume: it is told in the midst of that")
         while True:
             hand: _Hand | None = None
             try:
@@ -199,7 +204,6 @@ class MsgStream(Producing):
                 self._turn.pass_on()
             if hand is None:
                 return None
-            self._tell(hand)
             # Plain stores from here on, between which neither an interrupt nor another thread can strike.
             if not hand.is_dropped:
                 if self._hand is hand:
@@ -225,7 +229,11 @@ class MsgStream(Producing):
         that is not consumed, or that is named twice, or for a position that is none; Conflict. When it is not known whether it
         was done, after Timeout, ConnectionFailed or an interrupt, the next call finishes it.
         """
-        wanted = [positions] if isinstance(positions, MsgPosition) else list(positions)
+        wanted = [positions] if isinstance(positions, MsgPosition) else positions
+        if not isinstance(wanted, (list, tuple)):
+            raise InvalidRequest(
+                f"a seek goes to a MsgPosition, or to a list of them such as pack.end_positions, not {wanted!r:.80}"
+            )
         self._check_consuming()
         self._check_positions(wanted)
         with self._exclusive():
@@ -265,7 +273,9 @@ class MsgStream(Producing):
         self._is_closed = True
         try:
             deadline = Deadline(EXIT_SECONDS)
-            if commits and self._turn.take(deadline):  # whoever reads finds out soon
+            if commits:
+                if not self._turn.take(deadline):  # whoever reads finds out soon
+                    raise Timeout("another thread's call did not end in time: the last pack may come again")
                 self._finish_seek()
                 self._settle()
                 self._commit(deadline)
@@ -284,7 +294,7 @@ class MsgStream(Producing):
         self._finish_seek()
         self._settle()
         if self._hand is not None:
-            self._hand.thread = threading.get_ident()
+            self._tell(self._hand)
             return self._hand
         self._commit()
         if self._is_torn:
@@ -293,12 +303,13 @@ class MsgStream(Producing):
         pack = self._next(until)
         if pack is None:
             return None
-        hand = _Hand(threading.get_ident(), pack)
+        hand = _Hand(pack)
         at = self._at | {position.channel_name: position for position in pack.end_positions}
         # Plain stores, between which no interrupt can strike.
         self._at = at
         self._hand = hand
         self._is_torn = False
+        self._tell(hand)
         return hand
 
     def _restart(self, positions: Sequence[MsgPosition]) -> None:
@@ -356,7 +367,12 @@ class MsgStream(Producing):
             logger.warning("%r: the message at %s cannot be decoded, and is skipped: %s", self, where, error)
 
     def _tell(self, hand: _Hand) -> None:
-        """Of each gap, once. What that raises leaves the pack to the next call."""
+        """Of each gap, once, and give it to this thread. What that raises leaves the pack to the next call.
+
+        What ``on_gap`` calls of the stream is let in; so it may seek, which drops the pack.
+        """
+        hand.thread = 0
+        self._telling = threading.get_ident()
         try:
             while hand.untold:
                 gap = hand.untold.pop(0)
@@ -371,9 +387,9 @@ class MsgStream(Producing):
                     raise found
                 else:
                     logger.warning("%s", text)
-        except BaseException:
-            hand.thread = 0
-            raise
+        finally:
+            self._telling = 0
+        hand.thread = threading.get_ident()
 
     # -- the subscription --------------------------------------------------------
 
@@ -404,7 +420,7 @@ class MsgStream(Producing):
         try:
             found = self._transport.seek(*self._seeking)
         except RocksMQError as error:
-            if not isinstance(error, (*OUTCOME_UNKNOWN, MetaUnavailable)):
+            if not error.retryable and not isinstance(error, OUTCOME_UNKNOWN):
                 self._seeking = None
             raise
         hand = self._hand
@@ -424,6 +440,10 @@ class MsgStream(Producing):
 
     @contextmanager
     def _exclusive(self) -> Generator[None]:
+        if self._telling == threading.get_ident():
+            self._check_open()
+            yield
+            return
         try:
             self._turn.take(Deadline(None))
             self._check_open()

@@ -11,6 +11,7 @@ from rocksmq.protocol.errors import InvalidRequest
 from ..deadline import Deadline
 from .aligner import TickAligner
 from .stream import MsgStream
+from .transport import Place
 from .types import MsgPack, MsgPosition
 
 
@@ -57,7 +58,7 @@ class TtMsgStream(MsgStream):
                     aligner.removed(part.channel, part.gap)
                 msgs, places = self._decoded(part)
                 aligner.feed(part.channel, msgs, places, part.next_place, part.size)
-                self._silence.heard(part.channel)
+                self._silence.heard(part.channel, part.next_place)
             self._is_torn = False
             if received:
                 continue
@@ -75,10 +76,13 @@ class _Silence:
         self._timeout = timeout
         self._since: dict[str, float] = {}  # of the channels without a tick while others have one
         self._left_out: set[str] = set()
+        self._read_to: dict[str, Place] = {}
 
-    def heard(self, channel: str) -> None:
-        """Something has come of it."""
-        self._since.pop(channel, None)
+    def heard(self, channel: str, next_place: Place) -> None:
+        """It was read up to there: something has come of it, unless it was read so far before."""
+        if self._read_to.get(channel) != next_place:
+            self._read_to[channel] = next_place
+            self._since.pop(channel, None)
 
     def until(self, stalled: Sequence[str], until: Deadline) -> Deadline:
         """``until``, or when the first of them has been silent for too long."""
