@@ -60,12 +60,10 @@ class TtMsgStream(MsgStream):
                 aligner.feed(part.channel, msgs, places, part.next_place, part.size)
                 self._silence.heard(part.channel, part.next_place)
             self._is_torn = False
-            if received:
-                continue
             silent = self._silence.over()
             for channel in silent:
                 aligner.leave_out(channel)
-            if not silent and until.is_over:
+            if not received and not silent and until.is_over:
                 return None
 
 
