@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from rocksmq.broker import keys
-from rocksmq.broker.commit import ON_LOOP_SECONDS, OPEN_BYTES_SOFT, Commit, Committer
+from rocksmq.broker.commit import CELL_BYTES, ON_LOOP_SECONDS, OPEN_BYTES_SOFT, Commit, Committer
 from rocksmq.broker.durability import Durability
 from rocksmq.broker.store import Change, Family, Put
 from rocksmq.protocol.errors import DiskFull, RocksMQError, StorageFailed
@@ -419,6 +419,16 @@ async def test_given_a_slow_sync_that_fails_then_those_who_came_meanwhile_are_to
     bench.on_sync = lambda: trio.from_thread.run_sync(bench.put, "b", trio_token=token)
     await failed(bench)
     assert [type(found) for found in bench.events] == [str, str, str, StorageFailed, StorageFailed]
+
+
+def test_given_cells_when_changed_or_deleted_then_each_counts_in_the_size_once() -> None:
+    commit, cells = Commit(), [Counter(b"a"), Counter(b"b")]
+    for value in (1, 2):
+        for cell in cells:
+            commit.set(cell, value)
+    assert commit.size == 2 * CELL_BYTES
+    commit.discard(Counter(b"c"))
+    assert commit.size == 3 * CELL_BYTES
 
 
 # -- room ------------------------------------------------------------------------------

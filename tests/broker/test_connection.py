@@ -3,19 +3,22 @@
 import socket
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from rocksmq.broker.commit import OPEN_BYTES_SOFT
+from rocksmq.broker.commit import CELL_BYTES, OPEN_BYTES_SOFT
 from rocksmq.broker.connection import FRAMES_A_TURN, Connection
 from rocksmq.broker.limits import Limits
+from rocksmq.broker.session import Session
 from rocksmq.protocol.codec import SUCCESS
 from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.operations import Fetch, Position
-from tests.helpers.raw import hello
+from tests.helpers.raw import frame, hello, request_items
 from tests.helpers.raw_trio import RawTrio, run, served
 
+from .many_support import ManyBroker, fetching, subscribing
 from .support import in_trio
 
 FRAMES = 10 * FRAMES_A_TURN
@@ -139,3 +142,40 @@ def test_given_a_full_commit_when_others_ask_then_only_who_added_to_it_waits(tmp
             assert engine.core.committer.is_full
 
     run(scenario)
+
+
+class NobodyElse:
+    """A registry of one connection."""
+
+    def register(self, client_id: bytes, session: Session) -> None:
+        pass
+
+
+def body(correlation: int, request: Any) -> "memoryview[int]":
+    """A frame without its length."""
+    return memoryview(frame(request_items(correlation, request))[4:])
+
+
+@in_trio
+async def test_given_a_disk_that_is_slow_when_one_makes_groups_and_groups_then_it_waits_and_a_reader_does_not() -> None:
+    broker = ManyBroker()
+    numbers = broker.numbers(broker.channels(1_000))
+    async with trio.open_nursery() as nursery:
+        sockets = [socket.socketpair() for _ in range(2)]
+        connections = [Connection(ours, Limits(), nursery.start_soon) for ours, _ in sockets]
+        writer, reader = [Session(connection, broker.core, NobodyElse(), "test") for connection in connections]
+        for session in (writer, reader):
+            session.receive(body(1, hello()))
+        sent = 0
+        while not writer.must_wait and sent < 100:
+            sent += 1
+            writer.receive(body(sent + 1, subscribing(numbers, f"group-{sent}")))
+            reader.receive(body(sent + 1, fetching([(numbers[0], 0)])))
+        assert sent == -(-OPEN_BYTES_SOFT // (1_000 * CELL_BYTES))
+        assert not reader.must_wait
+        broker.commit()
+        assert not writer.must_wait
+        for connection in connections:
+            connection.close()
+    for _, theirs in sockets:
+        theirs.close()

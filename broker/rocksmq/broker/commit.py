@@ -23,6 +23,7 @@ from .store import Change, Family, Put
 ON_LOOP_SECONDS = 0.002  # a sync slower than this goes to a thread: the hand-off costs less than the stall
 SMOOTHING = 0.25
 OPEN_BYTES_SOFT = 4 << 20  # above it connections wait with their next frame
+CELL_BYTES = 300  # what a changed or deleted cell counts in a commit, about
 Done = Callable[[Any], None]
 
 
@@ -52,17 +53,20 @@ class Commit:
         self.sealed: dict[Any, Any] = {}  # each changed cell with its value as written
         self.undo: list[Callable[[], object]] = []
         self.answers: list[tuple[bool, Done, Any]] = []  # (after the sync?, whom, what)
-        self.size = 0
+        self.size = 0  # bytes, about
         self.sync = False
         self.sync_first = False  # nobody is answered before the sync, whatever the durability
 
     def set(self, cell: Any, value: Any) -> None:
         """Change ``cell``; however often that happens in this commit, it is written once."""
-        self.cells.setdefault(cell, cell.value)
+        if cell not in self.cells:
+            self.cells[cell] = cell.value
+            self.size += CELL_BYTES
         cell.value = value
 
     def discard(self, cell: Any) -> None:
         """Do not write ``cell``: something else in this commit deletes it."""
+        self.size += CELL_BYTES
         if cell in self.cells:
             old = self.cells.pop(cell)
             self.undo.append(lambda: setattr(cell, "value", old))

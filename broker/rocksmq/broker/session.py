@@ -19,12 +19,10 @@ from rocksmq.protocol.operations import (
     PING,
     VERSION_MAX,
     VERSION_MIN,
-    Consume,
     Empty,
     FetchMany,
     Hello,
     HelloReply,
-    Produce,
 )
 
 from .connection import Connection
@@ -129,6 +127,7 @@ class Session:
             size *= PARKED_FACTOR
         self._in_flight[correlation] = size
         self._in_flight_bytes += size
+        size_before = self._core.committer.open.size
         try:
             waiter = self._core.submit(request, partial(self._answer, correlation))
         except Exception:
@@ -138,7 +137,7 @@ class Session:
         if waiter is not None:
             waiter.must_wait = self._has_too_much_unsent
             self._waiters[correlation] = waiter
-        if isinstance(request, (Produce, Consume)):
+        if self._core.committer.open.size > size_before:
             self._wrote_in_turn = self._core.committer.turn
 
     def _has_too_much_unsent(self) -> bool:
