@@ -4,7 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 import trio
+import trio.testing
 
+from rocksmq.broker import waiters
+from rocksmq.broker.channels import Channel
 from rocksmq.broker.commit import Commit
 from rocksmq.broker.limits import Limits
 from rocksmq.protocol.cbor import decode
@@ -302,6 +305,69 @@ async def test_given_a_poll_when_what_comes_lies_before_its_start_then_it_waits_
     assert attempts == [], "it is not even looked at"
     broker.produce(names[1], b"z")
     assert read(asked.reply)[1].payloads == [b"z"]
+
+
+@in_mock_time
+async def test_given_a_poll_of_many_channels_when_one_of_them_brings_something_then_no_other_is_looked_at() -> None:
+    broker = ManyBroker()
+    names = broker.channels(50)
+    numbers = broker.numbers(names)
+    asked = Asked(broker, fetching([(number, 0) for number in numbers], wait_ms=30_000))
+    looked_at: list[int] = []
+    get_numbered = broker.core.channels.get_numbered
+
+    def noted(number: int) -> Channel | None:
+        looked_at.append(number)
+        return get_numbered(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broker.core.channels, "get_numbered", noted)
+        for name in (names[30], names[7]):
+            broker.core.submit(Produce(name, broker.unique(), 0, *batch_of(b"x")), lambda reply: None)
+        broker.commit()
+    assert looked_at == [numbers[7], numbers[30]]
+    assert list(read(asked.reply)) == [7, 30]
+
+
+@in_mock_time
+async def test_given_more_polls_than_one_turn_attempts_when_they_are_woken_then_each_is_served_in_a_later_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiters, "TURN_SECONDS", -1)  # one a turn
+    broker = ManyBroker()
+    names = broker.channels(3)
+    a, b, c = broker.numbers(names)
+    polls = [Asked(broker, fetching([(a, 0), (b, 0), (c, 0)], wait_ms=30_000)) for _ in range(5)]
+    broker.produce(names[0], b"first")
+    assert [poll.reply is None for poll in polls] == [False, True, True, True, True]
+    broker.produce(names[1], b"second")  # while others are due still
+    assert [poll.reply is None for poll in polls] == [False, False, True, True, True]
+    cancelled = polls.pop(3)
+    assert cancelled.waiter is not None
+    assert broker.core.waiters.cancel(cancelled.waiter)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(broker.core.waiters.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    found = [{index: part.payloads for index, part in read(poll.reply).items()} for poll in polls]
+    assert found == [{0: [b"first"]}, *[{0: [b"first"], 1: [b"second"]}] * 3]
+    assert cancelled.reply is None
+    assert len(broker.core.waiters) == 0
+
+
+@in_mock_time
+async def test_given_polls_when_commits_are_undone_then_only_whoever_waits_on_what_was_never_made_is_told() -> None:
+    broker = ManyBroker()
+    names = broker.channels(2)
+    asked = Asked(broker, fetching([(number, 0) for number in broker.numbers(names)], wait_ms=30_000))
+    attempts = counted_attempts(asked)
+    broker.store.on_write = fail(DiskFull("full"))
+    broker.core.submit(CreateChannel("unmade", None, None, None, broker.unique()), lambda reply: None)
+    other = Asked(broker, fetching([(number, 0) for number in broker.numbers([names[0], "unmade"])], wait_ms=30_000))
+    assert isinstance(broker.do(Produce(names[0], broker.unique(), 0, *batch_of(b"x"))), DiskFull)
+    assert isinstance(other.reply, ChannelNotFound)
+    assert asked.reply is None
+    assert attempts == []
 
 
 @in_mock_time

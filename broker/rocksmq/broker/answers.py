@@ -24,7 +24,7 @@ class Answers:
 
     def __init__(self, committer: Committer) -> None:
         self.committer = committer
-        self.waiters = Waiters(self.refuse)
+        self.waiters = Waiters(self.refuse, self.attempt)
 
     def refuse(self, done: Done, error: RocksMQError) -> None:
         """Answer with ``error``; that something is gone, once its removal is durable: until then it may come back."""
@@ -108,8 +108,9 @@ class Answers:
         return self.meta.submit(waiter, 0)
 
     def attempt_all(self, channel_number: int) -> None:
-        """There may be more for those who wait on a channel."""
+        """A channel is gone: those who wait on it are told."""
         for waiter in self.waiters.of(channel_number):
+            waiter.ready.add(channel_number)
             self.attempt(waiter)
 
     def attempt_consumers(self, channel_number: int) -> None:

@@ -358,15 +358,23 @@ class Core:
     def answered(self, commit: Commit) -> None:
         for cell in commit.sealed:
             if isinstance(cell, Channel):
-                for waiter in self.waiters.of(cell.number):
-                    if waiter.may_read(cell.number, cell.visible.end_id):
-                        self._answers.attempt(waiter)
+                self.waiters.announce(cell.number, cell.visible.end_id)
+        self.waiters.attempt_due()
         self.attempt_held()
 
     def rolled_back(self, commit: Commit) -> None:
         self._log.roll_back()
-        for waiter in self.waiters:
-            self._answers.attempt(waiter)  # what it waits on may never have been made
+        changed: dict[Channel, None] = {}
+        for cell in commit.cells:
+            channel = self.channels.get(cell.channel_name) if isinstance(cell, Group) else cell
+            if isinstance(channel, Channel):
+                changed[channel] = None
+        for channel in changed:
+            if self.channels.get_numbered(channel.number) is None:
+                self._answers.attempt_all(channel.number)  # it was never made
+            else:
+                self.attempt_consumers(channel.number)  # what others claimed may be free again
+        self.attempt_held()
 
     def _publish(self, commit: Commit, *, synced: bool) -> None:
         for cell, value in commit.sealed.items():

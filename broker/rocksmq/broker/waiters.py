@@ -1,8 +1,9 @@
 """Long polls that found nothing yet: who waits on which channels, and until when.
 
 Level-triggered: a waiter is kept with the attempt that was made for it, and the attempt is simply
-made again whenever there may be more; nothing is decided from the event itself. A waiter on many
-channels is one waiter: until something comes it costs a place in the table of each, and no time.
+made again whenever there may be more; the event itself decides no more than which channels are looked at.
+A waiter on many channels is one waiter, with a place in the table of each: parking it and letting it go takes
+time by their number, and being woken by those that have something.
 """
 
 import logging
@@ -21,6 +22,7 @@ from .commit import Commit, Done
 logger = logging.getLogger("rocksmq.broker")
 
 CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
+TURN_SECONDS = 0.005  # of attempts in one go; then others have a turn of the loop
 STALE_MAX = 1_000  # deadlines kept of long polls that are gone, some 100 bytes each; then they are swept out
 
 
@@ -37,7 +39,8 @@ class Waiter:
 
     ``attempt(commit, sealing)`` answers it if it can and says whether it did; with ``sealing`` it may claim
     what ``commit`` itself brings. ``expire`` answers that nothing came, ``done`` takes an error. ``starts`` is
-    what a fetch waits for on each channel, None for an operation on groups; ``consumer`` is a consume's group and consumer
+    what a fetch waits for on each channel, None for an operation on groups; ``ready`` are those of its channels that
+    may have something since the last attempt, which an attempt may keep to; ``consumer`` is a consume's group and consumer
     id; ``many`` are the groups of an operation on several, all of which are changed in one commit. While
     ``must_wait`` it is not attempted: its answer could not leave. ``unavailable`` makes the error to answer when its
     deadline, told apart by ``order``, passes while it waits for its store, in whose queue it is or not; ``until`` is how
@@ -46,7 +49,7 @@ class Waiter:
 
     __slots__ = (
         *("_expire", "attempt", "channel_numbers", "consumer", "done", "is_queued"),
-        *("many", "must_wait", "order", "starts", "unavailable", "until"),
+        *("many", "must_wait", "order", "ready", "starts", "unavailable", "until"),
     )
 
     def __init__(
@@ -56,11 +59,13 @@ class Waiter:
         expire: Callable[[], None],
         done: Done,
         starts: Mapping[int, int] | None = None,
+        ready: set[int] | None = None,
     ) -> None:
         self.channel_numbers = channel_numbers
         self.attempt = attempt
         self.done = done
         self.starts = starts
+        self.ready: set[int] = set() if ready is None else ready
         self.consumer: tuple[str, bytes] | None = None
         self.many: Many | None = None
         self.must_wait: Callable[[], bool] = _never
@@ -99,12 +104,18 @@ class Waiters:
     ``passed_over``: those whose answer could not leave, or would have made the commit too large.
     """
 
-    def __init__(self, refuse: Callable[[Done, RocksMQError], None] = lambda done, error: done(error)) -> None:
-        """``refuse`` answers with an error, now or once that is sure."""
+    def __init__(
+        self,
+        refuse: Callable[[Done, RocksMQError], None] = lambda done, error: done(error),
+        attempt: Callable[[Waiter], None] = lambda waiter: None,
+    ) -> None:
+        """``refuse`` answers with an error, now or once that is sure; ``attempt`` attempts one where its commit is open."""
         self._refuse = refuse
+        self._attempt = attempt
+        self._due: OrderedDict[Waiter, None] = OrderedDict()  # not attempted yet since one of their channels brought more
         self.passed_over: dict[Waiter, None] = {}
         self._parked: dict[Waiter, None] = {}
-        self._waiting: dict[int, OrderedDict[Waiter, None]] = {}  # by channel number
+        self._waiting: dict[int, dict[Waiter, None]] = {}  # by channel number
         self._deadlines: list[tuple[float, int]] = []  # with those of waiters that are gone, but nothing else of them
         self._expiring: dict[int, Waiter] = {}  # by the order of its deadline
         self._order = count()
@@ -115,7 +126,7 @@ class Waiters:
         if waiter not in self._parked:
             self._parked[waiter] = None
             for channel_number in waiter.channel_numbers:
-                self._waiting.setdefault(channel_number, OrderedDict())[waiter] = None
+                self._waiting.setdefault(channel_number, {})[waiter] = None
         if len(self._deadlines) > 2 * len(self._parked) + STALE_MAX:
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._expiring]
             heapify(self._deadlines)
@@ -134,6 +145,23 @@ class Waiters:
         self.park(waiter, wait_ms / 1000)
         return waiter
 
+    def announce(self, channel_number: int, end_id: int) -> None:
+        """A channel reaches to ``end_id``: those for whom it may have something are attempted in `attempt_due`."""
+        for waiter in self._waiting.get(channel_number, ()):
+            if waiter.may_read(channel_number, end_id):
+                waiter.ready.add(channel_number)
+                self._due[waiter] = None
+
+    def attempt_due(self) -> None:
+        """Attempt those, in the order they were announced, for TURN_SECONDS; `run` goes on with the others."""
+        end = trio.current_time() + TURN_SECONDS if self._due else 0
+        while self._due:
+            waiter, _ = self._due.popitem(last=False)
+            self._attempt(waiter)
+            if self._due and trio.current_time() > end:
+                self._sooner.set()
+                return
+
     def attempt(self, waiter: Waiter, commit: Commit, *, sealing: bool = False) -> None:
         """Attempt it in ``commit``, unless its answer could not leave."""
         if waiter.must_wait() or commit.size >= CLAIM_BYTES_MAX:
@@ -146,6 +174,8 @@ class Waiters:
         try:
             if waiter.attempt(commit, sealing):
                 self.cancel(waiter)
+            else:
+                waiter.ready.clear()  # there is nothing, and what comes will be announced
         except RocksMQError as error:
             self.cancel(waiter)
             self._refuse(waiter.done, error)
@@ -164,6 +194,7 @@ class Waiters:
             return False
         del self._parked[waiter], self._expiring[waiter.order]
         self.passed_over.pop(waiter, None)
+        self._due.pop(waiter, None)
         for channel_number in waiter.channel_numbers:
             waiting = self._waiting[channel_number]
             del waiting[waiter]
@@ -183,12 +214,16 @@ class Waiters:
         return len(self._parked)
 
     async def run(self) -> None:
-        """Expire waiters at their deadlines, for ever."""
+        """Expire waiters at their deadlines, and attempt those for whom one turn was too short, for ever."""
         while True:
             self._sooner = trio.Event()
-            deadline = self._deadlines[0][0] if self._deadlines else float("inf")
-            with trio.move_on_at(deadline):
-                await self._sooner.wait()
+            if self._due:
+                await trio.lowlevel.checkpoint()
+                self.attempt_due()
+            else:
+                deadline = self._deadlines[0][0] if self._deadlines else float("inf")
+                with trio.move_on_at(deadline):
+                    await self._sooner.wait()
             while self._deadlines and self._deadlines[0][0] <= trio.current_time():
                 waiter = self._expiring.get(heappop(self._deadlines)[1])
                 if waiter is not None and self.cancel(waiter):
