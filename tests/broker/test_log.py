@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rocksmq.broker.keys import batch_key
 from rocksmq.broker.log import ENTRY_BYTES, EVICTED_MAX, HEAD_CHANNELS_MAX, HEADS_MAX, Log, Place, Reading, TailCache
 from rocksmq.broker.records import EMPTY_EXTENT, Extent, StoredBatch
 from rocksmq.broker.store import Family, Put, Store
+from rocksmq.protocol.errors import StorageFailed
 
 from .support import batch_of, payloads_of
 
@@ -162,6 +164,31 @@ def test_given_messages_larger_than_the_limit_when_read_then_they_come_one_by_on
     assert written.read(10, bytes_max=10) == ([10], 11)
     assert written.read(11, bytes_max=10) == ([11], 12)
     assert written.read(10, bytes_max=2000) == ([10, 11], 12)
+
+
+def test_given_a_place_when_looked_up_again_in_its_batch_then_the_store_is_not_asked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Written(store, 0)
+    written.append(10, 8)
+    extent = written.extents[CHANNEL]
+    assert written.log.place(CHANNEL, 12, extent) == Place(12, 2)
+    monkeypatch.setattr(Store, "scan", None)
+    assert [written.log.place(CHANNEL, position, extent).offset for position in range(10, 18)] == [*range(8)]
+
+
+def test_given_a_payload_damaged_on_disk_when_only_its_place_is_asked_for_then_it_is_told_and_a_reader_is_not_served(
+    store: Store,
+) -> None:
+    written = Written(store, 0)
+    written.append(10, 8)
+    extent, key = written.extents[CHANNEL], batch_key(CHANNEL, 10)
+    value = store.get(Family.DATA, key)
+    assert value is not None
+    store.write([Put(Family.DATA, key, value[:-1] + b"?")])
+    assert written.log.place(CHANNEL, 12, extent) == Place(12, 2)
+    with pytest.raises(StorageFailed, match="damaged"):
+        written.read(12)
 
 
 # -- the cache -----------------------------------------------------------------------

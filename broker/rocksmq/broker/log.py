@@ -8,7 +8,7 @@ so nothing that is not durable is read unless the caller asks for it.
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from rocksmq.protocol.batch import RecordBatch
@@ -22,6 +22,9 @@ ENTRY_BYTES = 300  # what a batch costs in the cache beside its value
 EVICTED_MAX = 1_024  # evicted entries that a list keeps before it is cut
 HEADS_MAX = 16  # batches of a channel that were read last, and whose offsets are known without the store
 HEAD_CHANNELS_MAX = 2_048  # of which that holds, those that were read last
+
+
+Decode = Callable[[bytes, bytes], StoredBatch]
 
 
 class Slice(NamedTuple):
@@ -171,7 +174,9 @@ class Log:
         self._partial.clear()
         self._partial_bytes = 0
 
-    def batches(self, channel_number: int, position: int, extent: Extent) -> Iterator[StoredBatch]:
+    def batches(
+        self, channel_number: int, position: int, extent: Extent, decode: Decode = StoredBatch.decode
+    ) -> Iterator[StoredBatch]:
         """Batches from the one that holds ``position``, or the first behind it, to the extent's end. Raises StorageFailed."""
         position = max(position, extent.begin_id)
         cached_from = self.cache.begin(channel_number)
@@ -182,7 +187,7 @@ class Log:
             for found, value in stored:
                 if found[:8] != key[:8]:
                     continue  # the channel before this one
-                batch = StoredBatch.decode(found, value)
+                batch = decode(found, value)
                 if batch.end_id >= position:
                     yield batch
         for batch in self.cache.batches(channel_number, position):
@@ -230,12 +235,16 @@ class Log:
         return Reading(slices, count, position, size)
 
     def place(self, channel_number: int, position: int, extent: Extent) -> Place:
-        """Where ``position`` lies; behind the end: the extent's end."""
+        """Where ``position`` lies; behind the end: the extent's end.
+
+        Many are asked for at once, so the batch's CRC is left to who reads its messages, and its head is noted.
+        """
         if position <= extent.end_id and extent.end_offset > extent.begin_offset:
             for head in self._heads.get(channel_number, ()):
                 if head.first_id <= position <= head.end_id and extent.begin_id <= position:
                     return Place(position, head.base_offset + position - head.first_id)
-            for batch in self.batches(channel_number, position, extent):
+            for batch in self.batches(channel_number, position, extent, StoredBatch.unchecked):
+                self._note(channel_number, batch)
                 index = max(0, position - batch.first_id)
                 return Place(batch.first_id + index, batch.base_offset + index)
         return Place(extent.end_id + 1, extent.end_offset)
@@ -250,7 +259,7 @@ class Log:
             yield from self.batches(channel_number, position, extent)
 
     def _note(self, channel_number: int, batch: StoredBatch) -> None:
-        """What a reader was given it commits soon, and then its offset is asked for."""
+        """What was read or looked up is committed soon, and then its offset is asked for again."""
         heads = self._heads.get(channel_number)
         if heads is None:
             heads = self._heads[channel_number] = deque(maxlen=HEADS_MAX)
