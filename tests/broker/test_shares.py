@@ -1,6 +1,8 @@
 """Even shares of a reply: how much is looked at for it, beside what the tests of FETCH_MANY see of it."""
 
+from collections import Counter
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 
@@ -44,8 +46,8 @@ def places_of(world: World, count: int, payloads: Sequence[bytes]) -> list[Place
     return found
 
 
-def share(log: Log, places: Sequence[Place], n: int = 10_000, size: int = 7 << 20, seed: bytes = b"") -> list[Part]:
-    return read_evenly(log, places, seed, n, size, FRAME)
+def share(log: Log, places: Sequence[Place], n: int = 10_000, size: int = 7 << 20, seed: int = 0) -> list[Part]:
+    return read_evenly(log, places, n, size, FRAME, Random(seed))
 
 
 def test_given_nothing_to_read_when_shared_then_there_is_nothing(world: World) -> None:
@@ -67,7 +69,7 @@ def test_given_a_message_that_does_not_fit_among_small_ones_when_shared_then_the
     world.produce([bytes(50_000)], "large")
     large = world.channel("large")
     places.insert(3, Place(6, large.number, 0, large.visible))
-    for seed in (b"", b"1", b"2", b"3", b"4"):
+    for seed in range(20):
         parts = share(world.log, places, size=1_000, seed=seed)
         found = [part.channel_index for part in parts]
         assert found in ([0, 1, 2, 3, 4, 5], [6]), "a first message comes alone, however large"
@@ -82,7 +84,7 @@ def test_given_large_batches_when_little_of_each_is_needed_then_not_all_of_them_
     seen: set[int] = set()
     for seed in range(200):
         log.read_channels.clear()
-        parts = share(log, places, size=20_000, seed=bytes([seed]))
+        parts = share(log, places, size=20_000, seed=seed)
         looked_at = set(log.read_channels)
         assert len(looked_at) <= 4
         assert 20_000 - 4 * 100 < sum(part.reading.size for part in parts) <= 20_000, "those have what the others leave"
@@ -95,7 +97,17 @@ def test_given_shares_of_one_batch_when_they_follow_on_each_other_then_they_are_
     world.produce([b"x"], "other")
     other = world.channel("other")
     places.append(Place(1, other.number, 0, other.visible))
-    first, second = share(world.log, places, n=901, seed=b"")
+    first, second = share(world.log, places, n=901)
     assert len(first.reading.slices) == len(second.reading.slices) == 1
     assert payloads_of(first.reading.slices) == [b"%d" % i for i in range(900)]
     assert first.reading.next_position == first.reading.slices[0].first_id + 900
+
+
+def test_given_room_for_one_when_asked_again_and_again_then_each_channel_is_served_about_as_often(world: World) -> None:
+    places = places_of(world, 8, [b"x"])
+    random = Random(1)
+    served = Counter(
+        part.channel_index for _ in range(4_000) for part in read_evenly(world.log, places, 1, 7 << 20, FRAME, random)
+    )
+    assert len(served) == 8
+    assert min(served.values()) > 400, f"of 500: {served}"

@@ -46,7 +46,7 @@ from .disk import DiskGuard
 from .durability import Durability, Mode
 from .groups import Group, Groups
 from .ids import IDAllocator
-from .limits import Limits
+from .limits import Bounds, Limits
 from .log import Log
 from .meta import MetaStore
 from .names import ProducerNames
@@ -237,7 +237,7 @@ class Core:
             )
 
     def _consume(self, request: Consume, done: Done) -> Waiter | None:
-        _check_bounds(request)
+        bounds = Bounds.of(request, self.limits)
 
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
@@ -266,7 +266,7 @@ class Core:
 
         waiter = Waiter([self.channels.find(request.channel).number], attempt, expire, done)
         waiter.consumer = (request.group, request.consumer)
-        return self.meta.submit(waiter, min(request.wait_ms, self.limits.poll_ms_max))
+        return self.meta.submit(waiter, bounds.wait_ms)
 
     def _release_consumer(self, request: ReleaseConsumer, done: Done) -> Waiter | None:
         def release(commit: Commit) -> None:
@@ -282,7 +282,7 @@ class Core:
         return self._answers.in_meta(self.channels.find(request.channel).number, release, done)
 
     def _fetch(self, request: Fetch, done: Done) -> Waiter | None:
-        _check_bounds(request)
+        bounds = Bounds.of(request, self.limits)
         channel = self.channels.find(request.channel)
         position = request.start
         if request.start_kind != Position.ID:
@@ -291,9 +291,7 @@ class Core:
 
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
-            count_max = min(request.max_messages, self.limits.consume_messages_max)
-            bytes_max = min(request.max_bytes, self.limits.consume_bytes_max)
-            reading = self._log.read(channel.number, position, channel.visible, count_max, bytes_max)
+            reading = self._log.read(channel.number, position, channel.visible, bounds.count_max, bounds.bytes_max)
             if reading.message_count:
                 done(merged(reading, 0))
             return reading.message_count > 0
@@ -301,7 +299,7 @@ class Core:
         if attempt(self.committer.open, False):
             return None
         waiter = Waiter([channel.number], attempt, lambda: done(nothing(position, 0)), done, {channel.number: position})
-        return self.waiters.wait(waiter, min(request.wait_ms, self.limits.poll_ms_max))
+        return self.waiters.wait(waiter, bounds.wait_ms)
 
     def _commit(self, request: CommitRequest, done: Done) -> Waiter | None:
         def move(commit: Commit) -> None:
@@ -431,8 +429,3 @@ def _stored_number(store: Store, key: bytes, default: int | None) -> int:
     if stored is None and default is None:
         raise DataRefused("the id window cannot be read, so ids might repeat: restore a backup")
     return default or 0 if stored is None else keys.from_u64(stored)
-
-
-def _check_bounds(request: Consume | Fetch) -> None:
-    if request.max_messages < 1 or request.max_bytes < 1:
-        raise InvalidRequest("max_messages and max_bytes are 1 at least")

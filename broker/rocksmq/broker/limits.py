@@ -1,6 +1,10 @@
 """Every limit of the broker, its default, and why (the wire's own limits stand in rocksmq.protocol)."""
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+from rocksmq.protocol.errors import InvalidRequest
+from rocksmq.protocol.operations import Consume, Fetch, FetchMany
 
 MIB = 1 << 20
 
@@ -52,6 +56,25 @@ class Limits:
             "request_channels_max",
         )
         return {name: getattr(self, name) for name in told}
+
+
+class Bounds(NamedTuple):
+    """What the answer to a request for messages may hold, and how long it may wait for them."""
+
+    count_max: int
+    bytes_max: int
+    wait_ms: int
+
+    @classmethod
+    def of(cls, request: Consume | Fetch | FetchMany, limits: Limits) -> "Bounds":
+        """Raises InvalidRequest."""
+        if request.max_messages < 1 or request.max_bytes < 1:
+            raise InvalidRequest("max_messages and max_bytes are 1 at least")
+        return cls(
+            min(request.max_messages, limits.consume_messages_max),
+            min(request.max_bytes, limits.consume_bytes_max),
+            min(request.wait_ms, limits.poll_ms_max),
+        )
 
 
 LIMIT_NAMES = tuple(field.name for field in fields(Limits))

@@ -1,16 +1,14 @@
 """One reply for many channels: what it may hold is shared evenly among those that have something.
 
-Each channel is visited in turn and gets its share of what is left, but one message at least if that fits at all; so
-what one does not need is there for the others. Where not all can have a message, or are too large to be looked at for one
-reply, those go first at which a reply begins: the place depends on where the reader stands, and so is another
-one each time, and no channel waits for ever.
+Each channel is visited in turn and gets its share, but one message at least if that fits at all; what some do not
+need is shared in the next round among those that have more. Where not all can have a message, or are too large to be
+looked at for one reply, those go first at which a reply begins: a place drawn at random, so each is served as often as
+the others in the long run, and that one waits for ever is as good as impossible.
 """
 
 from collections.abc import Sequence
+from random import Random
 from typing import NamedTuple
-from zlib import crc32
-
-from rocksmq.protocol.cbor import Buffer
 
 from .log import PARTIAL_BYTES_MAX, Log, Reading, Slice
 from .records import Extent
@@ -19,6 +17,7 @@ from .replies import MESSAGE_BYTES, PART_BYTES, Part
 ROUNDS_MAX = 4  # each gives what the one before has left to those that have more
 LOADED_BYTES_MAX = PARTIAL_BYTES_MAX  # of batches that a reply takes a part of; the log keeps no more for the next round
 MISFITS_MAX = 8  # channels that are looked at in vain, because their next message does not fit
+RANDOM = Random()  # noqa: S311 - of no secrets
 BYTES_BESIDE = 1_024  # of a frame, at most: heads of the columns, correlation, status
 
 
@@ -74,22 +73,24 @@ class _Sharing:
     def give(self, hungry: Sequence[_Share]) -> list[_Share]:
         """Visit each; those that have more."""
         left: list[_Share] = []
-        for visited, share in enumerate(hungry):
+        sharers = max(1, len(hungry))
+        count, size = max(1, self._count_left // sharers), self._bytes_left // sharers  # the same for each, first or last
+        for share in hungry:
             if self.is_over:
                 break
             if share.slices or self._loaded_left > 0:
-                self._visit(share, len(hungry) - visited)
+                self._visit(share, count, min(size, self._bytes_left))
                 if share.has_more and share.slices:
                     left.append(share)
         return left
 
-    def _visit(self, share: _Share, sharers: int) -> None:
+    def _visit(self, share: _Share, count_max: int, bytes_max: int) -> None:
         reading = self._log.read(
             share.place.channel_number,
             share.position,
             share.place.extent,
-            max(1, self._count_left // sharers),
-            self._bytes_left // sharers,
+            count_max,
+            bytes_max,
             None if self._is_empty else self._bytes_left,
         )
         if not reading.slices:
@@ -103,16 +104,16 @@ class _Sharing:
 
 
 def read_evenly(
-    log: Log, places: Sequence[Place], seed: Buffer, count_max: int, bytes_max: int, frame_bytes_max: int
+    log: Log, places: Sequence[Place], count_max: int, bytes_max: int, frame_bytes_max: int, random: Random = RANDOM
 ) -> list[Part]:
     """What a reply has of ``places``, in their order; one message at least, if there are places.
 
-    At most ``count_max`` messages, and ``bytes_max`` bytes or one message; with all its columns it fits into a frame. ``seed``
-    tells where the reader stands.
+    At most ``count_max`` messages, and ``bytes_max`` bytes or one message; with all its columns it fits into a frame.
+    ``random`` draws where it begins.
     """
     beside = BYTES_BESIDE + PART_BYTES * min(count_max, len(places)) + MESSAGE_BYTES * count_max
     sharing = _Sharing(log, count_max, max(1, min(bytes_max, frame_bytes_max - beside)))
-    begin = crc32(seed) % max(1, len(places))
+    begin = random.randrange(max(1, len(places)))
     shares = [_Share(place) for place in places]
     hungry = shares[begin:] + shares[:begin]
     for _ in range(ROUNDS_MAX):

@@ -32,7 +32,7 @@ from .channels import Channel, Channels
 from .commit import Commit, Done
 from .durability import Durability
 from .groups import Group, Groups
-from .limits import Limits
+from .limits import Bounds, Limits
 from .log import Log
 from .records import GroupState, LastSeek
 from .replies import merged_many
@@ -183,14 +183,13 @@ class Streams:
     # -- messages ------------------------------------------------------------------
 
     def _fetch(self, request: FetchMany, done: Done) -> Waiter | None:
-        if request.max_messages < 1 or request.max_bytes < 1:
-            raise InvalidRequest("max_messages and max_bytes are 1 at least")
+        bounds = Bounds.of(request, self._limits)
         starts = columns.starts(request.starts, self._limits)
         channels = self._found(tuple(starts))
         ready = set(starts)  # at first each is looked at
 
         def attempt(commit: Commit, sealing: bool) -> bool:
-            reply = self._read(request, channels, starts, ready)
+            reply = self._read(bounds, channels, starts, ready)
             if reply.message_count:
                 done(reply)
             return reply.message_count > 0
@@ -199,10 +198,10 @@ class Streams:
             return None
         ready.clear()
         waiter = Waiter(tuple(starts), attempt, lambda: done(NOTHING), done, starts, ready)
-        return self._answers.waiters.wait(waiter, min(request.wait_ms, self._limits.poll_ms_max))
+        return self._answers.waiters.wait(waiter, bounds.wait_ms)
 
     def _read(
-        self, request: FetchMany, channels: Sequence[Channel], starts: Mapping[int, int], ready: Container[int]
+        self, bounds: Bounds, channels: Sequence[Channel], starts: Mapping[int, int], ready: Container[int]
     ) -> ManyMessages:
         """What there is on the channels that are ``ready``. Raises ChannelNotFound, which names the channel."""
         places: list[Place] = []
@@ -215,9 +214,7 @@ class Streams:
                 raise ChannelNotFound(f"channel {channel.name!r} of number {number} was destroyed: leave it out")
             if start <= extent.end_id and extent.begin_offset < extent.end_offset:
                 places.append(Place(index, number, max(start, extent.begin_id), extent))
-        count_max = min(request.max_messages, self._limits.consume_messages_max)
-        bytes_max = min(request.max_bytes, self._limits.consume_bytes_max)
-        parts = read_evenly(self._log, places, request.starts, count_max, bytes_max, self._limits.frame_bytes_max)
+        parts = read_evenly(self._log, places, bounds.count_max, bounds.bytes_max, self._limits.frame_bytes_max)
         return merged_many(parts)
 
 
