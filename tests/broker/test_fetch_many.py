@@ -370,6 +370,24 @@ async def test_given_polls_when_commits_are_undone_then_only_whoever_waits_on_wh
 
 
 @in_mock_time
+async def test_given_polls_on_as_many_channels_as_may_wait_when_more_come_then_they_are_refused_until_some_are_gone() -> None:
+    broker = ManyBroker(Limits(waiting_channels_max=10))
+    names = broker.channels(4)
+    starts = [(number, 0) for number in broker.numbers(names)]
+    first, _ = [Asked(broker, fetching(starts, wait_ms=30_000)) for _ in range(2)]
+    refused = Asked(broker, fetching(starts, wait_ms=30_000))
+    assert isinstance(refused.reply, LimitExceeded)
+    assert "waiting_channels_max" in refused.reply.message
+    assert Asked(broker, fetching(starts, wait_ms=0)).reply.message_count == 0, "it does not wait"
+    assert Asked(broker, fetching(starts[:2], wait_ms=30_000)).reply is None, "there is room for two"
+    assert first.waiter is not None
+    assert broker.core.waiters.cancel(first.waiter)
+    assert Asked(broker, fetching(starts, wait_ms=30_000)).reply is None
+    broker.produce(names[0], b"x")
+    assert broker.core.waiters.place_count == 0
+
+
+@in_mock_time
 async def test_given_polls_when_their_time_is_over_or_they_are_cancelled_then_nothing_of_them_is_left() -> None:
     broker = ManyBroker(Limits(poll_ms_max=10_000))
     numbers = broker.numbers(broker.channels(3))

@@ -101,7 +101,8 @@ def _never() -> bool:
 class Waiters:
     """All parked requests, first come first served a channel.
 
-    ``passed_over``: those whose answer could not leave, or would have made the commit too large.
+    ``place_count`` is on how many channels each of them waits, added up. ``passed_over``: those whose answer could not
+    leave, or would have made the commit too large.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Waiters:
         self._attempt = attempt
         self._due: OrderedDict[Waiter, None] = OrderedDict()  # not attempted yet since one of their channels brought more
         self.passed_over: dict[Waiter, None] = {}
+        self.place_count = 0
         self._parked: dict[Waiter, None] = {}
         self._waiting: dict[int, dict[Waiter, None]] = {}  # by channel number
         self._deadlines: list[tuple[float, int]] = []  # with those of waiters that are gone, but nothing else of them
@@ -125,6 +127,7 @@ class Waiters:
         """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed: from now on, if it is parked already."""
         if waiter not in self._parked:
             self._parked[waiter] = None
+            self.place_count += len(waiter.channel_numbers)
             for channel_number in waiter.channel_numbers:
                 self._waiting.setdefault(channel_number, {})[waiter] = None
         if len(self._deadlines) > 2 * len(self._parked) + STALE_MAX:
@@ -195,6 +198,7 @@ class Waiters:
         del self._parked[waiter], self._expiring[waiter.order]
         self.passed_over.pop(waiter, None)
         self._due.pop(waiter, None)
+        self.place_count -= len(waiter.channel_numbers)
         for channel_number in waiter.channel_numbers:
             waiting = self._waiting[channel_number]
             del waiting[waiter]
