@@ -33,6 +33,7 @@ from rocksmq.protocol.operations import (
 )
 from tests.helpers.etcd import Etcd
 
+from .many_support import subscribing
 from .place_support import Place
 from .support import identity, in_trio
 
@@ -397,3 +398,18 @@ async def _use_all_names(directory: Path, url: MetaUrl) -> None:
                 assert await mq.create_consumer_group(channel, group) == is_first
                 assert (await mq.consume(channel, group, 1)).payloads == payloads[:1] if is_first else payloads[1:]
         assert sorted((await mq.call(ListGroups("commit", ""))).names) == ["a", "b", "commit"]
+
+
+@in_trio
+async def test_given_as_many_groups_in_all_as_may_be_when_one_more_is_created_or_subscribed_then_refused(place: Place) -> None:
+    async with place.engine(limits=Limits(groups_total_max=2)) as mq:
+        await ready(mq)
+        await mq.create_channel("others")
+        numbers = [mq.core.channels.find(name).number for name in ("orders", "others")]
+        with pytest.raises(LimitExceeded, match="groups_total_max"):
+            await mq.call(subscribing(numbers, "stream"))
+        await mq.call(subscribing(numbers, "billing"))  # which one of them has
+        with pytest.raises(LimitExceeded, match="groups_total_max"):
+            await mq.create_consumer_group("others", "second")
+        await mq.destroy_consumer_group("orders", "billing")
+        await mq.create_consumer_group("others", "second")

@@ -140,6 +140,15 @@ class Channels:
         """What each channel holds, by its number."""
         return {channel.number: channel.visible for channel in self}
 
+    def check_room_for_groups(self, count: int) -> None:
+        """Raises LimitExceeded when ``count`` more groups would be too many in all."""
+        found = sum(len(channel.groups) for channel in self)
+        if found + count > self._limits.groups_total_max:
+            raise LimitExceeded(
+                f"there are {found} groups on all channels, and the limit is {self._limits.groups_total_max} (groups_total_max):"
+                f" no room for {count} more"
+            )
+
     def create(self, commit: Commit, request: CreateChannel) -> bool:
         """Create the channel; True if this request did, also when it is a repeat of the one that did."""
         checked_name("channel", request.channel)

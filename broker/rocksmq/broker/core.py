@@ -181,6 +181,8 @@ class Core:
     def _create_group(self, request: CreateGroup, done: Done) -> Waiter | None:
         def create(commit: Commit) -> None:
             channel = self.channels.find(request.channel)
+            if request.group not in channel.groups:
+                self.channels.check_room_for_groups(1)
             created = self.groups.create(commit, channel.groups, channel.number, channel.visible, request)
             self._answers.in_commit(self._answers.creating(channel.groups[request.group]), done, Created(created))
 

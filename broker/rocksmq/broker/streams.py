@@ -82,6 +82,8 @@ class Streams:
                 else:
                     state = self._groups.planned(channel.groups, channel.number, channel.visible, creation)
                     planned.append((channel, creation, state))
+            if planned:
+                self._channels.check_room_for_groups(len(planned))
             for channel, creation, state in planned:
                 self._groups.add(commit, channel.groups, creation, state)
             self._answers.in_commit(commit if planned else self._answers.creating_one_of(present), done, Empty())
