@@ -414,3 +414,20 @@ async def test_given_a_channel_whose_destruction_is_not_durable_when_unsubscribe
         may_sync.set()
         await wait_all_tasks_blocked()
         assert [type(one.reply) for one in (destroyed, *asked)] == [DiskFull if is_full else Empty] * 3
+
+
+@in_mock_time
+async def test_given_groups_of_many_consumers_when_subscribed_again_then_they_need_no_room_and_a_new_one_is_made() -> None:
+    async with streaming(20) as stream:
+        broker = stream.broker
+        await trio.sleep(A_WHILE)
+        new = (await broker.call(creating(1, b"n" * 16))).names
+        numbers = [*stream.numbers, broker.core.channels.find(new[0]).number]
+        for name in stream.names:
+            group = broker.core.channels.find(name).groups[GROUP]
+            generation = group.state.generation
+            entry = ConsumerEntry(0, 1, 2, 1, generation, generation)
+            group.value = group.state._replace(consumers={identity(1 << 62, number): entry for number in range(250)})
+        assert isinstance(await broker.call(seeking(stream.numbers, SEEK)), LimitExceeded), "this writes them all"
+        assert await broker.call(subscribing(numbers)) == Empty()
+        assert broker.etcd.group(new[0], GROUP) is not None

@@ -48,7 +48,8 @@ class Room:
             return self._of_one
         channels = [channel for channel in map(self._channels.get_numbered, waiter.many.channel_numbers) if channel]
         groups = [channel.groups.get(waiter.many.group) for channel in channels]
-        added = [group for group in groups if group is None or group not in commit.cells]
+        only_missing = waiter.many.only_missing
+        added = [group for group in groups if group is None or not (only_missing or group in commit.cells)]
         return Needs(KEYS_A_GROUP * len(added), _size_of(added) if waiter.many.is_written else 0)
 
     def takes(self, commit: Commit, needs: Needs, keys_max: int) -> bool:

@@ -88,7 +88,7 @@ class Streams:
                 self._groups.add(commit, channel.groups, creation, state)
             self._answers.in_commit(commit if planned else self._answers.creating_one_of(present), done, Empty())
 
-        return self._answers.in_meta_at_once(Many(request.group, numbers), subscribe, done)
+        return self._answers.in_meta_at_once(Many(request.group, numbers, only_missing=True), subscribe, done)
 
     def _seek(self, request: SeekMany, done: Done) -> Waiter | None:
         numbers = columns.channel_numbers(request.numbers, self._limits)

@@ -27,11 +27,15 @@ STALE_MAX = 1_000  # deadlines kept of long polls that are gone, some 100 bytes 
 
 
 class Many(NamedTuple):
-    """The groups of one name on several channels; whether an operation on them writes their states, or deletes them."""
+    """The groups of one name on several channels; whether an operation on them writes their states, or deletes them.
+
+    ``only_missing``: it makes those that are not there, and leaves the others alone.
+    """
 
     group: str
     channel_numbers: Sequence[int]
     is_written: bool = True
+    only_missing: bool = False
 
 
 class Waiter:
