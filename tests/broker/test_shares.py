@@ -1,14 +1,14 @@
 """Even shares of a reply: how much is looked at for it, beside what the tests of FETCH_MANY see of it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 
 import pytest
 
 from rocksmq.broker import shares
 from rocksmq.broker.log import Log, Reading
-from rocksmq.broker.records import Extent
+from rocksmq.broker.records import Extent, StoredBatch
 from rocksmq.broker.replies import Part
 from rocksmq.broker.shares import Place, read_evenly
 
@@ -90,6 +90,31 @@ def test_given_large_batches_when_little_of_each_is_needed_then_not_all_of_them_
         assert 20_000 - 4 * 100 < sum(part.reading.size for part in parts) <= 20_000, "those have what the others leave"
         seen |= looked_at
     assert len(seen) == 40, "another time it is the others' turn"
+
+
+def test_given_large_batches_that_do_not_fit_when_asked_again_then_few_are_loaded_and_those_are_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "LOADED_BYTES_MAX", 200_000)
+    places = places_of(world, 10, [bytes(1_000)] * 100)
+    log = CountedLog(world.log)
+    assert len(share(log, places, size=1_500)) == 1
+    looked_at = list(dict.fromkeys(log.read_channels))
+    assert len(looked_at) == 2, "of 100 kB each"
+    (kept,) = [place for place in places if place.channel_number == looked_at[-1]]
+    loaded: list[int] = []
+    batches = Log.batches
+
+    def noted(log: Log, channel_number: int, position: int, extent: Extent) -> Iterator[StoredBatch]:
+        loaded.append(channel_number)
+        return batches(log, channel_number, position, extent)
+
+    monkeypatch.setattr(Log, "batches", noted)
+    for _ in range(2):
+        misfit = world.log.read(kept.channel_number, kept.start, kept.extent, 10, 10, 10)
+        assert not misfit.slices
+        assert misfit.misfit_bytes > 100_000
+    assert loaded == []
 
 
 def test_given_shares_of_one_batch_when_they_follow_on_each_other_then_they_are_one_slice(world: World) -> None:

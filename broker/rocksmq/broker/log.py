@@ -50,6 +50,7 @@ class Reading(NamedTuple):
     message_count: int
     next_position: int
     size: int  # bytes of payloads and headers
+    misfit_bytes: int = 0  # of the batch that was loaded in vain, as its next message does not fit
 
 
 class Place(NamedTuple):
@@ -220,6 +221,9 @@ class Log:
                 (first,) = batch.sizes(start, start + 1)
                 if first_bytes_max is None or first <= first_bytes_max:
                     stop, taken = start + 1, first
+            if stop == start and not slices:
+                self._remember(channel_number, position, batch)
+                return Reading(slices, 0, position, 0, len(batch.value))
             if stop == start:
                 break
             slices.append(Slice(batch, start, stop))

@@ -95,6 +95,7 @@ class _Sharing:
         )
         if not reading.slices:
             self._misfits_left -= 1
+            self._loaded_left -= reading.misfit_bytes
             return
         share.add(reading)
         self._is_empty = False
