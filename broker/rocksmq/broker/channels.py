@@ -145,8 +145,8 @@ class Channels:
         found = sum(len(channel.groups) for channel in self)
         if found + count > self._limits.groups_total_max:
             raise LimitExceeded(
-                f"there are {found} groups on all channels, and the limit is {self._limits.groups_total_max} (groups_total_max):"
-                f" no room for {count} more"
+                f"{found} groups on all channels and {count} more exceed the limit of {self._limits.groups_total_max}"
+                " (groups_total_max)"
             )
 
     def create(self, commit: Commit, request: CreateChannel) -> bool:
