@@ -44,7 +44,7 @@ from rocksmq.protocol.errors import (
 )
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import pack_messages
-from rocksmq.protocol.operations import CreateChannel, DestroyChannel, OpenProducer, Produce, Produced
+from rocksmq.protocol.operations import CreateChannel, OpenProducer, Produce, Produced
 from tests.broker.support import FSYNC, NOON_MS, identity
 
 CHANNEL, NAME = "orders", "loader"
@@ -169,7 +169,7 @@ class Broker:
         """The channel is destroyed, and another of its name made."""
         self.commit()
         number = self._tables.channels.find(CHANNEL).number
-        self._tables.channels.destroy(self._open, DestroyChannel(CHANNEL, number))
+        self._tables.channels.destroy(self._open, [(CHANNEL, number)])
         self.commit()
         self.log.clear()
         self.create()

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from rocksmq.clients.msgstream import MsgStream
 from rocksmq.clients.testing import Broker
-from tests.clients.msgstream.worlds import MemWorld, RmqWorld, World
+from tests.clients.msgstream.worlds import MemWorld, RmqWorld, World, plain_reader, writer
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +28,23 @@ def world(request: pytest.FixtureRequest) -> World:
     """Each of the worlds."""
     found: World = request.getfixturevalue("rmq") if request.param == "rocksmq" else MemWorld()
     return found
+
+
+@pytest.fixture
+def channels(world: World) -> list[str]:
+    """Two channels."""
+    return world.channels(2)
+
+
+@pytest.fixture
+def out(world: World, channels: list[str]) -> Iterator[MsgStream]:
+    """Produces to them."""
+    with writer(world, channels) as stream:
+        yield stream
+
+
+@pytest.fixture
+def stream(world: World, channels: list[str]) -> Iterator[MsgStream]:
+    """Reads them."""
+    with plain_reader(world, channels) as opened:
+        yield opened

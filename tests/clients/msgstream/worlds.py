@@ -137,3 +137,8 @@ def drained(stream: MsgStream) -> list[MsgPack]:
     while (pack := stream.consume(timeout=0.0)) is not None:
         packs.append(pack)
     return packs
+
+
+def all_numbers(stream: MsgStream) -> list[int]:
+    """Of all that is there."""
+    return sorted(number for pack in drained(stream) for number in numbers(pack))
