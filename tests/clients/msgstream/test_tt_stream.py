@@ -23,19 +23,6 @@ from tests.clients.msgstream.worlds import (
 
 
 @pytest.fixture
-def channels(world: World) -> list[str]:
-    """Two channels."""
-    return world.channels(2)
-
-
-@pytest.fixture
-def out(world: World, channels: list[str]) -> Iterator[MsgStream]:
-    """Produces to them."""
-    with writer(world, channels) as stream:
-        yield stream
-
-
-@pytest.fixture
 def stream(world: World, channels: list[str]) -> Iterator[TtMsgStream]:
     """Reads them."""
     with reader(world, channels) as opened:
@@ -58,7 +45,7 @@ def shape(packs: list[MsgPack]) -> list[tuple[int, int, list[int], int]]:
     return [(pack.begin_ts, pack.end_ts, sorted(numbers(pack)), pack.late_count) for pack in packs]
 
 
-PACKS = [(0, 10, [1, 2], 0), (10, 20, [3, 4, 5], 1), (20, 30, [], 0)]
+PACKS: list[tuple[int, int, list[int], int]] = [(0, 10, [1, 2], 0), (10, 20, [3, 4, 5], 1), (20, 30, [], 0)]
 
 
 def test_given_ticks_when_read_then_packs_end_at_them_and_late_ones_are_marked(out: MsgStream, stream: TtMsgStream) -> None:
