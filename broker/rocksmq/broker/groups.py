@@ -287,10 +287,7 @@ class Groups:
         return last if last is not None and last.request_id == request_id else None
 
     def sought(self, group: Group, extent: Extent, kind: int, to: int, request_id: bytes) -> GroupState:
-        """The state that a seek leads to, with the seek noted; nothing is changed.
-
-        Metadata belongs to the position that it came with: it stays only where nothing is moved.
-        """
+        """The state that a seek leads to, with the seek noted; nothing is changed."""
         state = group.state
         if kind == Position.CURRENT:
             place, outcome = self._current(state, extent), Outcome.EXACT
@@ -302,7 +299,6 @@ class Groups:
             position=place.message_id,
             offset=place.offset,
             generation=generation,
-            metadata=state.metadata if kind == Position.CURRENT and place.message_id == state.position else b"",
             consumers=consumers,
             last_seek=LastSeek(request_id, place.message_id, outcome, generation),
         )
@@ -311,7 +307,7 @@ class Groups:
         """Move the position to the channel's end, which lies before it: what was handed out beyond it is lost."""
         consumers = {consumer: entry for consumer, entry in group.state.consumers.items() if not entry.is_released}
         position, offset, generation = extent.end_id + 1, extent.end_offset, self._ids.reserve(1)
-        state = group.state._replace(position=position, offset=offset, generation=generation, metadata=b"", consumers=consumers)
+        state = group.state._replace(position=position, offset=offset, generation=generation, consumers=consumers)
         commit.set(group, state)
 
     def _current(self, state: GroupState, extent: Extent) -> Place:

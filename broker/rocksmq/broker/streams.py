@@ -125,8 +125,7 @@ class Streams:
                 state = state._replace(last_seek=state.last_seek._replace(position=0))  # told as the beginning
             return state
         state = self._groups.sought(group, channel.visible, Position.ID, move.position, request_id)
-        is_beyond = move.position > channel.visible.end_id + 1  # what the metadata told of is not there
-        return state._replace(metadata=b"" if is_beyond else move.metadata)
+        return state._replace(metadata=move.metadata)
 
     def _commit(self, request: CommitMany, done: Done) -> Waiter | None:
         numbers = columns.channel_numbers(request.numbers, self._limits)

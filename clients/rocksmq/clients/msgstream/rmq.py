@@ -1,7 +1,7 @@
 """Message streams on a RocksMQ broker: many channels over one connection.
 
-A subscription is a consumer group of the same name on each channel, its filter the group's metadata. What concerns all channels
-is one request, so it happens on all or none.
+A subscription is a consumer group of the same name on each channel, its filter stands in the group's metadata. What concerns
+all channels is one request, so it happens on all or none.
 """
 
 import os
@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from rocksmq.protocol.batch import pack_lengths, unpack_lengths
 from rocksmq.protocol.cbor import Buffer
@@ -42,6 +42,28 @@ from .types import MsgPosition, StreamGap
 _PART = Struct("<IIIQ")
 _POSITION_MAX = (1 << 64) - 1
 _MSG_ID = re.compile("[0-9]{0,20}")
+_METADATA = re.compile(b"([0-9]{1,20})@([0-9]{1,20})")
+
+
+class _Metadata(NamedTuple):
+    """What a stream leaves with a position, as text: the filter, and the position that it is of.
+
+    Whoever moves the subscription otherwise, a client's seek, a consumer or a power cut, leaves another position behind, of
+    which the filter tells nothing.
+    """
+
+    timestamp_filter: int
+    place: int
+
+    @classmethod
+    def of(cls, text: bytes, subscription: str, channel: str) -> "_Metadata":
+        """Raises InvalidRequest for what no stream has left."""
+        if not text:
+            return cls(0, 0)  # no stream has committed there yet
+        found = _METADATA.fullmatch(text)
+        if found is None:
+            raise InvalidRequest(f"group {subscription!r} of {channel!r} is no stream's subscription, by its metadata")
+        return cls(int(found[1]), int(found[2]))
 
 
 class RmqTransport:
@@ -125,7 +147,8 @@ class RmqTransport:
         for channel, place, length in zip(channels, places, lengths, strict=True):
             text = bytes(reply.metadata[begin : begin + length])
             begin += length
-            positions.append(MsgPosition(channel, self.encode(place), _filter_of(text, self._subscription, channel)))
+            told = _Metadata.of(text, self._subscription, channel)
+            positions.append(MsgPosition(channel, self.encode(place), told.timestamp_filter if told.place == place else 0))
         return positions
 
     def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
@@ -147,9 +170,9 @@ class RmqTransport:
 
     def _columns(self, positions: Sequence[MsgPosition]) -> tuple[bytes, bytes, bytes]:
         """Positions, and metadata with its lengths."""
-        filters = [b"%d" % position.timestamp_filter for position in positions]
-        places = pack_numbers(self.decode(position.msg_id) for position in positions)
-        return places, pack_lengths([len(text) for text in filters]), b"".join(filters)
+        places = [self.decode(position.msg_id) for position in positions]
+        texts = [b"%d@%d" % (position.timestamp_filter, place) for position, place in zip(positions, places, strict=True)]
+        return pack_numbers(places), pack_lengths([len(text) for text in texts]), b"".join(texts)
 
     @staticmethod
     def _column(values: Mapping[str, int], channels: Sequence[str]) -> bytes:
@@ -214,11 +237,3 @@ def _numbers_of(column: Buffer) -> Sequence[int]:
         return unpack_numbers(column)
     except ValueError:
         raise ProtocolError("a column of numbers is cut off") from None
-
-
-def _filter_of(metadata: bytes, subscription: str, channel: str) -> int:
-    if not metadata:
-        return 0  # no stream has committed there yet
-    if not metadata.isdigit() or int(metadata) > _POSITION_MAX:
-        raise InvalidRequest(f"group {subscription!r} of {channel!r} is no stream's subscription: its metadata is no timestamp")
-    return int(metadata)
