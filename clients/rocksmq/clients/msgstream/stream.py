@@ -5,6 +5,7 @@ pack only when the next one is asked for, so whoever dies with a pack in hand ge
 midst of reading is read anew, from the end of the last pack that was returned.
 """
 
+import gc
 import logging
 import secrets
 import threading
@@ -343,7 +344,20 @@ class MsgStream(Producing):
                 return received
 
     def _decoded(self, received: Received) -> tuple[list[TsMsg], list[Place]]:
-        """The messages, and the places of those that are any."""
+        """The messages, and the places of those that are any.
+
+        Thousands of objects are made here, and all are kept: the cyclic collector would look through them again and again, find
+        nothing, and take as long as the rest.
+        """
+        is_collecting = gc.isenabled()
+        try:
+            gc.disable()
+            return self._read_all(received)
+        finally:
+            if is_collecting:
+                gc.enable()
+
+    def _read_all(self, received: Received) -> tuple[list[TsMsg], list[Place]]:
         msgs: list[TsMsg] = []
         places: list[Place] = []
         read, channel = self.dispatcher.read, received.channel
