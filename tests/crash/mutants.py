@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rocksmq.broker import meta_transaction
+from rocksmq.broker.answers import Answers
 from rocksmq.broker.commit import Done
-from rocksmq.broker.core import Core
 from rocksmq.broker.groups import Group
 from rocksmq.broker.prefix import GroupKey
 from rocksmq.broker.producers import ProducerCell, Producers, Verdict
@@ -47,20 +47,20 @@ def _no_fsync() -> None:
 def _answer_too_early(method: str, reply_type: type[Any]) -> None:
     """Whoever is to be answered by ``method`` with such a reply is answered at once; the commit answers nobody."""
 
-    def answer(original: Method, core: Core, *arguments: Any) -> None:
+    def answer(original: Method, answers: Answers, *arguments: Any) -> None:
         place = next(place for place, argument in enumerate(arguments) if callable(argument))
         done: Done = arguments[place]
         reply = arguments[place + 1]
         if isinstance(reply, reply_type):
             done(reply)
             arguments = (*arguments[:place], _nobody, *arguments[place + 1 :])
-        original(core, *arguments)
+        original(answers, *arguments)
 
     def write(original: Method, store: Store, *arguments: Any) -> None:
         time.sleep(TOO_EARLY_SECONDS)
         original(store, *arguments)
 
-    wrap(Core, method, answer)
+    wrap(Answers, method, answer)
     wrap(Store, "write", write)
 
 
@@ -71,12 +71,12 @@ def _nobody(reply: Any) -> None:
 
 def _early_ack() -> None:
     """A produce is answered before it is written."""
-    _answer_too_early("_answer_in", Produced)
+    _answer_too_early("in_commit", Produced)
 
 
 def _position_after_reply() -> None:
     """A consume is answered before its position is written."""
-    _answer_too_early("_answer", Messages)
+    _answer_too_early("in_open", Messages)
 
 
 def _no_consumer_entry() -> None:
