@@ -169,11 +169,11 @@ def test_given_a_start_that_is_interrupted_when_it_raises_then_nothing_runs(
 ) -> None:
     seen: list[int] = []
 
-    def interrupted(process: "subprocess.Popen[str]") -> None:
+    def interrupted(process: "subprocess.Popen[str]", _wanted: object) -> None:
         seen.append(process.pid)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rocksmq.clients.testing._listening", interrupted)
+    monkeypatch.setattr("rocksmq.clients.testing._ready", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Broker(tmp_path / "data").start()
     assert not runs(seen[0])

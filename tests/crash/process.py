@@ -61,7 +61,7 @@ class FaultyBroker:
             options += ["--power", str(self.notes)]
         if self._memtable_bytes is not None:
             options += ["--memtable-bytes", str(self._memtable_bytes)]
-        broker = ["--data-dir", str(self.directory), "--listen", self.address, *self.arguments]
+        broker = ["--data-dir", str(self.directory), "--listen", self.address, "--http", "off", *self.arguments]
         return [sys.executable, "-m", "tests.crash.faulty_broker", *options, "--", *broker]
 
     def start(self) -> bool:

@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 30
 def ended(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A broker that ends by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", *arguments],
+        [sys.executable, "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", "--http", "off", *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
@@ -162,7 +162,8 @@ def test_given_a_clean_stop_when_started_again_then_everything_is_as_before(brok
 
 
 def test_given_port_0_when_started_then_the_ready_line_names_the_port_the_mode_and_the_data(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", "--http", "off"]
+    command += ["--data-dir", str(tmp_path / "data")]
     with subprocess.Popen([*command, "--durability", "os"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -200,7 +201,18 @@ def test_given_a_bad_configuration_file_when_started_then_exit_2_names_the_key_a
     file.write_text(content)
     listen = [] if fragment == "listen" else ["--listen", "127.0.0.1:0"]
     result = subprocess.run(
-        [sys.executable, "-m", "rocksmq.broker", "--config", str(file), "--data-dir", str(tmp_path / "data"), *listen],
+        [
+            sys.executable,
+            "-m",
+            "rocksmq.broker",
+            "--config",
+            str(file),
+            "--data-dir",
+            str(tmp_path / "data"),
+            "--http",
+            "off",
+            *listen,
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
@@ -220,7 +232,17 @@ def test_given_an_unknown_variable_or_flag_when_started_then_exit_2_names_it(tmp
 
 def test_given_a_port_in_use_when_started_then_it_says_so(broker: Broker, tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "rocksmq.broker", "--listen", broker.address, "--data-dir", str(tmp_path / "other")],
+        [
+            sys.executable,
+            "-m",
+            "rocksmq.broker",
+            "--listen",
+            broker.address,
+            "--data-dir",
+            str(tmp_path / "other"),
+            "--http",
+            "off",
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,

@@ -26,7 +26,7 @@ main(prog_name="rocksmqd")
 def ran(*arguments: str, program: tuple[str, ...] = ("-m", "rocksmq.broker")) -> subprocess.CompletedProcess[str]:
     """A broker that ends by itself."""
     return subprocess.run(
-        [sys.executable, "-P", *program, "--listen", "127.0.0.1:0", *arguments],
+        [sys.executable, "-P", *program, "--listen", "127.0.0.1:0", "--http", "off", *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,

@@ -123,7 +123,7 @@ def refused(place: Place, code: int, *fragments: str, flags: tuple[str, ...] = (
     """A start ends with ``code`` and one line of why; nothing of it is served."""
     result = subprocess.run(
         [
-            *(sys.executable, "-P", "-m", "rocksmq.broker", "--listen", "127.0.0.1:0"),
+            *(sys.executable, "-P", "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", "--http", "off"),
             *("--data-dir", str(place.directory), *place.arguments(), *flags),
         ],
         capture_output=True,

@@ -19,7 +19,7 @@ later of these wins. Example: rocksmqd --data-dir /var/lib/rocksmq
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file with options.")
 @click.option("--data-dir", help="Where the data are kept; made if missing.  [default: data]")
 @click.option("--listen", metavar="HOST:PORT", help="Address to serve; port 0 picks a free one.  [default: 127.0.0.1:7660]")
-@click.option("--http", metavar="HOST:PORT|off", help="Metrics and health; not in this version: leave it off.")
+@click.option("--http", metavar="HOST:PORT|off", help="Metrics and health; port 0 picks a free one.  [default: 127.0.0.1:7661]")
 @click.option(
     "--durability", metavar="MODE", help="When a produce is acknowledged: fsync, interval:<ms>, os.  [default: fsync]"
 )
@@ -35,7 +35,10 @@ later of these wins. Example: rocksmqd --data-dir /var/lib/rocksmq
 @click.option("--meta-password-file", metavar="FILE", help="Holds the password of --meta-user.")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
 @click.option(
-    "--insecure", is_flag=True, default=None, help="Allow --listen on an address that others reach (no TLS, no token)."
+    "--insecure",
+    is_flag=True,
+    default=None,
+    help="Allow addresses in --listen and --http that others reach (no TLS, no token).",
 )
 @click.option("--accept-loss", is_flag=True, help="Start although acknowledged data are missing; for this one start.")
 @click.option("--print-config", is_flag=True, help="Print every option with its value and origin, and end.")

@@ -42,7 +42,7 @@ class Config:
 
     data_dir: str = "data"
     listen: str = "127.0.0.1:7660"
-    http: str = OFF
+    http: str = "127.0.0.1:7661"  # metrics and health; or OFF
     durability: str = "fsync"
     meta: str = EMBEDDED
     meta_ca: str = ""  # files: who signed etcd's certificate, and the broker's own certificate and key for it
@@ -58,13 +58,22 @@ class Config:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port to listen on; port 0 picks a free one."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
+        return _host_and_port(self.listen)
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host and port of metrics and health; None: there are none."""
+        return None if self.http == OFF else _host_and_port(self.http)
 
     def values(self) -> dict[str, Any]:
         """Every key with its value, limits as ``limits.<name>``."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (LIMITS_TABLE, "origins")}
         return own | {f"{LIMITS_TABLE}.{name}": getattr(self.limits, name) for name in LIMIT_NAMES}
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 _DEFAULTS: dict[str, Any] = Config().values()
@@ -144,16 +153,9 @@ def _check(config: Config) -> None:
     if not config.data_dir:
         refuse("data_dir", "it is empty")
 
-    host, colon, port = config.listen.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdigit() and int(port) < 1 << 16):
-        refuse("listen", "not HOST:PORT, for example 127.0.0.1:7660")
-    if not _is_loopback(host.strip("[]")) and not config.insecure:
-        refuse(
-            "listen",
-            "other machines reach it, without TLS and token: use 127.0.0.1, or --insecure on a trusted network",
-        )
+    _check_address(config, "listen", refuse, "HOST:PORT, for example 127.0.0.1:7660")
     if config.http != OFF:
-        refuse("http", "this version has no HTTP listener yet: leave it off")
+        _check_address(config, "http", refuse, "HOST:PORT, for example 127.0.0.1:7661, nor off")
     _check_meta(config, refuse)
     if config.log_level not in ("debug", "info", "warning", "error"):
         refuse("log_level", "not one of debug, info, warning, error")
@@ -182,6 +184,14 @@ def _check(config: Config) -> None:
             "limits.request_channels_max",
             f"a reply about all of them must stay below 4,096 CBOR items: at most {Limits().request_channels_max}",
         )
+
+
+def _check_address(config: Config, key: str, refuse: Callable[[str, str], None], wanted: str) -> None:
+    host, colon, port = getattr(config, key).rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        refuse(key, f"not {wanted}")
+    if not _is_loopback(host.strip("[]")) and not config.insecure:
+        refuse(key, "other machines reach it, without TLS and token: use 127.0.0.1, or --insecure on a trusted network")
 
 
 def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,7 +29,9 @@ START_SECONDS = 60.0  # much data may have to be recovered; beyond, the broker i
 STOP_SECONDS = 20.0  # beyond the broker's own limit of draining; then it is killed and wait raises
 LOG_CHARACTERS = 2_000  # of the log's end, in an error
 _LISTENING = re.compile(r"listening on (\S+:\d+)")
+_METRICS = re.compile(r"metrics and health on http://(\S+:\d+)")
 _OPTIONS_PREFIX = "ROCKSMQ_"
+_OFF = "off"
 
 
 class Broker:
@@ -41,7 +43,8 @@ class Broker:
     ``directory`` is where its data are kept, made if missing; its log stands beside it, in ``<directory>.log``.
     Without one it is a temporary directory, which is removed with this object, at the latest when Python ends.
     ``arguments`` are further ones of `rocksmqd`. The process inherits the environment but for ROCKSMQ_* variables, which are
-    options of the broker; ``environment`` is added to it.
+    options of the broker; ``environment`` is added to it. ``http`` is where it shows metrics and health, `off` so that brokers
+    do not meet there: `127.0.0.1:0` for a free port, which `http_url` tells and which stays, as that of `url` does.
 
     What was acknowledged before `kill`, `terminate` or `restart` is there after the next start, on the same port.
     The block's end kills it (-9), whatever happened in the block. The broker needs ``pip install 'rocksmq[broker]'``.
@@ -49,11 +52,16 @@ class Broker:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str] | None = None, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        http: str = _OFF,
     ) -> None:
         self.arguments = arguments
         self.environment = dict(environment or {})
         self.address = "127.0.0.1:0"  # the real port from the first start on
+        self.http = http  # likewise
         if directory is None:
             parent = tempfile.mkdtemp(prefix="rocksmq-")
             weakref.finalize(self, _remove, parent, os.getpid())
@@ -78,13 +86,18 @@ class Broker:
         return f"rocksmq://{self.address}"
 
     @property
+    def http_url(self) -> str:
+        """Where its metrics and health are: `http://HOST:PORT`, to which `/metrics` is added."""
+        return f"http://{self.http}"
+
+    @property
     def pid(self) -> int:
         """The number of its process. Raises RuntimeError when it was not started, or was stopped."""
         return self._started().pid
 
     def command(self) -> list[str]:
         """The command line of the next start; for a subclass that runs the broker under another program."""
-        own = ["--data-dir", str(self.directory), "--listen", self.address]
+        own = ["--data-dir", str(self.directory), "--listen", self.address, "--http", self.http]
         return [sys.executable, "-P", "-m", "rocksmq.broker", *own, *self.arguments]
 
     def start(self) -> None:
@@ -108,16 +121,16 @@ class Broker:
             raise RuntimeError(f"the broker cannot be started: {error}") from error
         deadline = Deadline(START_SECONDS)
         try:
-            address = _listening(process)
+            said = _ready(process, [_LISTENING] if self.http == _OFF else [_LISTENING, _METRICS])
         except BaseException:
             self.kill()
             raise
-        if address is None:
+        if said is None:
             late = f"was not ready within {START_SECONDS:g} s" if deadline.is_over else "did not start"
             code = self.wait()
-            said = self.log.read_bytes()[log_begin:].decode(errors="replace").strip()[-LOG_CHARACTERS:]
-            raise RuntimeError(f"the broker {late}, exit code {code}: {said or 'its log is empty'}")
-        self.address = address
+            log_end = self.log.read_bytes()[log_begin:].decode(errors="replace").strip()[-LOG_CHARACTERS:]
+            raise RuntimeError(f"the broker {late}, exit code {code}: {log_end or 'its log is empty'}")
+        self.address, self.http = said[0], said[1] if self.http != _OFF else _OFF
 
     def kill(self) -> None:
         """kill -9: the process ends at once, as in a crash. Nothing when it does not run."""
@@ -165,14 +178,19 @@ class Broker:
         return self._process
 
 
-def _listening(process: "subprocess.Popen[str]") -> str | None:
-    """HOST:PORT of its ready line; None when it ends without one, or is killed after START_SECONDS."""
+def _ready(process: "subprocess.Popen[str]", wanted: Sequence[re.Pattern[str]]) -> list[str] | None:
+    """The addresses in its ready lines, one for each of ``wanted``; None when it ends before, or START_SECONDS are over."""
     watchdog = threading.Timer(START_SECONDS, process.kill)
     watchdog.daemon = True
     watchdog.start()
+    found: list[str] = []
     try:
-        found = (_LISTENING.search(line) for line in process.stdout or ())
-        return next((match[1] for match in found if match), None)
+        for line in process.stdout or ():
+            if match := wanted[len(found)].search(line):
+                found.append(match[1])
+            if len(found) == len(wanted):
+                return found
+        return None
     finally:
         watchdog.cancel()
 
