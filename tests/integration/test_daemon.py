@@ -199,20 +199,10 @@ def test_given_a_bad_configuration_file_when_started_then_exit_2_names_the_key_a
     content, fragment = BAD_FILES[case]
     file = tmp_path / "rocksmqd.toml"
     file.write_text(content)
-    listen = [] if fragment == "listen" else ["--listen", "127.0.0.1:0"]
+    options = ["--config", str(file), "--data-dir", str(tmp_path / "data"), "--http", "off"]
+    options += [] if fragment == "listen" else ["--listen", "127.0.0.1:0"]
     result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "rocksmq.broker",
-            "--config",
-            str(file),
-            "--data-dir",
-            str(tmp_path / "data"),
-            "--http",
-            "off",
-            *listen,
-        ],
+        [sys.executable, "-m", "rocksmq.broker", *options],
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
@@ -231,23 +221,7 @@ def test_given_an_unknown_variable_or_flag_when_started_then_exit_2_names_it(tmp
 
 
 def test_given_a_port_in_use_when_started_then_it_says_so(broker: Broker, tmp_path: Path) -> None:
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "rocksmq.broker",
-            "--listen",
-            broker.address,
-            "--data-dir",
-            str(tmp_path / "other"),
-            "--http",
-            "off",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    result = ended("--listen", broker.address, "--data-dir", str(tmp_path / "other"))
     refused(BAD_CONFIGURATION, result, broker.address, "in use")
 
 
