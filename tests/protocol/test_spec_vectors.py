@@ -15,7 +15,15 @@ from rocksmq.protocol.cbor import DEPTH_MAX, ITEMS_MAX, TEXT_BYTES_MAX
 from rocksmq.protocol.codec import SUCCESS, decode_error, decode_reply, decode_request
 from rocksmq.protocol.errors import ERRORS, ErrorCode, ProtocolError, RocksMQError
 from rocksmq.protocol.names import NAME_BYTES_MAX
-from rocksmq.protocol.operations import METADATA_BYTES_MAX, OPS, POLL_MS_MAX, Operation, Position
+from rocksmq.protocol.operations import (
+    METADATA_BYTES_MAX,
+    OPS,
+    POLL_MS_MAX,
+    STATUS_LINES_MAX,
+    STATUS_ROOM_BYTES,
+    Operation,
+    Position,
+)
 from rocksmq.protocol.wire import ID_BYTES, SEQUENCE_BYTES_MAX
 from tests.protocol.feeding import fed_three_ways
 from tests.protocol.make_vectors import VECTORS, entry, fields_of, files, from_json
@@ -258,6 +266,7 @@ def test_given_the_codes_listed_in_the_spec_when_compared_then_there_is_none_tha
         f"bytes({ID_BYTES})",
         f"each a u64, or bytes, at most {SEQUENCE_BYTES_MAX}",
         f"u32le, each at most {METADATA_BYTES_MAX}; they add up",
+        f"at most {STATUS_LINES_MAX:,} lines, and leave {STATUS_ROOM_BYTES >> 10} KiB of a frame to the other fields",
     ],
 )
 def test_given_a_limit_of_the_code_when_looked_for_in_the_spec_then_it_is_the_same(said: str) -> None:
@@ -294,7 +303,7 @@ def bytes_drawn(number: str, column: str) -> str:
     [
         ("3.24", "FETCH_MANY", "request", "two channels"),
         ("3.24", "FETCH_MANY", "reply", "two messages of the second channel"),
-        ("3.28", "COMMIT_MANY", "request", "two channels"),
+        ("3.29", "COMMIT_MANY", "request", "two channels"),
     ],
 )
 def test_given_the_columns_that_the_spec_shows_when_compared_then_they_are_those_of_a_vector(

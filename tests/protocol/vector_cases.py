@@ -37,6 +37,7 @@ from rocksmq.protocol.operations import (
     ProducerOpened,
     Sought,
     SoughtMany,
+    StatusReported,
 )
 
 Kind: TypeAlias = Literal["request", "reply", "error", "ping"]
@@ -314,6 +315,24 @@ _STREAMS = (
     _request(25, "two channels", "billing", _TWO, pack_numbers([GENERATION, U64_MAX])),
     _reply(25, "gone", Empty()),
 )
+_METRICS = b"""# HELP rocksmq_channels Channels.
+# TYPE rocksmq_channels gauge
+rocksmq_channels 1
+# HELP rocksmq_channel_messages Messages kept.
+# TYPE rocksmq_channel_messages gauge
+rocksmq_channel_messages{channel="orders"} 7
+"""
+_STATUS = (
+    _request(26, "of the broker", ""),
+    _request(26, "with a channel's series", LONGEST_NAME),
+    _reply(26, "ready, with a few metrics", StatusReported(True, [], _METRICS)),
+    _reply(
+        26,
+        "not ready, two problems",
+        StatusReported(False, ["disk: größer als frei", "meta: etcd does not answer"], _gathered(_METRICS, b"# more\n" * 200)),
+    ),
+    _reply(26, "no metrics", StatusReported(True, [], b"")),
+)
 _ERRORS = (
     *(
         Case(f"code {code.name}", "error", None, 7, ERRORS[code](f"what is wrong, and what to do about {code.name}"))
@@ -332,4 +351,4 @@ _ERRORS = (
     Case("the versions do not meet", "error", OPS[1], 1, UnsupportedVersion("versions 1 to 1, and 2 to 3")),
     Case("the broker closes the connection", "error", None, 0, ProtocolError("a frame is one CBOR array")),
 )
-CASES: tuple[Case, ...] = (*_CONNECTION, *_CHANNELS, *_GROUPS, *_PRODUCING, *_READING, *_SERVICE, *_STREAMS, *_ERRORS)
+CASES: tuple[Case, ...] = (*_CONNECTION, *_CHANNELS, *_GROUPS, *_PRODUCING, *_READING, *_SERVICE, *_STREAMS, *_STATUS, *_ERRORS)

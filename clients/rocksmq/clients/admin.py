@@ -212,7 +212,7 @@ class Admin:
 
 
 def channel_numbers(link: Link, names: Iterable[str], deadline: Deadline) -> list[int]:
-    """The number of each of the channels, by which requests about many of them name it (SPEC §3.28).
+    """The number of each of the channels, by which requests about many of them name it (SPEC §3.29).
 
     Raises ChannelNotFound with every unknown name, InvalidRequest.
     """

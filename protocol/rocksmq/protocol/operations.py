@@ -38,6 +38,8 @@ VERSION_MIN = VERSION_MAX = 1
 POLL_MS_MAX = 30_000
 METADATA_BYTES_MAX = 256
 REQUEST_CHANNELS_MAX = 1_000  # the owners of more would not fit into the items of a frame
+STATUS_LINES_MAX = 100_000  # of metrics in a reply: a reader makes some 300 bytes of each
+STATUS_ROOM_BYTES = 65_536  # that these leave in a frame for the other fields
 OWNER_BYTES_MAX = 12_400  # of a channel in the reply to DESCRIBE_CHANNELS: three texts, their heads, its number
 
 
@@ -403,6 +405,20 @@ class Unsubscribe(NamedTuple):
     generations: Column
 
 
+class Status(NamedTuple):
+    """``channel``: "", or whose series are wanted however many there are."""
+
+    channel: Text
+
+
+class StatusReported(NamedTuple):
+    """``problems``: the checks that fail, for people. ``metrics``: Prometheus' text exposition format 0.0.4."""
+
+    is_ready: Flag
+    problems: Texts
+    metrics: Column | Gathered
+
+
 class Operation(NamedTuple):
     """One row of OPS. ``idempotent``: the same request sent again does no more than the first did."""
 
@@ -442,6 +458,7 @@ OPS: dict[int, Operation] = {
         (23, "FETCH_MANY", FetchMany, ManyMessages, Permission.CONSUME, True),
         (24, "COMMIT_MANY", CommitMany, Empty, Permission.CONSUME, True),
         (25, "UNSUBSCRIBE", Unsubscribe, Empty, Permission.CONSUME, True),
+        (26, "STATUS", Status, StatusReported, Permission.ADMIN, True),
     )
 }
 OP_OF_REQUEST: dict[type[Any], Operation] = {op.request: op for op in OPS.values() if op.request is not Empty}
