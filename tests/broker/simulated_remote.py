@@ -23,6 +23,7 @@ from rocksmq.broker.directory import DataDirectory
 from rocksmq.broker.fence import Attempt, CommitValue, Met
 from rocksmq.broker.ids import IDAllocator
 from rocksmq.broker.limits import Limits
+from rocksmq.broker.meta_calls import RemoteCalls
 from rocksmq.broker.meta_remote import RemoteMeta
 from rocksmq.broker.prefix import COMMIT, OWNER, STATE, decode_state
 from rocksmq.broker.records import ChannelSettings, Extent, GroupState
@@ -258,19 +259,21 @@ class SimulatedRemote:
         raise RemoteFailed("no answer")
 
 
-class ThreadlessMeta(RemoteMeta):
-    """Its calls wait on Trio's clock, which a test may hold still."""
+class ThreadlessCalls(RemoteCalls):
+    """They wait on Trio's clock, which a test may hold still."""
 
-    remote: SimulatedRemote
+    def __init__(self, remote: SimulatedRemote) -> None:
+        super().__init__()
+        self._remote = remote
 
-    async def _call(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        return await self.remote.call(function, *arguments)
+    async def __call__(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        return await self._remote.call(function, *arguments)
 
 
 class RemoteSimulation(Simulation):
     """A broker whose positions are in ``etcd``, over its crashes. Data is committed by hand, or by `committing`."""
 
-    meta: ThreadlessMeta
+    meta: RemoteMeta
     remote: SimulatedRemote
 
     def __init__(self, limits: Limits, etcd: SimulatedEtcd, *, instance: str = "1f", accept_loss: bool = False) -> None:
@@ -292,8 +295,8 @@ class RemoteSimulation(Simulation):
         self.core = Core(directory, IDAllocator(clock=lambda: self.now_ms), self._limits, FSYNC)
         self.core.committer._clock = lambda: 0.0  # pyright: ignore[reportPrivateUsage]  # so that no sync goes to a thread
         self.remote = SimulatedRemote(self.etcd, self._limits.meta_call_seconds)
-        self.meta = ThreadlessMeta(self.core, directory, self.remote, accept_loss=self.accept_loss)
-        self.meta.remote = self.remote
+        self.meta = RemoteMeta(self.core, directory, self.remote, accept_loss=self.accept_loss)
+        self.meta._call = ThreadlessCalls(self.remote)  # pyright: ignore[reportPrivateUsage]
         self.core.meta = self.meta
         self._present = {}
         self._waiting = []

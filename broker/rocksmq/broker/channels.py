@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+from rocksmq.metrics.instruments import Traffic
 from rocksmq.protocol.errors import ChannelNotFound, Conflict, LimitExceeded
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
@@ -35,9 +36,12 @@ from .store import Change, Delete, DeleteRange, Family, Put
 
 
 class Channel:
-    """One channel. Its number is never used again for another. ``is_public`` once its creation is durable."""
+    """One channel. Its number is never used again for another. ``is_public`` once its creation is durable.
 
-    __slots__ = ("durability", "groups", "is_public", "number", "settings", "value", "visible")
+    ``produced`` and ``delivered`` count what became durable, and what fetches were answered, since the broker's start.
+    """
+
+    __slots__ = ("delivered", "durability", "groups", "is_public", "number", "produced", "settings", "value", "visible")
 
     def __init__(self, number: int, settings: ChannelSettings, extent: Extent, durability: Durability) -> None:
         self.number = number
@@ -47,6 +51,8 @@ class Channel:
         self.visible = extent
         self.groups: dict[str, Group] = {}
         self.is_public = False
+        self.produced = Traffic()
+        self.delivered = Traffic()
 
     @property
     def name(self) -> str:
@@ -140,9 +146,14 @@ class Channels:
         """What each channel holds, by its number."""
         return {channel.number: channel.visible for channel in self}
 
+    @property
+    def group_count(self) -> int:
+        """Of all channels."""
+        return sum(len(channel.groups) for channel in self._channels.values())
+
     def check_room_for_groups(self, count: int) -> None:
         """Raises LimitExceeded when ``count`` more groups would be too many in all."""
-        found = sum(len(channel.groups) for channel in self)
+        found = self.group_count
         if found + count > self._limits.groups_total_max:
             raise LimitExceeded(
                 f"{found} groups on all channels and {count} more exceed the limit of {self._limits.groups_total_max}"
@@ -259,6 +270,7 @@ class Channels:
         first_id = self._ids.reserve(batch.message_count)
         key, stored = StoredBatch.encode(channel.number, first_id, channel.value.end_offset, batch)
         commit.put(Put(Family.DATA, key, stored.value))
+        commit.message_count += batch.message_count
         commit.set(channel, channel.value.appended(first_id, batch.message_count, batch.size))
         self._producers.stored(commit, verdict.cell, ProducedEntry(request.number, first_id, batch.message_count))
         self._log.cache.append(channel.number, stored)

@@ -43,7 +43,10 @@ Value = TypeVar("Value")
 class Commit:
     """One group commit while it is open."""
 
-    __slots__ = ("answers", "cells", "changes", "number", "removed", "sealed", "size", "sync", "sync_first", "undo")
+    __slots__ = (
+        *("answers", "cells", "changes", "message_count", "number", "removed"),
+        *("sealed", "size", "sync", "sync_first", "undo"),
+    )
 
     def __init__(self) -> None:
         self.number = 0  # set when it is sealed
@@ -54,6 +57,7 @@ class Commit:
         self.undo: list[Callable[[], object]] = []
         self.answers: list[tuple[bool, Done, Any]] = []  # (after the sync?, whom, what)
         self.size = 0  # bytes, about
+        self.message_count = 0  # appended
         self.sync = False
         self.sync_first = False  # nobody is answered before the sync, whatever the durability
 

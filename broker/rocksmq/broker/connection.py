@@ -56,6 +56,15 @@ class Receiver(Protocol):
         ...
 
 
+class Octets:
+    """Bytes of all connections, as they went over the sockets."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.received = self.sent = 0
+
+
 class Connection:
     """The socket of one client. `close` may be called at any time, by anyone, more than once."""
 
@@ -64,6 +73,7 @@ class Connection:
         sock: socket.socket,
         limits: Limits,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        octets: Octets,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,6 +87,7 @@ class Connection:
         self.closed = False
         self.is_paused = False  # not read, for the broker's own reasons
         self._clock = clock
+        self._octets = octets
         self._sock = sock
         self._spawn = spawn
         self._unsent: deque[memoryview[int]] = deque()
@@ -96,6 +107,7 @@ class Connection:
                 if received == 0:
                     return
                 self.last_received = self._clock()
+                self._octets.received += received
                 self.decoder.received(received)
                 await self._hand_over(receiver)
                 if received == len(space):
@@ -181,6 +193,7 @@ class Connection:
                 sent = self._sock.sendmsg(islice(self._unsent, BUFFERS_MAX))
                 self.last_sent = self._clock()
                 self.unsent_bytes -= sent
+                self._octets.sent += sent
                 while self._unsent and sent >= len(self._unsent[0]):
                     sent -= len(self._unsent.popleft())
                     self.unsent_bytes -= VIEW_BYTES

@@ -10,6 +10,7 @@ many channels at once are in `service` and `streams`.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown, StorageFailed
@@ -37,7 +38,7 @@ from rocksmq.protocol.operations import (
     Seek,
 )
 
-from . import keys
+from . import keys, readings
 from .answers import Answers
 from .channels import Channel, Channels
 from .commit import Commit, Committer, Done
@@ -57,6 +58,7 @@ from .replies import merged, nothing
 from .service import MessageStreamService
 from .store import DataRefused, Family, Put, Store
 from .streams import Streams
+from .telemetry import Telemetry
 from .waiters import Waiter
 
 logger = logging.getLogger("rocksmq.broker")
@@ -77,21 +79,28 @@ class Core:
         self.ids = ids
         self.limits = limits
         self.durability = durability
-        self.committer = Committer(store.write, store.sync, self, number=directory.commit_number)
+        self.telemetry = telemetry = Telemetry(partial(readings.of_channels, self))
+        telemetry.add(partial(readings.of_core, self))
+        self.committer = Committer(
+            telemetry.timed(telemetry.write_seconds, store.write),
+            telemetry.timed(telemetry.sync_seconds, store.sync),
+            self,
+            number=directory.commit_number,
+        )
         self._answers = Answers(self.committer)
         self.waiters = self._answers.waiters
         self.attempt_consumers, self.attempt_held = self._answers.attempt_consumers, self._answers.attempt_held
         self.on_destroyed: Callable[[int], None] = lambda channel_number: None
         self.is_closing = False
         self.positions_brought_back = 0
-        self._disk = DiskGuard(directory.path)
-        self._log = Log(store, limits.tail_cache_bytes)
+        self.disk = DiskGuard(directory.path)
+        self.log = Log(store, limits.tail_cache_bytes)
         self._producers = Producers(_stored_number(store, keys.FORGOTTEN, 0))
         self._names = ProducerNames(ids, limits)
-        self.channels = Channels(self._log, ids, self._producers, self._names, limits, durability)
-        self.groups = Groups(self._log, ids, limits)
-        self._service = MessageStreamService(self._answers, self.channels, self._log, limits, self._destroyed)
-        self._streams = Streams(self._answers, self.channels, self.groups, self._log, limits)
+        self.channels = Channels(self.log, ids, self._producers, self._names, limits, durability)
+        self.groups = Groups(self.log, ids, limits)
+        self._service = MessageStreamService(self._answers, self.channels, self.log, limits, self._destroyed)
+        self._streams = Streams(self._answers, self.channels, self.groups, self.log, limits, telemetry)
         self._handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
             CreateChannel: self._create_channel,
             DestroyChannel: self._destroy_channel,
@@ -231,9 +240,9 @@ class Core:
                 f"{self.limits.produce_queue_bytes_max} bytes wait to be written (produce_queue_bytes_max): try again",
                 retry_after=OVERLOADED_RETRY_SECONDS,
             )
-        if not self._disk.admits(size):
+        if not self.disk.admits(size):
             raise DiskFull(
-                f"the broker's disk has {self._disk.free_bytes >> 20} MiB free, and {self._disk.reserve >> 20} MiB are kept"
+                f"the broker's disk has {self.disk.free_bytes >> 20} MiB free, and {self.disk.reserve >> 20} MiB are kept"
                 " in reserve: nothing was stored; free space, then it goes on by itself",
                 retry_after=DISK_FULL_RETRY_SECONDS,
             )
@@ -254,6 +263,7 @@ class Core:
                 holding = commit
             if holding is not None:
                 holding.size += claim.reading.size  # the reply is held until that commit is durable
+            self.telemetry.deliver(claim.reading, group.delivered)
             self._answers.in_commit(holding, done, merged(claim.reading, claim.generation), channel.durability)
             return True
 
@@ -293,8 +303,9 @@ class Core:
 
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
-            reading = self._log.read(channel.number, position, channel.visible, bounds.count_max, bounds.bytes_max)
+            reading = self.log.read(channel.number, position, channel.visible, bounds.count_max, bounds.bytes_max)
             if reading.message_count:
+                self.telemetry.deliver(reading, channel.delivered)
                 done(merged(reading, 0))
             return reading.message_count > 0
 
@@ -348,7 +359,7 @@ class Core:
             self.ids.saved(result)
 
     def written(self, commit: Commit) -> None:
-        self._log.cache.written()
+        self.log.cache.written()
         if not commit.sync_first:
             self._publish(commit, synced=False)
 
@@ -356,6 +367,7 @@ class Core:
         self._publish(commit, synced=True)
 
     def answered(self, commit: Commit) -> None:
+        self.telemetry.committed(commit)
         for cell in commit.sealed:
             if isinstance(cell, Channel):
                 self.waiters.announce(cell.number, cell.visible.end_id)
@@ -363,7 +375,8 @@ class Core:
         self.attempt_held()
 
     def rolled_back(self, commit: Commit) -> None:
-        self._log.roll_back()
+        self.telemetry.commits_refused.value += 1
+        self.log.roll_back()
         changed: dict[Channel, None] = {}
         for cell in commit.cells:
             channel = self.channels.get(cell.channel_name) if isinstance(cell, Group) else cell
@@ -379,6 +392,7 @@ class Core:
     def _publish(self, commit: Commit, *, synced: bool) -> None:
         for cell, value in commit.sealed.items():
             if isinstance(cell, Channel) and (synced or cell.durability.mode is not Mode.FSYNC):
+                self.telemetry.produce(cell, value)
                 cell.visible = value
                 if synced and not cell.is_public:
                     self.channels.publish(cell)

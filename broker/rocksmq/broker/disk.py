@@ -22,23 +22,25 @@ class DiskGuard:
     def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
         self._clock = clock
-        self._full = False
+        self.is_full = False
         self._due = 0.0
         self._bytes_left = 0
-        self.free_bytes = 0
+        self.free_bytes = self.total_bytes = 0
         self.reserve = 0
 
     def admits(self, size: int) -> bool:
         """Whether ``size`` bytes more may be stored."""
         self._bytes_left -= size
         if self._bytes_left < 0 or self._clock() >= self._due:
-            self._look()
-        return not self._full
+            self.look()
+        return not self.is_full
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Ask the file system."""
         found = os.statvfs(self._directory)
         self.free_bytes = found.f_bavail * found.f_frsize
-        self.reserve = reserve_bytes(found.f_blocks * found.f_frsize)
-        self._full = self.free_bytes < self.reserve * (RESUME_FACTOR if self._full else 1)
+        self.total_bytes = found.f_blocks * found.f_frsize
+        self.reserve = reserve_bytes(self.total_bytes)
+        self.is_full = self.free_bytes < self.reserve * (RESUME_FACTOR if self.is_full else 1)
         self._bytes_left = CHECK_BYTES
         self._due = self._clock() + CHECK_SECONDS

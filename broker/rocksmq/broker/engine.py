@@ -8,7 +8,7 @@ or shared. The server is a thin layer over `RocksMQ.core`.
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import trio
 
+from rocksmq.metrics import catalogue
+from rocksmq.metrics.instruments import MetricFamily, gauge
 from rocksmq.protocol.errors import OutOfSequence, RocksMQError, StorageFailed
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
@@ -44,12 +46,14 @@ from .limits import Limits
 from .meta import MetaStore
 from .meta_embedded import EmbeddedMeta
 from .meta_remote import RemoteMeta
+from .readings import of_store
 from .remote import Remote
 from .store import DataRefused, Family
 
 logger = logging.getLogger("rocksmq.broker")
 
 MARK_SECONDS = 0.1  # the mark is behind by one commit or this, whichever is more
+LOOP_WATCH_SECONDS = 0.25
 FSYNC = Durability.parse("fsync")
 
 
@@ -110,6 +114,8 @@ class RocksMQ:
         self._nursery.start_soon(self.core.waiters.run)
         self._nursery.start_soon(self.core.meta.run)
         self._nursery.start_soon(self._keep_mark)
+        self._nursery.start_soon(self._watch_loop)
+        self.core.telemetry.add(self._families)
         return self
 
     async def __aexit__(
@@ -269,7 +275,18 @@ class RocksMQ:
         try:
             self._directory.mark.write(number)
         except OSError:
+            self.core.telemetry.mark_failures.value += 1
             logger.exception("the durable mark could not be written: a loss of data might not be noticed at the next start")
+
+    async def _watch_loop(self) -> None:
+        while True:
+            due = trio.current_time() + LOOP_WATCH_SECONDS
+            await trio.sleep_until(due)
+            self.core.telemetry.loop_lag.observe(max(0.0, trio.current_time() - due))
+
+    def _families(self) -> Iterator[MetricFamily]:
+        yield gauge(catalogue.MARK_LAG, self.core.committer.synced_number - self._directory.mark.number)
+        yield from of_store(self._directory.store)
 
     def _compact_soon(self, channel_number: int) -> None:
         async def compact() -> None:

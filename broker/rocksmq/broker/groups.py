@@ -8,6 +8,7 @@ last is kept with the position and in the same write, so that a repeat gets it a
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from rocksmq.metrics.instruments import Traffic
 from rocksmq.protocol.errors import Conflict, GroupNotFound, InvalidRequest, LimitExceeded, OutOfSequence
 from rocksmq.protocol.identity import birth_of
 from rocksmq.protocol.names import checked_name
@@ -39,10 +40,11 @@ class Group:
     """One consumer group of one channel. ``value`` is its state with everything accepted, None before its creation.
 
     ``visible`` is the state that is durable, and all that a description may show. ``polls``: when consumer ids with an
-    entry last asked in vain, as present ids; kept in memory only, for which ids are idle.
+    entry last asked in vain, as present ids; kept in memory only, for which ids are idle. ``delivered`` is what its consumes
+    were answered since the broker's start.
     """
 
-    __slots__ = ("channel_name", "name", "polls", "value", "visible")
+    __slots__ = ("channel_name", "delivered", "name", "oldest", "polls", "value", "visible")
 
     def __init__(self, name: str, channel_name: str, value: GroupState | None) -> None:
         self.name = name
@@ -50,6 +52,8 @@ class Group:
         self.value = value
         self.visible = value
         self.polls: dict[bytes, int] = {}
+        self.delivered = Traffic()
+        self.oldest: tuple[tuple[int, int], int] | None = None  # what `Groups.lag` found last, and for what
 
     @property
     def state(self) -> GroupState:
@@ -95,6 +99,17 @@ class Claim(NamedTuple):
 
     reading: Reading
     generation: int
+
+
+class Lag(NamedTuple):
+    """What a group has not read: how many messages, and the id of the oldest; None: nothing."""
+
+    message_count: int
+    oldest_id: int | None
+
+    def age_ms(self) -> int:
+        """Of the oldest, by the clock."""
+        return 0 if self.oldest_id is None else max(0, clock_ms() - time_ms_of(self.oldest_id))
 
 
 class Groups:
@@ -171,15 +186,23 @@ class Groups:
     def describe(self, group: Group, number: int, extent: Extent) -> GroupDescribed:
         """Position and exact lag, as far as they are durable."""
         state = group.visible or group.state
-        returned = [entry for _, entry in _released(state)]
-        lag = max(0, extent.end_offset - max(state.offset, extent.begin_offset))
-        lag += sum(entry.message_count for entry in returned)
-        lag_ms = 0
-        if lag:
-            position = min((entry.begin for entry in returned), default=state.position)
-            oldest = self._log.place(number, position, extent).message_id
-            lag_ms = max(0, clock_ms() - time_ms_of(oldest))
-        return GroupDescribed(state.creation_id, state.position, lag, lag_ms, state.generation, state.metadata)
+        lag = self.lag(group, number, extent)
+        return GroupDescribed(
+            state.creation_id, state.position, lag.message_count, lag.age_ms(), state.generation, state.metadata
+        )
+
+    def lag(self, group: Group, number: int, extent: Extent) -> Lag:
+        """What the group has not read of what is durable. It may read the store; that of an unmoved group is remembered."""
+        state = group.visible or group.state
+        returned = [entry for _, entry in _released(state)] if state.consumers else []
+        count = max(0, extent.end_offset - max(state.offset, extent.begin_offset))
+        count += sum(entry.message_count for entry in returned)
+        if not count:
+            return Lag(0, None)
+        key = min((entry.begin for entry in returned), default=state.position), extent.begin_id
+        if group.oldest is None or group.oldest[0] != key:
+            group.oldest = key, self._log.place(number, key[0], extent).message_id
+        return Lag(count, group.oldest[1])
 
     def consume(self, commit: Commit, group: Group, extent: Extent, request: Consume) -> Claim | None:
         """Claim the next messages up to ``extent`` for the consumer id, or repeat its last claim; None when there are none.

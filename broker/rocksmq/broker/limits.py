@@ -44,6 +44,7 @@ class Limits:
     meta_call_seconds: float = 1.0  # for an answer of it
     meta_wait_seconds: float = 0.5  # that an operation on a group waits for it, before MetaUnavailable
     meta_queue_max: int = 10_000  # operations that wait for it
+    metrics_series_max: int = 1_000  # channels and groups, above which /metrics has their sums
     drain_seconds: float = 10.0  # to finish what is in flight at SIGTERM
 
     def of_clients(self) -> dict[str, int]:

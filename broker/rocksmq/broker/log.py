@@ -141,6 +141,11 @@ class TailCache:
         """The channel is gone."""
         self._tails.pop(channel_number, None)
 
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return self._bytes
+
     def begin(self, channel_number: int) -> int | None:
         """Id of the oldest message in the cache."""
         tail = self._tails.get(channel_number)
@@ -163,6 +168,7 @@ class Log:
 
     def __init__(self, store: Store, cache_bytes_max: int) -> None:
         self.cache = TailCache(cache_bytes_max)
+        self.hit_count = self.miss_count = 0  # reads that found messages, beginning in memory or in the store
         self._store = store
         self._partial: OrderedDict[tuple[int, int], StoredBatch] = OrderedDict()
         self._partial_bytes = 0
@@ -213,6 +219,8 @@ class Log:
         count = size = 0
         if position > extent.end_id:
             return Reading(slices, 0, position, 0)
+        cached_from = self.cache.begin(channel_number)
+        is_hit = (channel_number, position) in self._partial or (cached_from is not None and position >= cached_from)
         for batch in self._resumed(channel_number, position, extent):
             start = max(0, position - batch.first_id)
             stop = min(batch.count, start + count_max - count)
@@ -236,6 +244,8 @@ class Log:
                 break
             if count >= count_max or size >= bytes_max:
                 break
+        self.hit_count += is_hit and bool(slices)
+        self.miss_count += not is_hit and bool(slices)
         return Reading(slices, count, position, size)
 
     def place(self, channel_number: int, position: int, extent: Extent) -> Place:

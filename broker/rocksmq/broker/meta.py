@@ -4,7 +4,10 @@ Embedded (meta_embedded.py), they are in the broker's own RocksDB, and change in
 pass. Kept elsewhere (meta_remote.py), they change in transactions of their own, once the messages are durable.
 """
 
+from collections.abc import Iterator
 from typing import Protocol
+
+from rocksmq.metrics.instruments import MetricFamily
 
 from .channels import Channel
 from .commit import Commit
@@ -52,6 +55,13 @@ class MetaStore(Protocol):
     @property
     def pending(self) -> tuple[Commit, ...]:
         """Commits with operations on groups that are not durable yet, the latest first."""
+        ...
+
+    kind: str  # "embedded" or "etcd"
+    problem: str | None  # why positions cannot be moved, None: they can
+
+    def families(self) -> Iterator[MetricFamily]:
+        """Its metrics."""
         ...
 
     def check_loaded(self) -> None:

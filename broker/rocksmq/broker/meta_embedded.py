@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from rocksmq.metrics.instruments import MetricFamily
+
 from . import keys
 from .channels import Channel
 from .commit import Commit
@@ -16,6 +18,9 @@ from .waiters import Waiter
 
 class EmbeddedMeta:
     """As `MetaStore`. Positions change in the group commit, so they are as durable as the messages they pass."""
+
+    kind = EMBEDDED
+    problem: str | None = None
 
     def __init__(self, core: Core, directory: DataDirectory, *, accept_loss: bool = False) -> None:
         self._core = core
@@ -71,6 +76,9 @@ class EmbeddedMeta:
     @property
     def pending(self) -> tuple[Commit, ...]:
         return self._committer.pending
+
+    def families(self) -> Iterator[MetricFamily]:
+        return iter(())
 
     def check_loaded(self) -> None:
         pass

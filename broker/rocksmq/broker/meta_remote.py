@@ -8,12 +8,13 @@ is answered MetaUnavailable, and a repeat finds out. Messages are written and re
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from rocksmq.metrics import catalogue
+from rocksmq.metrics.instruments import MetricFamily, gauge
 from rocksmq.protocol.errors import DiskFull, MetaUnavailable, RocksMQError, ShuttingDown
 
 from .channels import Channel
@@ -22,6 +23,7 @@ from .core import Core
 from .directory import DataDirectory
 from .fence import CommitValue, Fence, Fenced, Reverted
 from .groups import Group
+from .meta_calls import RemoteCalls
 from .meta_mirror import Mirror
 from .meta_shadow import MetaShadow
 from .meta_takeover import Takeover
@@ -40,12 +42,12 @@ TELL_SECONDS = 10.0  # between two lines of log about failures
 DESTROYED_MAX = 10_000
 LAST_TRANSACTIONS = 10  # to tell the ids of channels at the end
 TURNS = 2  # of the loop, in which requests that have arrived are read
-Result = TypeVar("Result")
-Arguments = TypeVarTuple("Arguments")
 
 
 class RemoteMeta:
     """As `MetaStore`."""
+
+    kind = "etcd"
 
     def __init__(self, core: Core, directory: DataDirectory, remote: Remote, *, accept_loss: bool = False) -> None:
         self.open_commit = Commit()  # being filled, which takes no turn of the loop
@@ -57,7 +59,7 @@ class RemoteMeta:
         self._waiters = core.waiters
         self._instance = directory.instance
         self._remote = remote
-        self._limiter = trio.CapacityLimiter(1)  # its own, lest a slow store keeps threads from the disk
+        self._call = RemoteCalls()
         self._fence: Fence | None = None
         self._lease: int | None = None
         self._is_owner_known = False
@@ -158,6 +160,11 @@ class RemoteMeta:
     def check_loaded(self) -> None:
         if self._fence is None:
             raise self._unavailable()
+
+    def families(self) -> Iterator[MetricFamily]:
+        yield gauge(catalogue.ETCD_UP, self.problem is None)
+        yield from self._call.families()
+        yield gauge(catalogue.POSITIONS_WAITING, len(self._queue))
 
     # -- what waits ----------------------------------------------------------------
 
@@ -336,6 +343,7 @@ class RemoteMeta:
     def _wait_for_messages(self, waiter: Waiter) -> None:
         seconds = waiter.until - trio.current_time()
         if seconds > 0:
+            waiter.has_waited = True
             self._waiters.park(waiter, seconds)
         elif self._waiters.cancel(waiter):
             waiter.expire()
@@ -445,7 +453,7 @@ class RemoteMeta:
         for name in taken.channels | {channel.name for channel in self._core.channels}:
             self._ids_changed(name)
 
-    # -- calls -----------------------------------------------------------------------
+    # -- failures --------------------------------------------------------------------
 
     async def _try(self, act: Callable[[], Awaitable[object]]) -> None:
         """``act``, or wait a little when the store fails. Raises PrefixInUse once another broker has taken over."""
@@ -476,6 +484,3 @@ class RemoteMeta:
             )
             self._told, self._told_at = str(error), now
         self.problem = str(error)
-
-    async def _call(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)

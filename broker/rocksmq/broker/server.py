@@ -7,16 +7,18 @@ sweeping task, so that a connection costs no timer of its own.
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import trio
 
+from rocksmq.metrics import catalogue
+from rocksmq.metrics.instruments import Counter, Counters, MetricFamily, gauge, gauges
 from rocksmq.protocol.cbor import Buffer
 from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS, encode_error, encode_reply
 from rocksmq.protocol.errors import LimitExceeded
 
-from .connection import Connection
+from .connection import Connection, Octets
 from .core import Core
 from .limits import Limits
 from .session import Session
@@ -29,6 +31,7 @@ SWEEP_SECONDS = 0.5
 TURNED_AWAY_MAX = 64  # refused connections that are still told why
 FLUSH_POLL_SECONDS = 0.01
 SHRINK_SECONDS = 5.0  # silent for so long: give the receive buffer back
+CONNECTIONS_MAX, HANDSHAKES_MAX = "connections_max", "handshakes_max"
 PING: list[Buffer] = encode_reply(NO_CORRELATION, ())
 assert SUCCESS == 0
 
@@ -46,17 +49,36 @@ class Server:
         self._pinged: set[Session] = set()
         self._turned_away = 0
         self._accepting = trio.CancelScope()
+        self._octets = Octets()
+        self._opened = Counter(catalogue.CONNECTIONS_OPENED)
+        self._rejected = Counters(catalogue.CONNECTIONS_REJECTED, ((CONNECTIONS_MAX,), (HANDSHAKES_MAX,)))
+        self._closed = Counters(catalogue.CONNECTIONS_CLOSED, (("client",),))
+        core.telemetry.add(self._families)
 
     def register(self, client_id: bytes, session: Session) -> None:
         """As the sessions' registry: the newest connection of a client wins."""
         older = self._clients.get(client_id)
         self._clients[client_id] = session
         if older is not None:
-            older.end()
+            older.end("replaced")
 
     @property
     def connection_count(self) -> int:
         return len(self._sessions)
+
+    def _families(self) -> Iterator[MetricFamily]:
+        sessions, handshakes = tuple(self._sessions), self._handshake_count
+        yield gauges(catalogue.CONNECTIONS, ((("handshake",), handshakes), (("open",), len(sessions) - handshakes)))
+        yield gauge(catalogue.CONNECTIONS_LIMIT, self._limits.connections_max)
+        yield gauge(catalogue.CONNECTIONS_PAUSED, sum(session.connection.is_paused for session in sessions))
+        yield gauge(catalogue.IN_FLIGHT_REQUESTS, sum(session.in_flight_count for session in sessions))
+        yield gauge(catalogue.IN_FLIGHT_BYTES, sum(session.in_flight_bytes for session in sessions))
+        yield gauge(catalogue.UNSENT_BYTES, sum(session.connection.unsent_bytes for session in sessions))
+        yield from (counter.family() for counter in (self._opened, self._rejected, self._closed))
+        ended_for = self._closed.values
+        yield gauges(catalogue.PROTOCOL_ERRORS, (((kind,), ended_for.get((kind,), 0)) for kind in ("protocol", "version")))
+        yield gauge(catalogue.RECEIVED_BYTES, self._octets.received)
+        yield gauge(catalogue.SENT_BYTES, self._octets.sent)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept on ``listener``, a listening socket, until cancelled; then close every connection."""
@@ -71,7 +93,7 @@ class Server:
         finally:
             listener.close()
             for session in tuple(self._sessions):
-                session.end()
+                session.end("stop")
 
     def stop_accepting(self) -> None:
         """Take no more connections; those that are there go on."""
@@ -94,11 +116,13 @@ class Server:
             await trio.sleep(ACCEPT_PAUSE_SECONDS)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, self._limits, nursery.start_soon, clock=self._clock)
+        connection = Connection(sock, self._limits, nursery.start_soon, self._octets, clock=self._clock)
         if (refusal := self._refusal()) is not None:
-            connection.send(encode_error(NO_CORRELATION, refusal))
+            self._rejected.add(refusal[0])
+            connection.send(encode_error(NO_CORRELATION, LimitExceeded(refusal[1])))
             nursery.start_soon(self._turn_away, connection)
             return
+        self._opened.value += 1
         session = Session(connection, self._core, self, self._version)
         self._sessions.add(session)
         nursery.start_soon(self._run, session)
@@ -110,25 +134,32 @@ class Server:
             self._turned_away -= 1
         connection.close()
 
-    def _refusal(self) -> LimitExceeded | None:
-        if len(self._sessions) >= self._limits.connections_max:
-            return LimitExceeded(f"the broker has {self._limits.connections_max} connections (connections_max): close some")
-        silent = (
-            sum(session.client_id is None for session in self._sessions)
-            if len(self._sessions) >= self._limits.handshakes_max
-            else 0
-        )
-        if silent >= self._limits.handshakes_max:
-            return LimitExceeded(f"{self._limits.handshakes_max} connections have not said HELLO yet (handshakes_max)")
+    def _refusal(self) -> tuple[str, str] | None:
+        """Which limit leaves no room for one more, and what its client is told."""
+        limits = self._limits
+        if len(self._sessions) >= limits.connections_max:
+            return CONNECTIONS_MAX, f"the broker has {limits.connections_max} connections (connections_max): close some"
+        if len(self._sessions) >= limits.handshakes_max and self._handshake_count >= limits.handshakes_max:
+            return HANDSHAKES_MAX, f"{limits.handshakes_max} connections have not said HELLO yet (handshakes_max)"
         return None
 
+    @property
+    def _handshake_count(self) -> int:
+        return sum(session.client_id is None for session in self._sessions)
+
     async def _run(self, session: Session) -> None:
+        why = "client"
         try:
             await session.connection.read(session)
         except Exception:
             logger.exception("a bug: a connection ended by it")
+            why = "bug"
+        except BaseException:
+            why = "stop"
+            raise
         finally:
-            session.end()
+            session.end(why)
+            self._closed.add(session.ended_by or why)
             self._sessions.discard(session)
             self._pinged.discard(session)
             if session.client_id is not None and self._clients.get(session.client_id) is session:
@@ -141,25 +172,27 @@ class Server:
             await trio.sleep(SWEEP_SECONDS)
             now = self._clock()
             for session in tuple(self._sessions):
-                if (reason := self._overdue(session, now)) is not None:
-                    logger.info("a connection was closed: %s", reason)
-                    session.end()
+                if (overdue := self._overdue(session, now)) is not None:
+                    limit, why = overdue
+                    logger.info("a connection was closed: %s %s s (%s)", why, getattr(self._limits, limit), limit)
+                    session.end(limit)
 
-    def _overdue(self, session: Session, now: float) -> str | None:
+    def _overdue(self, session: Session, now: float) -> tuple[str, str] | None:
+        """Which limit in seconds was passed, and how."""
         limits, connection = self._limits, session.connection
         silent = 0.0 if connection.is_paused else now - connection.last_received
         if session.client_id is None and now - connection.opened > limits.handshake_seconds:
-            return f"no HELLO within {limits.handshake_seconds} s (handshake_seconds)"
+            return "handshake_seconds", "no HELLO within"
         if (
             connection.frame_began is not None
             and not connection.is_paused
             and now - connection.frame_began > limits.frame_seconds
         ):
-            return f"a frame took longer than {limits.frame_seconds} s (frame_seconds)"
+            return "frame_seconds", "a frame took longer than"
         if connection.unsent_bytes and now - connection.last_sent > limits.write_seconds:
-            return f"the client did not read for {limits.write_seconds} s (write_seconds)"
+            return "write_seconds", "the client did not read for"
         if silent > limits.idle_close_seconds:
-            return f"silent for {limits.idle_close_seconds} s (idle_close_seconds)"
+            return "idle_close_seconds", "silent for"
         if silent > limits.idle_ping_seconds and session not in self._pinged:
             connection.send(PING)
             self._pinged.add(session)

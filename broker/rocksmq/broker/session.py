@@ -5,8 +5,9 @@ replies and errors into frames; a bug becomes InternalError with its text in the
 """
 
 import logging
+import time
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
@@ -43,8 +44,16 @@ class Registry(Protocol):
         ...
 
 
+class Asked(NamedTuple):
+    """A request in flight: its operation, what it takes in memory, when it came."""
+
+    op: str
+    size: int
+    began: float
+
+
 class Session:
-    """The state of one connection above its frames."""
+    """The state of one connection above its frames. ``ended_by`` is why it ended, a word for the metrics."""
 
     def __init__(self, connection: Connection, core: Core, registry: Registry, version: str) -> None:
         self.connection = connection
@@ -52,8 +61,9 @@ class Session:
         self._core = core
         self._registry = registry
         self._version = version
-        self._in_flight: dict[int, int] = {}  # correlation id -> bytes of the request
-        self._in_flight_bytes = 0
+        self.ended_by: str | None = None
+        self._in_flight: dict[int, Asked] = {}  # by correlation id
+        self.in_flight_bytes = 0
         self._waiters: dict[int, Waiter] = {}
         self._finished = trio.Event()
         self._hello_correlation = NO_CORRELATION
@@ -67,7 +77,7 @@ class Session:
         limits = self.connection.limits
         return (
             len(self._in_flight) >= limits.in_flight_requests_max
-            or self._in_flight_bytes >= limits.in_flight_bytes_max
+            or self.in_flight_bytes >= limits.in_flight_bytes_max
             or self._is_writing_too_much
         )
 
@@ -95,9 +105,10 @@ class Session:
         elif op is HELLO:
             raise ProtocolError("HELLO is sent once, first")
         else:
-            self._submit(correlation, request, len(body))
+            self._submit(op.name, correlation, request, len(body))
 
     def refuse(self, error: RocksMQError) -> None:
+        self.ended_by = self.ended_by or ("version" if isinstance(error, UnsupportedVersion) else "protocol")
         correlation = self._hello_correlation if isinstance(error, UnsupportedVersion) else NO_CORRELATION
         self.connection.send(encode_error(correlation, error))
 
@@ -122,11 +133,16 @@ class Session:
         )
         self.connection.send(encode_reply(correlation, reply))
 
-    def _submit(self, correlation: int, request: Any, size: int) -> None:
+    @property
+    def in_flight_count(self) -> int:
+        """Requests taken and not answered."""
+        return len(self._in_flight)
+
+    def _submit(self, op: str, correlation: int, request: Any, size: int) -> None:
         if isinstance(request, FetchMany):
             size *= PARKED_FACTOR
-        self._in_flight[correlation] = size
-        self._in_flight_bytes += size
+        self._in_flight[correlation] = Asked(op, size, time.perf_counter())
+        self.in_flight_bytes += size
         size_before = self._core.committer.open.size
         try:
             waiter = self._core.submit(request, partial(self._answer, correlation))
@@ -145,8 +161,11 @@ class Session:
 
     def _answer(self, correlation: int, reply: Any) -> None:
         """As ``done`` of the core."""
-        self._in_flight_bytes -= self._in_flight.pop(correlation, 0)
-        self._waiters.pop(correlation, None)
+        asked, waiter = self._in_flight.pop(correlation, None), self._waiters.pop(correlation, None)
+        if asked is not None:
+            self.in_flight_bytes -= asked.size
+            seconds = None if waiter is not None and waiter.has_waited else time.perf_counter() - asked.began
+            self._core.telemetry.answered(asked.op, reply, seconds)
         if isinstance(reply, RocksMQError):
             self.connection.send(encode_error(correlation, reply))
         else:
@@ -154,13 +173,14 @@ class Session:
         self._finished.set()
         self._finished = trio.Event()
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         """The connection is over: nobody waits for its long polls any more. What was accepted is still done."""
+        self.ended_by = self.ended_by or why
         for waiter in self._waiters.values():
             if waiter.reads:
                 self._core.waiters.cancel(waiter)
         self._waiters.clear()
         self._in_flight.clear()
-        self._in_flight_bytes = 0
+        self.in_flight_bytes = 0
         self.connection.close()
         self._finished.set()

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from os import scandir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeAlias
@@ -30,8 +31,8 @@ logger = logging.getLogger("rocksmq.broker")
 
 MIB = 1 << 20
 MEMTABLE_BYTES = 64 * MIB
-MEMTABLE_BYTES_ALL = 192 * MIB
-WAL_BYTES_MAX = 128 * MIB  # bounds the replay at start: 3.5 s a GB
+MEMTABLES_MAX = 3  # bounds the logs too, which live as long as a memtable does, and the replay at start: 3.5 s a GB
+LEVEL0_FILES_SLOW = 20  # RocksDB delays writes then, until compaction has come after
 BLOCK_CACHE_BYTES = 64 * MIB
 
 
@@ -82,9 +83,10 @@ def _options(cache: Cache) -> Options:
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
     options.set_write_buffer_size(MEMTABLE_BYTES)
-    options.set_max_write_buffer_number(3)
-    options.set_db_write_buffer_size(MEMTABLE_BYTES_ALL)
-    options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_max_write_buffer_number(MEMTABLES_MAX)
+    options.set_db_write_buffer_size(MEMTABLES_MAX * MEMTABLE_BYTES)
+    options.set_max_total_wal_size((MEMTABLES_MAX + 1) * MEMTABLE_BYTES)
+    options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES_SLOW)
     options.set_max_background_jobs(2)
     options.set_bytes_per_sync(MIB)
     options.set_wal_bytes_per_sync(MIB)
@@ -154,6 +156,13 @@ def _has_families(links: Path, directory: Path) -> bool:
     return all(family.name.lower() in found for family in Family)
 
 
+def _refusal(error: Exception) -> DiskFull | StorageFailed:
+    """What a write that RocksDB refused means."""
+    if "no space left" in str(error).lower():
+        return DiskFull("the broker's disk is full: nothing was stored; free space on it, then it goes on by itself")
+    return StorageFailed(f"the database refused a write: {error}")
+
+
 class Store:
     """A RocksDB with the families of `Family`.
 
@@ -175,9 +184,13 @@ class Store:
             raise DataRefused(f"RocksDB cannot open {directory}: {self._told(error)}") from error
         self._handles = [self._db.get_column_family_handle(f.name.lower()) for f in Family]
         self._families = [self._db.get_column_family(f.name.lower()) for f in Family]
+        self._versions = self._figures("current-super-version-number")
 
     def write(self, changes: Iterable[Change]) -> None:
-        """Apply ``changes`` in order, all or none. Readable at once; survives kill -9, and a power cut only after `sync`."""
+        """Apply ``changes`` in order, all or none. Readable at once; survives kill -9, and a power cut only after `sync`.
+
+        A power cut may take the last writes that were not synced, never one before another that it leaves.
+        """
         batch = WriteBatch(raw_mode=True)
         for change in changes:
             handle = self._handles[change.family]
@@ -187,14 +200,42 @@ class Store:
                 batch.delete(change.key, handle)
             else:
                 batch.delete_range(change.begin, change.end, handle)
+        self._sync_old_logs()
+        if self._is_log_full():
+            self._switch_log()
         try:
             self._db.write(batch)
         except Exception as error:
-            if "no space left" in str(error).lower():
-                raise DiskFull(
-                    "the broker's disk is full: nothing was stored; free space on it, then it goes on by itself"
-                ) from error
-            raise StorageFailed(f"the database refused a write: {error}") from error
+            raise _refusal(error) from error
+        self._sync_old_logs()
+
+    def _is_log_full(self) -> bool:
+        """Whether to begin a new log: before RocksDB would, and not while it would make us wait for a compaction."""
+        if sum(self._figures("cur-size-active-mem-table")) < MEMTABLE_BYTES * 15 // 16:
+            return False
+        is_slow = any(self._figures("actual-delayed-write-rate")) or any(self._figures("is-write-stopped"))
+        return not is_slow and max(self._figures("num-files-at-level0")) < LEVEL0_FILES_SLOW - MEMTABLES_MAX - 1
+
+    def _switch_log(self) -> None:
+        """Begin a new log with nothing unsynced in the old one, and give the memtables to be made tables.
+
+        RocksDB does not sync the old one first. Recovery cannot tell a log without its end from a whole one: it would
+        go on with the next, and what the power cut took would be missing in the middle.
+        """
+        self.sync()
+        try:
+            for family in self._families:  # all of them, or one that holds little keeps its log for long
+                family.flush(wait=False)
+        except Exception as error:
+            raise _refusal(error) from error
+        self._versions = self._figures("current-super-version-number")
+
+    def _sync_old_logs(self) -> None:
+        """Sync if RocksDB may have switched its log by itself: compaction does it, and a memtable that could not wait."""
+        versions = self._figures("current-super-version-number")
+        if versions != self._versions:
+            self.sync()
+            self._versions = versions
 
     def sync(self) -> None:
         """Make everything written so far durable (fdatasync of the WAL). Raises StorageFailed."""
@@ -240,6 +281,19 @@ class Store:
             self._families[family].compact_range(begin, end)
         except Exception as error:
             raise StorageFailed(f"the database could not compact: {error}") from error
+
+    def figure(self, name: str, family: Family = Family.META) -> int:
+        """A property of RocksDB's by its name without ``rocksdb.``, of a family; for those of the whole database, any does."""
+        return self._families[family].property_int_value(f"rocksdb.{name}") or 0
+
+    def _figures(self, name: str) -> list[int]:
+        """A property of each family."""
+        return [self.figure(name, family) for family in Family]
+
+    def log_bytes(self) -> int:
+        """Of the files of the write-ahead log."""
+        with scandir(self._directory) as entries:
+            return sum(entry.stat().st_size for entry in entries if entry.name.endswith(".log"))
 
     def _told(self, error: Exception) -> str:
         """RocksDB's text, with the files named by where they are."""

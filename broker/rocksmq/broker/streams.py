@@ -37,6 +37,7 @@ from .log import Log
 from .records import GroupState, LastSeek
 from .replies import merged_many
 from .shares import Place, read_evenly
+from .telemetry import Telemetry
 from .waiters import Many, Waiter
 
 NOTHING = ManyMessages(b"", [], b"", 0, b"", b"", None, None)
@@ -52,12 +53,15 @@ class Move(NamedTuple):
 class Streams:
     """The operations; ``handlers`` by their requests."""
 
-    def __init__(self, answers: Answers, channels: Channels, groups: Groups, log: Log, limits: Limits) -> None:
+    def __init__(
+        self, answers: Answers, channels: Channels, groups: Groups, log: Log, limits: Limits, telemetry: Telemetry
+    ) -> None:
         self._answers = answers
         self._channels = channels
         self._groups = groups
         self._log = log
         self._limits = limits
+        self._telemetry = telemetry
         self.handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
             Subscribe: self._subscribe,
             SeekMany: self._seek,
@@ -222,6 +226,8 @@ class Streams:
             if start <= extent.end_id and extent.begin_offset < extent.end_offset:
                 places.append(Place(index, number, max(start, extent.begin_id), extent))
         parts = read_evenly(self._log, places, bounds.count_max, bounds.bytes_max, self._limits.frame_bytes_max)
+        for index, reading in parts:
+            self._telemetry.deliver(reading, channels[index].delivered)
         return merged_many(parts)
 
 

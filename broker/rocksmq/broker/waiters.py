@@ -48,11 +48,11 @@ class Waiter:
     id; ``many`` are the groups of an operation on several, all of which are changed in one commit. While
     ``must_wait`` it is not attempted: its answer could not leave. ``unavailable`` makes the error to answer when its
     deadline, told apart by ``order``, passes while it waits for its store, in whose queue it is or not; ``until`` is how
-    long it wants to wait for messages.
+    long it wants to wait for messages, and ``has_waited`` whether it did.
     """
 
     __slots__ = (
-        *("_expire", "attempt", "channel_numbers", "consumer", "done", "is_queued"),
+        *("_expire", "attempt", "channel_numbers", "consumer", "done", "has_waited", "is_queued"),
         *("many", "must_wait", "order", "ready", "starts", "unavailable", "until"),
     )
 
@@ -74,7 +74,7 @@ class Waiter:
         self.many: Many | None = None
         self.must_wait: Callable[[], bool] = _never
         self.unavailable: Callable[[], RocksMQError] | None = None
-        self.is_queued = False
+        self.is_queued = self.has_waited = False
         self.order = -1
         self.until = 0.0
         self._expire = expire
@@ -149,6 +149,7 @@ class Waiters:
         if wait_ms == 0:
             waiter.expire()
             return None
+        waiter.has_waited = True
         self.park(waiter, wait_ms / 1000)
         return waiter
 

@@ -1,0 +1,41 @@
+"""Calls of a store elsewhere: in a thread, one at a time, timed and counted."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+from rocksmq.metrics import catalogue
+from rocksmq.metrics.instruments import Counters, Histograms, MetricFamily
+
+from .remote import RemoteFailed
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+
+class RemoteCalls:
+    """Awaited with a method of `Remote` and its arguments."""
+
+    def __init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(1)  # its own, lest a slow store keeps threads from the disk
+        self._requests = Counters(catalogue.ETCD_REQUESTS)
+        self._seconds = Histograms(catalogue.ETCD_SECONDS)
+
+    async def __call__(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """What ``function`` returns. Raises what it raises."""
+        begin, result = time.perf_counter(), "ok"
+        try:
+            return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
+        except RemoteFailed:
+            result = "failed"
+            raise
+        finally:
+            self._requests.add(function.__name__, result)
+            self._seconds.observe(function.__name__, time.perf_counter() - begin)
+
+    def families(self) -> Iterator[MetricFamily]:
+        """What was counted."""
+        yield self._requests.family()
+        yield self._seconds.family()

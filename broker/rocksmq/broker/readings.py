@@ -1,0 +1,193 @@
+"""What is read from the broker's state at a scrape.
+
+Every reading is made as its sample is asked for, so that whoever writes them out may give others their turn between any two:
+what was destroyed meanwhile is left out. Many channels are read one after the other, never in one go.
+"""
+
+import sys
+from collections import Counter as Count
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from rocksmq.metrics import catalogue
+from rocksmq.metrics.catalogue import Metric
+from rocksmq.metrics.instruments import MetricFamily, Sample, gauge, gauges, labelled
+
+from .channels import Channel
+from .groups import Group
+from .ids import clock_ms, time_ms_of
+from .store import Family, Store
+
+if TYPE_CHECKING:
+    from .core import Core
+
+CHANNELS_A_TURN = 50
+
+OF_A_CHANNEL: tuple[tuple[Metric, Callable[[Channel], float]], ...] = (
+    (catalogue.PRODUCED_MESSAGES, lambda channel: channel.produced.messages),
+    (catalogue.PRODUCED_BYTES, lambda channel: channel.produced.size),
+    (catalogue.CHANNEL_FIRST_ID, lambda channel: channel.visible.begin_id),
+    (catalogue.CHANNEL_LAST_ID, lambda channel: channel.visible.end_id),
+    (catalogue.CHANNEL_MESSAGES, lambda channel: channel.visible.end_offset - channel.visible.begin_offset),
+    (catalogue.CHANNEL_BYTES, lambda channel: channel.visible.byte_count),
+)
+
+
+def of_core(core: "Core") -> Iterator[MetricFamily]:
+    """What there is one of."""
+    committer, log, disk = core.committer, core.log, core.disk
+    python = ".".join(map(str, sys.version_info[:3]))
+    versions = version("rocksmq"), python, version("rocksdict")
+    yield gauge(catalogue.BUILD_INFO, 1, *versions, str(core.durability), core.meta.kind)
+    yield gauge(catalogue.LONG_POLLS, len(core.waiters))
+    yield gauge(catalogue.COMMIT_QUEUE_BYTES, committer.open.size)
+    yield gauge(catalogue.UNSYNCED_COMMITS, committer.written_number - committer.synced_number)
+    yield gauge(catalogue.ID_AHEAD, max(0, time_ms_of(core.ids.present_id) - clock_ms()) / 1000)
+    yield gauge(catalogue.CACHE_BYTES, log.cache.size)
+    yield gauges(catalogue.CACHE_READS, ((("hit",), log.hit_count), (("miss",), log.miss_count)))
+    yield gauge(catalogue.CHANNELS, len(core.channels))
+    yield gauge(catalogue.GROUPS, core.channels.group_count)
+    yield gauge(catalogue.POSITIONS_BROUGHT_BACK, core.positions_brought_back)
+    disk.look()
+    yield gauge(catalogue.DISK_FREE, disk.free_bytes)
+    yield gauge(catalogue.DISK_TOTAL, disk.total_bytes)
+    yield gauge(catalogue.DISK_RESERVE, disk.reserve)
+    yield gauge(catalogue.DISK_FULL, disk.is_full)
+    yield from core.meta.families()
+
+
+def of_store(store: Store) -> Iterator[MetricFamily]:
+    """Of RocksDB."""
+
+    def of_all(name: str) -> int:
+        return sum(store.figure(name, family) for family in Family)
+
+    yield gauges(catalogue.STORAGE_DISK, ((("sst",), of_all("total-sst-files-size")), (("wal",), store.log_bytes())))
+    memory = of_all("size-all-mem-tables"), store.figure("block-cache-usage"), of_all("estimate-table-readers-mem")
+    kinds = ("memtables",), ("block_cache",), ("table_readers",)
+    yield gauges(catalogue.STORAGE_MEMORY, zip(kinds, memory, strict=True))
+    yield gauge(catalogue.COMPACTION_PENDING, of_all("estimate-pending-compaction-bytes"))
+    yield gauge(catalogue.COMPACTIONS, store.figure("num-running-compactions"))
+    yield gauge(catalogue.FLUSHES, store.figure("num-running-flushes"))
+    yield gauge(catalogue.WRITE_STALLED, store.figure("is-write-stopped"))
+    yield gauge(catalogue.WRITE_RATE, store.figure("actual-delayed-write-rate"))
+    yield gauge(catalogue.BACKGROUND_ERRORS, store.figure("background-errors"))
+
+
+def of_channels(core: "Core", names: Sequence[str] | None) -> Iterator[MetricFamily]:
+    """Of the channels of those names; of all, if there are none; None: of all, or their sums when they are too many.
+
+    Raises ChannelNotFound, at once.
+    """
+    channels = [core.channels.find(name) for name in names] if names else list(core.channels)
+    count = len(core.channels) + core.channels.group_count
+    is_aggregated = names is None and count > core.limits.metrics_series_max
+    families = _sums(core, channels) if is_aggregated else _each(core, channels)
+
+    def found() -> Iterator[MetricFamily]:
+        yield gauge(catalogue.SERIES, count)
+        yield gauge(catalogue.AGGREGATED, is_aggregated)
+        yield from families
+
+    return found()
+
+
+def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
+    labels: dict[Channel | Group, str] = {}
+
+    def of(channel: Channel) -> str:
+        if channel not in labels:
+            labels[channel] = labelled(catalogue.CHANNEL_MESSAGES, channel.name)
+        return labels[channel]
+
+    def of_group(group: Group) -> str:
+        if group not in labels:
+            labels[group] = labelled(catalogue.GROUP_LAG, group.channel_name, group.name)
+        return labels[group]
+
+    def of_groups(value: Callable[[Group], float]) -> Iterator[Sample]:
+        for channel in _shown(core, channels):
+            for group in _groups(channel):
+                yield Sample("", of_group(group), value(group))
+
+    def delivered(value: Callable[[Channel | Group], float]) -> Iterator[Sample]:
+        for channel in _shown(core, channels):
+            yield Sample("", labelled(catalogue.DELIVERED_MESSAGES, channel.name, ""), value(channel))
+            for group in _groups(channel):
+                yield Sample("", of_group(group), value(group))
+
+    def lags(value: Callable[[int, int], float]) -> Iterator[Sample | None]:
+        for channel in _shown(core, channels):
+            for group in _groups(channel):
+                known = group.oldest
+                lag = core.groups.lag(group, channel.number, channel.visible)
+                yield Sample("", of_group(group), value(lag.message_count, lag.age_ms()))
+                if group.oldest is not known:
+                    yield None  # it was looked up
+
+    def waiting() -> Iterator[Sample]:
+        for channel in _shown(core, channels):
+            counts = Count(waiter.consumer[0] for waiter in core.waiters.of(channel.number) if waiter.consumer is not None)
+            for group in _groups(channel):
+                yield Sample("", of_group(group), counts[group.name])
+
+    for metric, value in OF_A_CHANNEL:
+        yield metric, (Sample("", of(channel), value(channel)) for channel in _shown(core, channels))
+    yield catalogue.DELIVERED_MESSAGES, delivered(lambda found: found.delivered.messages)
+    yield catalogue.DELIVERED_BYTES, delivered(lambda found: found.delivered.size)
+    yield catalogue.GROUP_OFFSET, of_groups(lambda group: group.state.offset)
+    yield catalogue.GROUP_LAG, lags(lambda count, age_ms: count)
+    yield catalogue.GROUP_LAG_SECONDS, lags(lambda count, age_ms: age_ms / 1000)
+    yield catalogue.GROUP_WAITING, waiting()
+
+
+def _sums(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
+    """Sums over all channels; of what is oldest, the oldest. Counts of what is gone stay in the sums: they never fall."""
+    telemetry = core.telemetry
+    sums: Count[Metric] = Count()
+    oldest_ms = 0
+
+    def gather() -> Iterator[None]:
+        nonlocal oldest_ms
+        for index, channel in enumerate(_shown(core, channels)):
+            extent = channel.visible
+            sums[catalogue.CHANNEL_MESSAGES] += extent.end_offset - extent.begin_offset
+            sums[catalogue.CHANNEL_BYTES] += extent.byte_count
+            for group in _groups(channel):
+                known = group.oldest
+                lag = core.groups.lag(group, channel.number, extent)
+                sums[catalogue.GROUP_LAG] += lag.message_count
+                sums[catalogue.GROUP_OFFSET] += group.state.offset
+                oldest_ms = max(oldest_ms, lag.age_ms())
+                if group.oldest is not known:
+                    yield None
+            if index % CHANNELS_A_TURN == 0:
+                yield None
+
+    def gathered() -> Iterator[Sample | None]:
+        yield from gather()
+        yield Sample("", "", sums[catalogue.CHANNEL_MESSAGES])
+
+    yield catalogue.CHANNEL_MESSAGES, gathered()
+    for metric in (catalogue.CHANNEL_BYTES, catalogue.GROUP_OFFSET, catalogue.GROUP_LAG):
+        yield metric, _one(lambda metric=metric: sums[metric])  # type: ignore[misc]
+    yield catalogue.GROUP_LAG_SECONDS, _one(lambda: oldest_ms / 1000)
+    yield catalogue.GROUP_WAITING, _one(lambda: sum(waiter.consumer is not None for waiter in core.waiters))
+    yield catalogue.PRODUCED_MESSAGES, _one(lambda: telemetry.produced.messages)
+    yield catalogue.PRODUCED_BYTES, _one(lambda: telemetry.produced.size)
+    yield catalogue.DELIVERED_MESSAGES, _one(lambda: telemetry.delivered.messages)
+    yield catalogue.DELIVERED_BYTES, _one(lambda: telemetry.delivered.size)
+
+
+def _one(value: Callable[[], float]) -> Iterator[Sample]:
+    yield Sample("", "", value())
+
+
+def _shown(core: "Core", channels: Iterable[Channel]) -> Iterator[Channel]:
+    """Those that are there, and durable."""
+    return (channel for channel in channels if channel.is_public and core.channels.get_numbered(channel.number) is channel)
+
+
+def _groups(channel: Channel) -> list[Group]:
+    return [group for group in channel.groups.values() if group.visible is not None]

@@ -1,0 +1,114 @@
+"""What one broker counts as it goes, and how all that is known of it comes out.
+
+Owns the instruments that the way of a request updates; `readings` reads the rest from the state at a scrape. Channels and
+groups carry their own `Traffic`, so their series vanish with them. All in the loop's thread.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import ParamSpec, TypeAlias
+
+from rocksmq.metrics import catalogue, process
+from rocksmq.metrics.exposition import expose
+from rocksmq.metrics.instruments import Counter, Counters, Histogram, Histograms, MetricFamily, Traffic
+from rocksmq.protocol.errors import RocksMQError, StorageFailed
+from rocksmq.protocol.operations import OPS
+
+from .channels import Channel
+from .commit import Commit
+from .ids import clock_ms, time_ms_of
+from .log import Reading
+from .records import Extent
+
+Source: TypeAlias = Callable[[], Iterator[MetricFamily]]
+ChannelSource: TypeAlias = Callable[[Sequence[str] | None], Iterator[MetricFamily]]
+OK = "OK"
+Parameters = ParamSpec("Parameters")
+
+
+class Telemetry:
+    """``of_channels`` reads the channels of those names, of all (an empty sequence), or as many as /metrics takes (None)."""
+
+    def __init__(self, of_channels: ChannelSource) -> None:
+        self.requests = Counters(catalogue.REQUESTS, ((op.name, OK) for op in OPS.values()))
+        self.request_seconds = Histograms(catalogue.REQUEST_SECONDS)
+        self.commit_messages = Histogram(catalogue.COMMIT_MESSAGES)
+        self.commit_bytes = Histogram(catalogue.COMMIT_BYTES)
+        self.commits_refused = Counter(catalogue.COMMITS_REFUSED)
+        self.write_seconds = Histogram(catalogue.WRITE_SECONDS)
+        self.sync_seconds = Histogram(catalogue.SYNC_SECONDS)
+        self.sync_failures = Counter(catalogue.SYNC_FAILURES)
+        self.mark_failures = Counter(catalogue.MARK_FAILURES)
+        self.end_to_end_seconds = Histogram(catalogue.END_TO_END_SECONDS)
+        self.loop_lag = Histogram(catalogue.LOOP_LAG)
+        self.produced = Traffic()  # of all channels there ever were: sums of those that are there would fall
+        self.delivered = Traffic()
+        self._of_channels = of_channels
+        self._sources: list[Source] = [self._instruments, process.families]
+
+    def add(self, source: Source) -> None:
+        """Have the families of ``source`` exposed too."""
+        self._sources.append(source)
+
+    def families(self, channels: Sequence[str] | None = None) -> Iterator[MetricFamily]:
+        """All there is; of which channels, as ``of_channels`` has it. Raises ChannelNotFound, at once."""
+        of_channels = self._of_channels(channels)
+
+        def found() -> Iterator[MetricFamily]:
+            for source in self._sources:
+                yield from source()
+            yield from of_channels
+
+        return found()
+
+    def exposition(self, channels: Sequence[str] | None = None, *, openmetrics: bool = False) -> Iterator[bytes]:
+        """The same as text, in chunks that are quick to make. Raises ChannelNotFound, at once."""
+        return expose(self.families(channels), openmetrics=openmetrics)
+
+    def answered(self, op: str, reply: object, seconds: float | None) -> None:
+        """A request was answered; ``seconds`` after it came, None: it had to wait for messages."""
+        self.requests.add(op, type(reply).__name__ if isinstance(reply, RocksMQError) else OK)
+        if seconds is not None:
+            self.request_seconds.observe(op, seconds)
+
+    def produce(self, channel: Channel, extent: Extent) -> None:
+        """What ``channel`` has became durable, up to ``extent``."""
+        messages = extent.end_offset - channel.visible.end_offset
+        size = extent.byte_count - channel.visible.byte_count
+        channel.produced.add(messages, size)
+        self.produced.add(messages, size)
+
+    def deliver(self, reading: Reading, to: Traffic) -> None:
+        """Messages leave in an answer."""
+        now_ms = clock_ms()
+        for piece in reading.slices:
+            age_ms = max(0, now_ms - time_ms_of(piece.first_id))
+            self.end_to_end_seconds.observe(age_ms / 1000, piece.stop - piece.start)
+        to.add(reading.message_count, reading.size)
+        self.delivered.add(reading.message_count, reading.size)
+
+    def committed(self, commit: Commit) -> None:
+        """A group commit is done; those without messages are not counted among sizes in messages."""
+        if commit.changes:
+            self.commit_bytes.observe(commit.size)
+        if commit.message_count:
+            self.commit_messages.observe(commit.message_count)
+
+    def timed(self, histogram: Histogram, function: Callable[Parameters, None]) -> Callable[Parameters, None]:
+        """``function`` of the store, observed."""
+
+        def call(*arguments: Parameters.args, **named: Parameters.kwargs) -> None:
+            begin = time.perf_counter()
+            try:
+                function(*arguments, **named)
+            except StorageFailed:
+                self.sync_failures.value += 1
+                raise
+            histogram.observe(time.perf_counter() - begin)
+
+        return call
+
+    def _instruments(self) -> Iterator[MetricFamily]:
+        for instrument in vars(self).values():
+            if isinstance(instrument, (Counter, Counters, Histogram, Histograms)):
+                yield instrument.family()
