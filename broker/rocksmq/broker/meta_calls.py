@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import TypeVar, TypeVarTuple
 
 import trio
@@ -9,7 +10,7 @@ import trio
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.instruments import Counters, Histograms, MetricFamily
 
-from .remote import RemoteFailed
+from .remote import METHODS, RemoteFailed
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -20,7 +21,7 @@ class RemoteCalls:
 
     def __init__(self) -> None:
         self._limiter = trio.CapacityLimiter(1)  # its own, lest a slow store keeps threads from the disk
-        self._requests = Counters(catalogue.ETCD_REQUESTS)
+        self._requests = Counters(catalogue.ETCD_REQUESTS, product(METHODS, ("ok", "failed")))
         self._seconds = Histograms(catalogue.ETCD_SECONDS)
 
     async def __call__(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:

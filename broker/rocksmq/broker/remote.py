@@ -8,6 +8,7 @@ from .fence import Attempt, CommitValue, Met
 LEASE_SECONDS = 10
 KEYS_MAX = 124  # a transaction: etcd takes 128, of which commit, data and owner are three
 STATE_BYTES_MAX = 1 << 20  # of groups' states a transaction: etcd takes 1.5 MiB
+METHODS = "read", "transact", "found", "grant", "keep_alive", "revoke", "close"  # of `Remote`
 
 
 class RemoteFailed(Exception):

@@ -32,6 +32,8 @@ TURNED_AWAY_MAX = 64  # refused connections that are still told why
 FLUSH_POLL_SECONDS = 0.01
 SHRINK_SECONDS = 5.0  # silent for so long: give the receive buffer back
 CONNECTIONS_MAX, HANDSHAKES_MAX = "connections_max", "handshakes_max"
+TIME_LIMITS = "handshake_seconds", "frame_seconds", "write_seconds", "idle_close_seconds"
+CLOSED_REASONS = "client", "replaced", "protocol", "version", *TIME_LIMITS, "stop", "bug"
 PING: list[Buffer] = encode_reply(NO_CORRELATION, ())
 assert SUCCESS == 0
 
@@ -52,7 +54,7 @@ class Server:
         self._octets = Octets()
         self._opened = Counter(catalogue.CONNECTIONS_OPENED)
         self._rejected = Counters(catalogue.CONNECTIONS_REJECTED, ((CONNECTIONS_MAX,), (HANDSHAKES_MAX,)))
-        self._closed = Counters(catalogue.CONNECTIONS_CLOSED, (("client",),))
+        self._closed = Counters(catalogue.CONNECTIONS_CLOSED, ((reason,) for reason in CLOSED_REASONS))
         core.telemetry.add(self._families)
 
     def register(self, client_id: bytes, session: Session) -> None:
@@ -75,8 +77,8 @@ class Server:
         yield gauge(catalogue.IN_FLIGHT_BYTES, sum(session.in_flight_bytes for session in sessions))
         yield gauge(catalogue.UNSENT_BYTES, sum(session.connection.unsent_bytes for session in sessions))
         yield from (counter.family() for counter in (self._opened, self._rejected, self._closed))
-        ended_for = self._closed.values
-        yield gauges(catalogue.PROTOCOL_ERRORS, (((kind,), ended_for.get((kind,), 0)) for kind in ("protocol", "version")))
+        kinds = ("protocol",), ("version",)
+        yield gauges(catalogue.PROTOCOL_ERRORS, ((kind, self._closed.values[kind]) for kind in kinds))
         yield gauge(catalogue.RECEIVED_BYTES, self._octets.received)
         yield gauge(catalogue.SENT_BYTES, self._octets.sent)
 

@@ -194,6 +194,10 @@ POSITIONS_BROUGHT_BACK = Metric(
 LOOP_LAG = Metric(
     "rocksmq_event_loop_lag_seconds", _HISTOGRAM, "How much later than asked for the broker's loop wakes.", (), LOOP_BUCKETS
 )
+MEMORY_LIMIT = Metric(
+    "rocksmq_memory_limit_bytes", _GAUGE, "Bytes of memory that the process may take: the machine's, or less by its cgroups."
+)
+HTTP_REFUSED = Metric("rocksmq_http_connections_refused_total", _COUNTER, "HTTP connections closed at once: too many.")
 LOG_RECORDS = Metric("rocksmq_log_records_total", _COUNTER, "Lines of log, by level.", ("level",))
 LOG_SUPPRESSED = Metric("rocksmq_log_suppressed_total", _COUNTER, "Lines of log left out, because there were too many alike.")
 RELOADS = Metric("rocksmq_config_reloads_total", _COUNTER, "SIGHUPs: ok, or failed and the former options stay.", ("result",))

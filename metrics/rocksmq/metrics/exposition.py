@@ -25,7 +25,7 @@ def expose(families: Iterable[MetricFamily], *, openmetrics: bool = False) -> It
         for sample in samples:
             if sample is not None:
                 lines.append(f"{name}{sample.suffix}{sample.labels} {sample.value}\n")
-            if sample is None or len(lines) > LINES_A_CHUNK:
+            if sample is None or len(lines) >= LINES_A_CHUNK:
                 yield "".join(lines).encode()
                 lines.clear()
         yield "".join(lines).encode()
