@@ -38,7 +38,7 @@ proto: $(VENV)/dev.installed
 # Pins anew what the .in files allow; no index is named, so that any mirror will do.
 requirements: $(VENV)/dev.installed
 	$(PIP) install --quiet pip-tools
-	for part in run dev; do \
+	for part in run image dev; do \
 	  CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-emit-trusted-host --no-header --strip-extras --allow-unsafe \
 	    --output-file requirements/$$part.txt requirements/$$part.in && \
