@@ -178,6 +178,7 @@ class Committer:
         self._synced = trio.Event()
         self._sync_due: float | None = None  # trio time by which what is written must be synced
         self._closing = False
+        self._is_probed = False
 
     def wake(self) -> None:
         """Something was added to the open commit."""
@@ -212,6 +213,27 @@ class Committer:
         """Wait until a commit behind ``number`` is synced."""
         while self.synced_number <= number:
             await self._synced.wait()
+
+    async def probe(self) -> None:
+        """Wait until a commit has gone all its way, with a sync even if nothing is written; once closed, for ever.
+
+        Raises StorageFailed. Any other answer is one too, also that the disk is full.
+        """
+        if self.failure is not None:
+            raise StorageFailed(self.failure.message)
+        answered = trio.Event()
+        replies: list[object] = []
+
+        def done(reply: object) -> None:
+            replies.append(reply)
+            answered.set()
+
+        self._is_probed = True
+        self.open.answer(done, None)
+        self.wake()
+        await answered.wait()
+        if isinstance(replies[0], StorageFailed):
+            raise replies[0]
 
     def close(self) -> None:
         """Let `run` return once everything open is written and synced."""
@@ -248,12 +270,13 @@ class Committer:
 
     async def _commit(self) -> None:
         commit = self.current = self.open
+        is_probed, self._is_probed = self._is_probed, False
         try:
             self._write_open(commit)
             self._listener.written(commit)
             if not commit.sync_first:
                 commit.tell(before_sync=True)
-            if (commit.sync or self._is_sync_due) and self.synced_number != self.written_number:
+            if is_probed or ((commit.sync or self._is_sync_due) and self.synced_number != self.written_number):
                 await self._sync_written()
         except DiskFull as error:
             commit.roll_back()

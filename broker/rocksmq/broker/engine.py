@@ -147,6 +147,10 @@ class RocksMQ:
         await self._committed.wait()
         await self.core.meta.close()
 
+    async def probe(self) -> None:
+        """Wait until what makes a message durable has answered, the disk included. Raises StorageFailed."""
+        await self.core.committer.probe()
+
     def _meta(self) -> MetaStore:
         if self._remote is None:
             return EmbeddedMeta(self.core, self._directory, accept_loss=self._accept_loss)
