@@ -36,6 +36,7 @@ from rocksmq.protocol.operations import (
     ProducerOpened,
     ReleaseConsumer,
     Seek,
+    Status,
 )
 
 from . import keys, readings
@@ -56,6 +57,7 @@ from .reconcile import Ahead
 from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, ProducerName
 from .replies import merged, nothing
 from .service import MessageStreamService
+from .status import StatusReports
 from .store import DataRefused, Family, Put, Store
 from .streams import Streams
 from .telemetry import Telemetry
@@ -101,6 +103,7 @@ class Core:
         self.groups = Groups(self.log, ids, limits)
         self._service = MessageStreamService(self._answers, self.channels, self.log, limits, self._destroyed)
         self._streams = Streams(self._answers, self.channels, self.groups, self.log, limits, telemetry)
+        self.status = StatusReports(telemetry.exposition, limits.frame_bytes_max)
         self._handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
             CreateChannel: self._create_channel,
             DestroyChannel: self._destroy_channel,
@@ -117,6 +120,7 @@ class Core:
             Seek: self._seek,
             OpenProducer: self._open_producer,
             ReleaseConsumer: self._release_consumer,
+            Status: self.status.submit,
             **self._service.handlers,
             **self._streams.handlers,
         }

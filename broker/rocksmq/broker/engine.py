@@ -109,6 +109,7 @@ class RocksMQ:
                 raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
             raise
         self.core.on_destroyed = self._compact_soon
+        self.core.status.spawn = self._nursery.start_soon
         self._committed = trio.Event()
         self._nursery.start_soon(self._commit)
         self._nursery.start_soon(self.core.waiters.run)
