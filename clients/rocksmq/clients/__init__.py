@@ -36,8 +36,10 @@ from .client import Client
 from .consumer import Consumer
 from .models import ChannelDescription, ChannelInfo, GroupInfo, OwnerDescription, SeekOutcome, SeekResult, ServerInfo
 from .producer import Producer
+from .status import BrokerStatus, Histogram, Metric
 
 __all__ = [
+    "BrokerStatus",
     "BufferFull",
     "ChannelDescription",
     "ChannelInfo",
@@ -52,6 +54,7 @@ __all__ = [
     "GapFound",
     "GroupInfo",
     "GroupNotFound",
+    "Histogram",
     "InternalError",
     "InvalidRequest",
     "LimitExceeded",
@@ -59,6 +62,7 @@ __all__ = [
     "MessageBatch",
     "MessageTooLarge",
     "MetaUnavailable",
+    "Metric",
     "OutOfSequence",
     "OutgoingMessage",
     "Overloaded",

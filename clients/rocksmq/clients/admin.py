@@ -27,11 +27,13 @@ from rocksmq.protocol.operations import (
     DestroyGroup,
     ListChannels,
     ListGroups,
+    Status,
 )
 
 from .deadline import Deadline
 from .link import Link
 from .models import ChannelDescription, ChannelInfo, GroupInfo, OwnerDescription
+from .status import BrokerStatus, parsed
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -199,6 +201,20 @@ class Admin:
         return GroupInfo(
             channel, group, found.position, found.lag_messages, found.lag_ms / 1000, found.generation, bytes(found.metadata)
         )
+
+    # -- the broker ------------------------------------------------------------------
+
+    def status(self, channel: str = "") -> BrokerStatus:
+        """Whether the broker is ready, what is wrong with it, and what it counts and measures.
+
+        A broker with very many channels and groups tells their sums only (``rocksmq_metrics_aggregated`` is 1 then); with a
+        ``channel``, the series of that one and its groups stand in place of those of all. Counters count from the broker's
+        start; units stand in the names: seconds, bytes, messages.
+
+        Raises ChannelNotFound, InvalidRequest, Overloaded when many ask at once, ProtocolError for metrics that cannot be read.
+        """
+        reply = self._call(Status(checked_name("channel", channel) if channel else ""))
+        return BrokerStatus(reply.is_ready, reply.problems, parsed(reply.metrics))
 
     def _pages(self, request: Callable[[str], Any], deadline: Deadline | None = None) -> list[str]:
         deadline = deadline or self._deadline()
