@@ -1,9 +1,11 @@
 """The text of an exposition, read by prometheus_client's parsers, which are not ours."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.metrics_core import Metric as Parsed
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
@@ -24,7 +26,7 @@ def written(families: list[MetricFamily], *, openmetrics: bool = False) -> str:
 
 def read(text: str, *, openmetrics: bool) -> dict[str, tuple[str, str, dict[tuple[str, ...], float]]]:
     """By name: type, help, and the samples by their name's end and labels."""
-    families = (parse_openmetrics if openmetrics else parse)(text)
+    families = cast(Iterable[Parsed], (parse_openmetrics if openmetrics else parse)(text))
     return {
         family.name: (
             family.type,
@@ -74,7 +76,7 @@ def test_given_many_samples_when_written_then_they_are_made_a_few_at_a_time() ->
 
     # When
     chunks = expose([(LAG, samples())])
-    steps = []
+    steps: list[int] = []
     for _ in chunks:
         steps.append(made - sum(steps))
     # Then

@@ -78,6 +78,8 @@ def test_given_a_truth_value_when_shown_then_it_is_a_number() -> None:
     (sample,) = gauge(COMMIT_MESSAGES, True)[1]
     assert sample == Sample("", "", 1)
     assert str(sample.value if sample else None) == "1"
+    (sample,) = gauges(GROUP_LAG, [(("a", "b"), False)])[1]
+    assert str(sample.value if sample else None) == "0"
 
 
 def test_given_values_by_label_when_made_a_family_then_each_is_a_sample() -> None:

@@ -38,8 +38,8 @@ def gauge(metric: Metric, value: float, *labels: str) -> MetricFamily:
 
 
 def gauges(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> MetricFamily:
-    """A family of samples by their labels' values."""
-    return metric, (Sample("", labelled(metric, *labels), value) for labels, value in values)
+    """A family of samples by their labels' values; truth values as in `gauge`."""
+    return metric, (Sample("", labelled(metric, *labels), +value) for labels, value in values)
 
 
 class Traffic:
