@@ -6,7 +6,9 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric as Parsed
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.openmetrics.parser import (  # its argument is not typed
+    text_string_to_metric_families as parse_openmetrics,  # pyright: ignore[reportUnknownVariableType]
+)
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from rocksmq.metrics import process
