@@ -1,0 +1,81 @@
+"""Whether the broker can do its work, and if not: what is wrong, what goes on meanwhile, what to do.
+
+One list of checks, asked anew each time, for `/readyz`, for the metrics and for `rocksmq status`. It only
+looks: nothing is produced, synced or sent. Reasons are for people: no text of an exception, no path, no secret.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from rocksmq.metrics import catalogue
+from rocksmq.metrics.instruments import MetricFamily, gauge, gauges
+
+from .core import Core
+
+
+class Check(NamedTuple):
+    """One of them; ``reason`` is empty while it is ok."""
+
+    name: str
+    ok: bool
+    reason: str
+
+
+class Health:
+    """The checks of one broker."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._reasons: Mapping[str, Callable[[], str | None]] = {
+            "store": self._store,
+            "disk": self._disk,
+            "meta": self._meta,
+            "draining": self._draining,
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._reasons)
+
+    def checks(self) -> list[Check]:
+        """All of them, in the order of `names`."""
+        reasons = ((name, why()) for name, why in self._reasons.items())
+        return [Check(name, reason is None, reason or "") for name, reason in reasons]
+
+    def families(self) -> Iterator[MetricFamily]:
+        """The same as metrics."""
+        checks = self.checks()
+        yield gauge(catalogue.READY, all(check.ok for check in checks))
+        yield gauges(catalogue.READY_CHECK, (((check.name,), check.ok) for check in checks))
+        yield gauge(catalogue.READ_ONLY, self._core.committer.failure is not None)
+
+    def _store(self) -> str | None:
+        if self._core.committer.failure is None:
+            return None
+        return (
+            "the database failed: nothing is acknowledged any more, and the broker ends with exit code 5; see its log for the"
+            " cause, check the disk, and start it again: what was acknowledged is safe"
+        )
+
+    def _disk(self) -> str | None:
+        disk = self._core.disk
+        if disk.admits(0):
+            return None
+        return (
+            f"the disk has {disk.free_bytes >> 20} MiB free, and {disk.reserve >> 20} MiB are kept in reserve: produce is"
+            " refused with DiskFull, reading and positions go on; free space, or enlarge the disk, then it goes on by itself"
+        )
+
+    def _meta(self) -> str | None:
+        problem = self._core.meta.problem
+        if problem is None:
+            return None
+        return (
+            f"positions cannot be moved in the store that --meta names ({problem}): consume, commit and seek are refused with"
+            " MetaUnavailable, produce and fetch go on; get that store to answer, then it goes on by itself"
+        )
+
+    def _draining(self) -> str | None:
+        if not self._core.is_closing:
+            return None
+        return "the broker is stopping: it answers what it accepted and takes nothing new; come again once it was restarted"

@@ -1,0 +1,92 @@
+"""What is served over HTTP: metrics and health. The paths and what they answer; how, is `rocksmq.metrics.http`'s business."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Protocol
+
+from rocksmq.metrics.exposition import CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE
+from rocksmq.metrics.http import TEXT, Request, Response, Route
+from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest
+
+from .health import Health
+
+JSON = "application/json"
+LISTING = b"""rocksmqd
+/metrics             for Prometheus; sums when there are very many channels and groups
+/metrics/detailed    every channel and group; ?channel=NAME, which may be repeated, for these only
+/livez               the broker runs
+/readyz              it can do its work, or why not; ?exclude=CHECK, which may be repeated, leaves one out of the verdict
+"""
+ACCEPT_CHARACTERS = 1_000  # looked at; Prometheus sends some 250
+_QUALITY = re.compile(r"[01](\.\d{0,3})?")
+
+
+class Exposer(Protocol):
+    """What `Telemetry` is for here."""
+
+    def exposition(self, channels: Sequence[str] | None = None, *, openmetrics: bool = False) -> Iterator[bytes]:
+        """The metrics as text. Raises ChannelNotFound, InvalidRequest, at once."""
+        ...
+
+
+def routes(telemetry: Exposer, health: Health) -> Mapping[str, Route]:
+    """By path."""
+
+    def metrics(request: Request) -> Response:
+        return _exposition(telemetry, None, request)
+
+    def detailed(request: Request) -> Response:
+        try:
+            return _exposition(telemetry, request.query.get("channel", ()), request)
+        except (ChannelNotFound, InvalidRequest) as error:
+            return Response(HTTPStatus.NOT_FOUND, TEXT, f"{error.message}\n".encode())
+
+    def ready(request: Request) -> Response:
+        excluded = request.query.get("exclude", [])
+        if any(name not in health.names for name in excluded):
+            return Response(HTTPStatus.BAD_REQUEST, TEXT, f"the checks are {', '.join(health.names)}\n".encode())
+        checks = health.checks()
+        is_ready = all(check.ok for check in checks if check.name not in excluded)
+        found = [{"check": check.name, "ok": check.ok, "reason": check.reason} for check in checks]
+        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json(status, {"ready": is_ready, "checks": found})
+
+    return {
+        "/": lambda request: Response(HTTPStatus.OK, TEXT, LISTING),
+        "/metrics": metrics,
+        "/metrics/detailed": detailed,
+        "/livez": lambda request: _json(HTTPStatus.OK, {"alive": True}),
+        "/readyz": ready,
+    }
+
+
+def _exposition(telemetry: Exposer, channels: Sequence[str] | None, request: Request) -> Response:
+    openmetrics = prefers_openmetrics(request.accept)
+    content_type = OPENMETRICS_CONTENT_TYPE if openmetrics else CONTENT_TYPE
+    return Response(HTTPStatus.OK, content_type, telemetry.exposition(channels, openmetrics=openmetrics))
+
+
+def prefers_openmetrics(accept: str) -> bool:
+    """Whether a header ``Accept`` asks for OpenMetrics 1.0.0, and not more for plain text."""
+    openmetrics = plain = 0.0
+    for kind, parameters in _media_ranges(accept):
+        quality = parameters.get("q", "1")
+        weight = float(quality) if _QUALITY.fullmatch(quality) else 0.0
+        if kind == "application/openmetrics-text" and parameters.get("version", "1.0.0") == "1.0.0":
+            openmetrics = max(openmetrics, weight)
+        elif kind == "text/plain":
+            plain = max(plain, weight)
+    return openmetrics > 0 and openmetrics >= plain
+
+
+def _media_ranges(accept: str) -> Iterator[tuple[str, dict[str, str]]]:
+    for wanted in accept[:ACCEPT_CHARACTERS].lower().split(","):
+        kind, *parameters = wanted.split(";")
+        pairs = (parameter.partition("=") for parameter in parameters)
+        yield kind.strip(), {name.strip(): value.strip(' "') for name, _, value in pairs}
+
+
+def _json(status: HTTPStatus, content: object) -> Response:
+    return Response(status, JSON, json.dumps(content).encode() + b"\n")
