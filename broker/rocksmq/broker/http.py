@@ -4,13 +4,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Protocol
 
 from rocksmq.metrics.exposition import CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE
 from rocksmq.metrics.http import TEXT, Request, Response, Route
 from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest
 
 from .health import Health
+from .telemetry import Telemetry
 
 JSON = "application/json"
 LISTING = b"""rocksmqd
@@ -23,15 +23,7 @@ ACCEPT_CHARACTERS = 1_000  # looked at; Prometheus sends some 250
 _QUALITY = re.compile(r"[01](\.\d{0,3})?")
 
 
-class Exposer(Protocol):
-    """What `Telemetry` is for here."""
-
-    def exposition(self, channels: Sequence[str] | None = None, *, openmetrics: bool = False) -> Iterator[bytes]:
-        """The metrics as text. Raises ChannelNotFound, InvalidRequest, at once."""
-        ...
-
-
-def routes(telemetry: Exposer, health: Health) -> Mapping[str, Route]:
+def routes(telemetry: Telemetry, health: Health) -> Mapping[str, Route]:
     """By path."""
 
     def metrics(request: Request) -> Response:
@@ -62,7 +54,7 @@ def routes(telemetry: Exposer, health: Health) -> Mapping[str, Route]:
     }
 
 
-def _exposition(telemetry: Exposer, channels: Sequence[str] | None, request: Request) -> Response:
+def _exposition(telemetry: Telemetry, channels: Sequence[str] | None, request: Request) -> Response:
     openmetrics = prefers_openmetrics(request.accept)
     content_type = OPENMETRICS_CONTENT_TYPE if openmetrics else CONTENT_TYPE
     return Response(HTTPStatus.OK, content_type, telemetry.exposition(channels, openmetrics=openmetrics))

@@ -1,0 +1,137 @@
+"""Each check of /readyz: it fails with what it is about, says what to do, and heals with it."""
+
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from rocksmq.broker.disk import CHECK_SECONDS, DiskGuard
+from rocksmq.broker.engine import RocksMQ
+from rocksmq.broker.health import Health
+from rocksmq.metrics.exposition import expose
+from rocksmq.protocol.errors import DiskFull, MetaUnavailable, StorageFailed
+
+from .disk_support import Disk, fail
+from .remote_support import A_WHILE, broker_of, consuming, running, with_messages
+from .simulated_remote import SimulatedEtcd
+from .support import in_mock_time, in_trio
+
+MIB = 1 << 20
+NAMES = ("store", "disk", "meta", "draining")
+TECHNICAL = re.compile(r"Traceback|[A-Za-z]+(Error|Exception)\b|object at 0x|\.py\b|/")
+
+
+def wrong(health: Health) -> dict[str, str]:
+    """The reasons of the checks that fail; the metrics say the same."""
+    checks = health.checks()
+    assert tuple(check.name for check in checks) == health.names == NAMES
+    assert all(check.ok == (check.reason == "") for check in checks)
+    failing = {check.name: check.reason for check in checks if not check.ok}
+    text = b"".join(expose(health.families())).decode()
+    assert f"\nrocksmq_ready {int(not failing)}\n" in text
+    for name in NAMES:
+        assert f'\nrocksmq_ready_check{{check="{name}"}} {int(name not in failing)}\n' in text
+    assert f"\nrocksmq_read_only {int('store' in failing)}\n" in text
+    for reason in failing.values():
+        assert not TECHNICAL.search(reason), reason
+        assert ":" in reason or ";" in reason, "what is wrong, and what to do"
+    return failing
+
+
+@in_trio
+async def test_given_a_broker_when_it_works_then_every_check_passes(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        assert wrong(Health(mq.core)) == {}
+
+
+@in_trio
+async def test_given_less_than_the_reserve_when_checked_then_disk_fails_exactly_while_produce_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        now, free = 100.0, 1 << 30
+
+        def statvfs(path: Path) -> SimpleNamespace:
+            return SimpleNamespace(f_bavail=free >> 12, f_blocks=1 << 18, f_frsize=1 << 12)
+
+        monkeypatch.setattr(os, "statvfs", statvfs)
+        mq.core.disk = DiskGuard(tmp_path, clock=lambda: now)
+        health = Health(mq.core)
+        await mq.create_channel("orders")
+        for free, is_full in ((1 << 30, False), (10 * MIB, True), (65 * MIB, True), (80 * MIB, False)):
+            now += CHECK_SECONDS
+            # When
+            failing = wrong(health)
+            # Then
+            assert list(failing) == (["disk"] if is_full else [])
+            if is_full:
+                assert f"{free // MIB} MiB free" in failing["disk"]
+                assert "64 MiB are kept in reserve" in failing["disk"]
+                assert "DiskFull" in failing["disk"]
+                with pytest.raises(DiskFull):
+                    await mq.produce("orders", [b"x"])
+            else:
+                await mq.produce("orders", [b"x"])
+
+
+@in_trio
+async def test_given_a_store_that_fails_when_checked_then_store_fails_without_the_text_of_the_database(
+    tmp_path: Path, disk: Disk
+) -> None:
+    with pytest.raises(StorageFailed):  # noqa: PT012
+        async with RocksMQ(tmp_path) as mq:
+            health = Health(mq.core)
+            await mq.create_channel("orders")
+            disk.on_sync = fail(StorageFailed("IO error: /secret/path: EIO"))
+            with pytest.raises(StorageFailed):
+                await mq.produce("orders", [b"x"])
+            failing = wrong(health)
+            assert list(failing) == ["store", "draining"]
+            assert "exit code 5" in failing["store"]
+            assert "secret" not in str(failing)
+
+
+@in_trio
+async def test_given_a_broker_that_stops_when_checked_then_draining_fails(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        health = Health(mq.core)
+        await mq.drain()
+        failing = wrong(health)
+        assert list(failing) == ["draining"]
+        assert "is stopping" in failing["draining"]
+
+
+@in_mock_time
+async def test_given_the_store_of_positions_away_when_checked_then_meta_fails_and_heals_by_itself() -> None:
+    async with with_messages() as broker:
+        health = Health(broker.core)
+        assert wrong(health) == {}
+        for _ in range(2):
+            # When nobody asks for anything meanwhile
+            broker.remote.is_away = True
+            await trio.sleep(A_WHILE)
+            # Then
+            failing = wrong(health)
+            assert list(failing) == ["meta"]
+            assert "MetaUnavailable" in failing["meta"]
+            assert isinstance(await broker.call(consuming(0)), MetaUnavailable)
+            await broker.produce(b"goes on")
+            # And
+            broker.remote.is_away = False
+            await trio.sleep(A_WHILE)
+            assert wrong(health) == {}
+
+
+@in_mock_time
+async def test_given_a_start_without_the_store_of_positions_when_checked_then_meta_fails_until_it_is_there() -> None:
+    before = broker_of(SimulatedEtcd())
+    before.remote.is_away = True
+    async with running(before) as broker:
+        health = Health(broker.core)
+        assert list(wrong(health)) == ["meta"]
+        broker.remote.is_away = False
+        await trio.sleep(A_WHILE)
+        assert wrong(health) == {}
