@@ -52,6 +52,7 @@ def test_given_requests_when_answered_then_each_counts_by_operation_and_result(t
             found = told(mq)
         requests = {labels: count for labels, count in of(found, "rocksmq_requests_total").items() if count}
         assert requests == {
+            ("HELLO", "OK"): 1,
             ("CREATE_CHANNEL", "OK"): 1,
             ("PRODUCE", "OK"): 1,
             ("PRODUCE", "OutOfSequence"): 1,

@@ -24,6 +24,7 @@ from rocksmq.protocol.operations import (
     FetchMany,
     Hello,
     HelloReply,
+    Operation,
 )
 
 from .connection import Connection
@@ -101,7 +102,7 @@ class Session:
                 raise ProtocolError(f"the first frame is HELLO, not {op.name}")
             self._hello(correlation, request)
         elif op is PING:
-            self.connection.send(encode_reply(correlation, Empty()))
+            self._reply_now(PING, correlation, Empty())
         elif op is HELLO:
             raise ProtocolError("HELLO is sent once, first")
         else:
@@ -131,6 +132,11 @@ class Session:
         reply = HelloReply(
             version, self._version, str(self._core.durability), self._core.limits.of_clients(), self._core.ids.present_id
         )
+        self._reply_now(HELLO, correlation, reply)
+
+    def _reply_now(self, op: Operation, correlation: int, reply: Any) -> None:
+        """Answer what needs no core."""
+        self._core.telemetry.answered(op.name, reply, None)
         self.connection.send(encode_reply(correlation, reply))
 
     @property
