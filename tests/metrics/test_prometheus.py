@@ -1,0 +1,80 @@
+"""A real Prometheus at a real broker under load: what the dashboard and the alerts ask is answered, with data."""
+
+import re
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from rocksmq.clients.testing import Broker
+from tests.helpers.dashboard import Panel, filled, panels
+from tests.helpers.etcd import Etcd
+from tests.helpers.prometheus import Prometheus, known_metrics, promtool, require_prometheus
+from tests.helpers.traffic import Traffic
+
+from .test_alerts import RULES, rules
+
+WINDOW = "10s"  # as $__rate_interval
+SHOWN = [panel for panel in panels() if not panel.is_row]
+SELECTOR = re.compile(r"(?<![\w:])(?:up|(?:rocksmq|process)[_:][\w:]+)(?:\{[^}]*\})?")
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, Prometheus]]:
+    """A broker under load whose positions are in etcd, and a Prometheus that has looked at it for a while."""
+    require_prometheus()
+    data = tmp_path_factory.mktemp("watched") / "data"
+    with (
+        Etcd() as etcd,
+        Broker(data, "--meta", etcd.url("rocksmq"), http="127.0.0.1:0") as broker,
+        Traffic(broker),
+        Prometheus({"rocksmq": [broker.http]}, [RULES]) as prometheus,
+    ):
+        # Every kind of client has come and gone, and rates have what they need.
+        prometheus.wait_for('increase(rocksmq_connections_closed_total{reason="client"}[10s]) > 3')
+        prometheus.wait_for('increase(rocksmq_protocol_errors_total{kind="protocol"}[10s]) > 3')
+        prometheus.wait_for('rocksmq_group_lag_messages{group="report"} > 1000')
+        yield broker, prometheus
+
+
+@pytest.mark.parametrize("panel", SHOWN, ids=[f"{panel.id} {panel.title}" for panel in SHOWN])
+def test_given_a_broker_under_load_when_a_panel_is_drawn_then_each_of_its_queries_returns_data(
+    watched: tuple[Broker, Prometheus], panel: Panel
+) -> None:
+    for query in panel.queries:
+        assert watched[1].query(filled(query.expression, WINDOW)), query.expression
+
+
+@pytest.mark.parametrize("name", [*rules("alert"), *rules("record")])
+def test_given_a_broker_under_load_when_a_rule_is_evaluated_then_it_is_answered_and_all_that_it_looks_at_is_there(
+    watched: tuple[Broker, Prometheus], name: str
+) -> None:
+    rule = (rules("alert") | rules("record"))[name]
+    watched[1].query(rule["expr"])
+    for found in SELECTOR.findall(rule["expr"]):
+        if found == "rocksmq:scheduled_group":
+            continue  # no group is read on a schedule here
+        selector = re.sub(r'code=~?"[^"]*"', 'code!=""', found).replace("scheduled", "report|left")
+        assert watched[1].query(selector), selector
+
+
+def test_given_a_broker_under_load_when_its_series_are_listed_then_all_of_the_catalogue_are_there(
+    watched: tuple[Broker, Prometheus],
+) -> None:
+    names = {re.sub(r"_bucket$", "", name) for name in watched[1].call("label/__name__/values")}
+    assert set(known_metrics()) <= names
+
+
+def test_given_a_broker_under_load_when_promtool_checks_its_metrics_then_it_finds_no_fault(
+    watched: tuple[Broker, Prometheus],
+) -> None:
+    with urllib.request.urlopen(f"{watched[0].http_url}/metrics") as answer:
+        assert promtool("check", "metrics", given=answer.read()) == ""
+
+
+def test_given_a_broker_in_order_when_the_rules_have_been_evaluated_then_none_has_failed_and_no_alert_fires(
+    watched: tuple[Broker, Prometheus],
+) -> None:
+    groups = watched[1].call("rules")["groups"]
+    assert [rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")] == []
+    assert [alert for alert in watched[1].alerts() if alert["state"] == "firing"] == []
