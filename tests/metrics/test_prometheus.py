@@ -3,16 +3,18 @@
 import re
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rocksmq.clients.testing import Broker
 from tests.helpers.dashboard import Panel, filled, panels
 from tests.helpers.etcd import Etcd
+from tests.helpers.metrics_table import DOCUMENT
 from tests.helpers.prometheus import Prometheus, known_metrics, promtool, require_prometheus
 from tests.helpers.traffic import Traffic
 
-from .test_alerts import RULES, rules
+from .test_alerts import RULES, RUNBOOK, rules
 
 WINDOW = "10s"  # as $__rate_interval
 SHOWN = [panel for panel in panels() if not panel.is_row]
@@ -56,6 +58,25 @@ def test_given_a_broker_under_load_when_a_rule_is_evaluated_then_it_is_answered_
             continue  # no group is read on a schedule here
         selector = re.sub(r'code=~?"[^"]*"', 'code!=""', found).replace("scheduled", "report|left")
         assert watched[1].query(selector), selector
+
+
+@pytest.mark.parametrize("page", [DOCUMENT, RUNBOOK], ids=lambda page: page.name)
+def test_given_a_broker_under_load_when_the_questions_of_a_page_are_asked_then_all_are_answered(
+    watched: tuple[Broker, Prometheus], page: Path
+) -> None:
+    questions = re.findall(r"```promql\n(.*?)```", page.read_text(), re.DOTALL)
+    assert questions
+    for question in questions:
+        assert watched[1].query(question), question
+
+
+def test_given_a_broker_under_load_when_the_series_of_a_channel_are_counted_then_there_are_as_many_as_metrics_md_says(
+    watched: tuple[Broker, Prometheus],
+) -> None:
+    channel, group = (
+        watched[1].query(f'count({{channel="events",group="{name}",__name__!~".*:.*"}})')[0].value for name in ("", "watch")
+    )
+    assert f"Each channel has {channel:.0f} series, each group {group:.0f}." in DOCUMENT.read_text()
 
 
 def test_given_a_broker_under_load_when_its_series_are_listed_then_all_of_the_catalogue_are_there(
