@@ -1,4 +1,4 @@
-"""`rocksmq channel`, `group` and `status`."""
+"""`rocksmq channel` and `group`, and how failures are told."""
 
 import json
 import subprocess
@@ -184,19 +184,6 @@ def test_given_a_group_when_sought_then_the_outcome_is_told(broker: Broker, clie
     (found,) = objects(rocksmq(broker.url, "--json", "group", "seek", "c", "g", to))
     assert (found["channel"], found["group"], found["position"]) == ("c", "g", ids[0])
     assert client.consume("c", "g").payloads == [b"1", b"2"]
-
-
-def test_given_a_broker_when_its_status_is_asked_for_then_version_durability_and_limits_are_told(broker: Broker) -> None:
-    (found,) = objects(rocksmq(broker.url, "--json", "status"))
-    assert (found["url"], found["protocol"], found["durability"]) == (broker.url, 1, "fsync")
-    assert found["limits"]["payload_bytes_max"] == 1_048_576
-    assert "payload_bytes_max     1048576\n" in rocksmq(broker.url, "status").stdout
-
-
-def test_given_a_token_in_the_url_when_the_status_is_shown_then_the_token_is_not(broker: Broker) -> None:
-    result = rocksmq(broker.url.replace("://", "://secret@"), "status")
-    assert result.exit_code == 0
-    assert "secret" not in result.output
 
 
 def test_given_no_broker_when_anything_is_asked_then_one_line_says_so() -> None:

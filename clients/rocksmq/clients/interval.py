@@ -50,6 +50,11 @@ class Interval:
             for labels, value in later.values.items()
         }
 
+    def changes(self, name: str) -> dict[LabelValues, float]:
+        """By how much each of a gauge has changed, of those that were there before and are there still."""
+        earlier = self._earlier.get(name, _NOTHING).values
+        return {labels: value - earlier[labels] for labels, value in self.values(name).items() if labels in earlier}
+
     def rate(self, name: str, is_wanted: Wanted = _all) -> float | None:
         """By how much a counter has risen a second, all its series that are wanted together; None: not known."""
         increases = self.increases(name)

@@ -45,35 +45,35 @@ def bytes_list_field(name: str, values: Sequence[bytes]) -> dict[str, list[str]]
 
 def show_record(record: Mapping[str, object], text: str, *, as_json: bool) -> None:
     """One result: as JSON, or as ``text`` for people."""
-    _write(json_line(record) if as_json else text)
+    show_line(json_line(record) if as_json else text)
 
 
 def show_properties(record: Mapping[str, object], *, as_json: bool) -> None:
     """One thing: as JSON, or a line a property. Lists are joined, what is missing is a dash."""
     if as_json:
-        _write(json_line(record))
+        show_line(json_line(record))
         return
     width = max(map(len, record))
     for name, value in record.items():
-        _write(f"{name:<{width}}  {_cell(value)}")
+        show_line(f"{name:<{width}}  {_cell(value)}")
 
 
 def show_table(records: Iterable[Mapping[str, object]], columns: Sequence[str], *, as_json: bool) -> None:
     """Many things: as JSON, a table on a terminal, or tab-separated in a pipe; ``columns`` are the keys that people see."""
     if as_json:
         for record in records:
-            _write(json_line(record))
+            show_line(json_line(record))
         return
     rows = [[_cell(record[column]) for column in columns] for record in records]
     if sys.stdout.isatty():
         _draw(columns, rows)
     else:
         for row in [columns, *rows]:
-            _write("\t".join(row))
+            show_line("\t".join(row))
 
 
-def _write(line: str) -> None:
-    """To stdout, which an OSError names."""
+def show_line(line: str) -> None:
+    """One line to stdout, which an OSError names."""
     try:
         click.echo(line)
     except OSError as error:
