@@ -1,6 +1,6 @@
 """The command `rocksmqd`."""
 
-import logging
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -13,9 +13,24 @@ HELP = """Run a RocksMQ broker until SIGTERM or Ctrl-C.
 Each option may stand in the TOML file, in the environment (ROCKSMQ_DATA_DIR, ...) or here; the
 later of these wins. Example: rocksmqd --data-dir /var/lib/rocksmq
 """
+EPILOG = """\b
+SIGTERM and SIGINT finish what is in flight and end; a second one ends at once.
+SIGHUP reads the options again: log_level and log_format take effect.
+
+\b
+Exit codes:
+    0  stopped by a signal
+    1  a bug: its traceback is in the log
+    2  bad options, or an address that cannot be listened on
+    3  data refused: damaged, of a newer format, or less than was acknowledged
+    4  data directory, or place of the positions, in use by another broker
+    5  storage failed while running
+    6  stopped, and cut off: what was in flight took too long (drain_seconds)
+  130, 143  ended at once by a second SIGINT, SIGTERM
+"""
 
 
-@click.command(help=HELP, context_settings={"max_content_width": 110})
+@click.command(help=HELP, epilog=EPILOG, context_settings={"max_content_width": 110})
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file with options.")
 @click.option("--data-dir", help="Where the data are kept; made if missing.  [default: data]")
 @click.option("--listen", metavar="HOST:PORT", help="Address to serve; port 0 picks a free one.  [default: 127.0.0.1:7660]")
@@ -33,7 +48,8 @@ later of these wins. Example: rocksmqd --data-dir /var/lib/rocksmq
 @click.option("--meta-key", metavar="FILE", help="The key of --meta-cert.")
 @click.option("--meta-user", metavar="NAME", help="The broker's user in etcd.")
 @click.option("--meta-password-file", metavar="FILE", help="Holds the password of --meta-user.")
-@click.option("--log-level", help="debug, info, warning or error.  [default: info]")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+@click.option("--log-format", metavar="FORMAT", help="console for people, json for collectors of logs.  [default: console]")
 @click.option(
     "--insecure",
     is_flag=True,
@@ -49,23 +65,25 @@ def main(file: Path | None, accept_loss: bool, print_config: bool, check_config:
         from . import config, daemon
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: install the broker with  pip install 'rocksmq[broker]'") from None
+    given = {key: value for key, value in flags.items() if value is not None}
     try:
-        found = config.load(file, os.environ, {key: value for key, value in flags.items() if value is not None})
+        found = config.load(file, os.environ, given)
     except config.BadConfiguration as error:
         click.echo(f"rocksmqd: {error}", err=True)
         sys.exit(daemon.EXIT_CONFIGURATION)
     if print_config or check_config:
         click.echo(config.shown(found) if print_config else "the configuration is good")
         return
-    logging.basicConfig(
-        level=found.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    sys.exit(daemon.run(found, accept_loss=accept_loss, say=_say))
+    faulthandler.enable()  # says where it hung when a watchdog ends it with SIGABRT
+    launch = daemon.Launch(found, lambda: config.load(file, os.environ, given), accept_loss, _say)
+    sys.exit(daemon.run(launch))
 
 
 def _say(line: str) -> None:
-    click.echo(line)
-    sys.stdout.flush()
+    try:
+        click.echo(line)
+    except BrokenPipeError:  # whoever read it has gone, as `head -1` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ from rocksmq.protocol.errors import InvalidRequest
 
 from .durability import Durability
 from .limits import LIMIT_NAMES, MIB, Limits
+from .logs import CONSOLE, FORMATS, LEVELS
 from .meta_url import MetaUrl
 
 ENVIRONMENT_PREFIX = "ROCKSMQ_"
 LIMITS_TABLE = "limits"
 PAYLOAD_BYTES_MOST = 64 * MIB
 COLUMN_BYTES = 20  # a message, at most, in the columns of a reply beside payloads and headers
+DEFAULT = "default"  # the origin of what nobody has set
 OFF = "off"
 EMBEDDED = "embedded"
 REMOTE_CONSUMERS_MAX = 4_000
@@ -51,6 +53,7 @@ class Config:
     meta_user: str = ""
     meta_password_file: str = ""
     log_level: str = "info"
+    log_format: str = CONSOLE
     insecure: bool = False  # allow an address that other machines reach, without TLS and token
     limits: Limits = field(default_factory=Limits)
     origins: Mapping[str, str] = field(default_factory=dict[str, str])  # key -> where its value comes from
@@ -82,7 +85,7 @@ _DEFAULTS: dict[str, Any] = Config().values()
 def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
     """The configuration. ``flags`` holds the flags that were given, by key. Raises BadConfiguration."""
     values = dict(_DEFAULTS)
-    origins = dict.fromkeys(values, "default")
+    origins = dict.fromkeys(values, DEFAULT)
     layers = (_from_file(file), _from_environment(environment), {key: (value, _flag(key)) for key, value in flags.items()})
     for layer in layers:
         for key, (value, origin) in layer.items():
@@ -147,7 +150,7 @@ _KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a numbe
 
 def _check(config: Config) -> None:
     def refuse(key: str, why: str) -> None:
-        origin, value = config.origins.get(key, "default"), config.values()[key]
+        origin, value = config.origins.get(key, DEFAULT), config.values()[key]
         raise BadConfiguration(f"{origin}: {key} {value!r}: {why}" if origin != _flag(key) else f"{origin} {value!r}: {why}")
 
     if not config.data_dir:
@@ -157,8 +160,9 @@ def _check(config: Config) -> None:
     if config.http != OFF:
         _check_address(config, "http", refuse, "HOST:PORT, for example 127.0.0.1:7661, nor off")
     _check_meta(config, refuse)
-    if config.log_level not in ("debug", "info", "warning", "error"):
-        refuse("log_level", "not one of debug, info, warning, error")
+    for key, known in (("log_level", LEVELS), ("log_format", FORMATS)):
+        if getattr(config, key) not in known:
+            refuse(key, f"not one of {', '.join(known)}")
     try:
         Durability.parse(config.durability)
     except InvalidRequest as error:
@@ -200,7 +204,7 @@ def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:
         try:
             is_tls = MetaUrl.parse(config.meta).is_tls
         except ValueError as error:  # the value may hold a password
-            origin = config.origins.get("meta", "default")
+            origin = config.origins.get("meta", DEFAULT)
             raise BadConfiguration(f"{origin}: {error}" if origin == _flag("meta") else f"{origin}: meta: {error}") from None
     for key in _META_FILES:
         if not getattr(config, key):

@@ -1,6 +1,6 @@
 """One broker process: the composition root, started top-down and stopped bottom-up.
 
-data directory -> engine -> listening socket -> server; at a signal: no new connections, no new
+signals -> data directory -> engine -> listening sockets -> servers; at a signal: no new connections, no new
 requests, everything accepted is finished and answered, then the store is closed.
 """
 
@@ -8,55 +8,84 @@ import logging
 import os
 import resource
 import shutil
-import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
 import trio
 
+from rocksmq.metrics.http import HttpServer
 from rocksmq.protocol.errors import StorageFailed
 
-from .config import EMBEDDED, Config
+from .config import DEFAULT, EMBEDDED, Config
 from .durability import Durability
 from .engine import RocksMQ
-from .limits import Limits
+from .health import Health
+from .http import routes
+from .limits import LIMIT_NAMES, Limits
+from .logs import ALIKE_SECONDS, JSON, Logs
 from .meta_url import MetaUrl
+from .notify import PARTS, Notifier
 from .reconcile import PrefixInUse
+from .reload import Reloader
 from .remote import Remote
 from .server import BACKLOG, Server
+from .signals import Signals, cut_off, hold
 from .store import DataRefused, DirectoryInUse
 
 logger = logging.getLogger("rocksmq.broker")
 
-EXIT_OK, EXIT_CONFIGURATION, EXIT_DATA_REFUSED, EXIT_IN_USE, EXIT_STORAGE_FAILED = 0, 2, 3, 4, 5
+EXIT_OK, EXIT_BUG, EXIT_CONFIGURATION, EXIT_DATA_REFUSED, EXIT_IN_USE, EXIT_STORAGE_FAILED = range(6)
 CONNECTIONS_OF_FILES = 0.8  # the rest is for the database
+CLOSE_SECONDS = 5.0  # for the store to close, once all is drained; beyond, it is left as kill -9 would leave it
 
 
-def run(config: Config, *, accept_loss: bool, say: Callable[[str], None]) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. ``say`` gets the ready line and what to try next."""
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What the command line asked for."""
+
+    config: Config
+    read: Callable[[], Config]  # the options anew, at SIGHUP. Raises BadConfiguration
+    accept_loss: bool
+    say: Callable[[str], None]  # gets the ready lines
+
+
+def run(launch: Launch) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
     code = EXIT_OK
+    logs = Logs(sys.stderr)
+    logs.install()
+    logs.configure(launch.config.log_level, launch.config.log_format)
 
-    def failed(why: object, exit_code: int) -> None:
+    def failed(group: BaseExceptionGroup[BaseException], exit_code: int, then: str = "") -> None:
         nonlocal code
         code = exit_code
-        print(f"rocksmqd: {why}", file=sys.stderr)  # noqa: T201
+        if logs.format_name == JSON:
+            logger.critical("%s%s", _first(group), then)
+        else:
+            print(f"rocksmqd: {_first(group)}{then}", file=sys.stderr)  # noqa: T201
 
+    hold()
     os.umask(0o077)
     try:
-        trio.run(_serve, config, accept_loss, say)
+        trio.run(_Daemon(launch, logs).live)
     except* (DirectoryInUse, PrefixInUse) as group:
-        failed(_first(group), EXIT_IN_USE)
+        failed(group, EXIT_IN_USE)
     except* DataRefused as group:
-        failed(_first(group), EXIT_DATA_REFUSED)
+        failed(group, EXIT_DATA_REFUSED)
     except* StorageFailed as group:
-        failed(f"{_first(group)}: stopped, so that nothing is acknowledged that may be lost", EXIT_STORAGE_FAILED)
+        failed(group, EXIT_STORAGE_FAILED, ": stopped, so that nothing is acknowledged that may be lost")
     except* OSError as group:
-        failed(_first(group), EXIT_CONFIGURATION)
+        failed(group, EXIT_CONFIGURATION)
+    except* Exception as group:
+        code = EXIT_BUG
+        logger.critical("a bug: the broker ended by it", exc_info=group)
+    logs.tell_withheld(is_over=True)
     return code
 
 
@@ -65,26 +94,152 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(cast(BaseExceptionGroup[BaseException], inner)) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-async def _serve(config: Config, accept_loss: bool, say: Callable[[str], None]) -> None:
-    limits = _within_files(config.limits)
-    durability = Durability.parse(config.durability)
-    remote = meta_store(config)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with RocksMQ(
-            config.data_dir, durability=durability, limits=limits, accept_loss=accept_loss, remote=remote
-        ) as engine:
-            listener = _listen(*config.address)
-            server = Server(engine.core, limits)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.serve, listener)
-                _say_ready(listener, config, say)
-                await anext(signals)
-                logger.info("stopping: finishing what is in flight")
-                with trio.move_on_after(limits.drain_seconds):
-                    server.stop_accepting()
-                    await engine.drain()
-                    await server.flushed()
-                nursery.cancel_scope.cancel()
+class _Daemon:
+    """The life of one process."""
+
+    def __init__(self, launch: Launch, logs: Logs) -> None:
+        self._launch = launch
+        self._config = launch.config
+        self._limits = _within_files(launch.config.limits)
+        self._logs = logs
+        self._notifier = Notifier(os.environ)
+        self._reloader = Reloader(launch.config, launch.read, self._apply)
+        self._status = ""
+        self._is_open = False
+
+    async def live(self) -> None:
+        """All of it; returns once stopped by a signal."""
+        config = self._config
+        remote = meta_store(config)
+        self._log_start()
+        signals = Signals(self._limits.drain_seconds + CLOSE_SECONDS)
+        await self._notifier.tell(f"STATUS=opening the data in {Path(config.data_dir).resolve()}")
+        async with trio.open_nursery() as nursery:
+
+            async def interrupt() -> None:
+                """A stop while the store of the positions is waited for."""
+                await signals.stop.wait()
+                if not self._is_open:
+                    if remote is not None:
+                        remote.close()  # ends the call that is on its way, for which a thread waits
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(interrupt)
+            async with RocksMQ(
+                config.data_dir,
+                durability=Durability.parse(config.durability),
+                limits=self._limits,
+                accept_loss=self._launch.accept_loss,
+                remote=remote,
+            ) as engine:
+                self._is_open = True
+                await self._serve(engine, signals)
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self, engine: RocksMQ, signals: Signals) -> None:
+        listener = _listen("listen", *self._config.address)
+        http = self._http_listener()
+        server = Server(engine.core, self._limits)
+        health = Health(engine.core)
+        engine.core.status.checks = health.checks
+        for families in (health.families, self._logs.families, self._reloader.families):
+            engine.core.telemetry.add(families)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve, listener)
+            if http is not None:
+                nursery.start_soon(HttpServer(routes(engine.core.telemetry, health)).serve, http)
+            self._say_ready(listener, http)
+            await self._notifier.tell("READY=1", f"STATUS={self._status}")
+            nursery.start_soon(self._feed_watchdog, engine)
+            nursery.start_soon(self._reload, signals)
+            nursery.start_soon(self._tell_withheld)
+            await signals.stop.wait()
+            await self._stop(engine, server)
+            nursery.cancel_scope.cancel()
+
+    async def _stop(self, engine: RocksMQ, server: Server) -> None:
+        logger.info("stopping: finishing what is in flight")
+        await self._notifier.tell("STOPPING=1", "STATUS=finishing what is in flight")
+        seconds = self._limits.drain_seconds
+        is_drained = False
+        with trio.move_on_after(seconds):
+            server.stop_accepting()
+            await engine.drain()
+            is_drained = True
+            await server.flushed()  # to clients that read
+        if not is_drained:
+            cut_off(f"what was in flight took longer than {seconds:g} s (drain_seconds)")
+
+    # -- beside serving ----------------------------------------------------------
+
+    async def _feed_watchdog(self, engine: RocksMQ) -> None:
+        """Tell systemd that all is well, as long as what makes messages durable answers."""
+        period = self._notifier.watchdog_seconds
+        while period is not None:
+            await engine.probe()
+            await self._notifier.tell("WATCHDOG=1")
+            await trio.sleep(period / PARTS)
+
+    async def _reload(self, signals: Signals) -> None:
+        while True:
+            await signals.hung_up()
+            now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+            await self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={now_us}", "STATUS=reading the options again")
+            await self._reloader.reload()
+            await self._notifier.tell("READY=1", f"STATUS={self._status}")
+
+    def _apply(self, config: Config) -> None:
+        """Put into effect what may change while the broker runs; at each SIGHUP, also if only files that options name did."""
+        self._logs.configure(config.log_level, config.log_format)
+
+    async def _tell_withheld(self) -> None:
+        while True:
+            await trio.sleep(ALIKE_SECONDS)
+            self._logs.tell_withheld()
+
+    # -- what is said --------------------------------------------------------------
+
+    def _log_start(self) -> None:
+        config, asked, limits = self._config, self._config.limits, self._limits
+        usual = Limits()
+        unusual = [f"{name} {getattr(limits, name)}" for name in LIMIT_NAMES if getattr(limits, name) != getattr(usual, name)]
+        logger.info(
+            "rocksmqd %s starts: data in %s, durability %s, positions %s, limits: %s",
+            *(version("rocksmq"), Path(config.data_dir).resolve(), config.durability, config.meta),
+            ", ".join(unusual) or "the defaults",
+        )
+        if limits.connections_max < asked.connections_max:
+            logger.warning(
+                "connections_max is %d instead of %d: this process may open so few files only (ulimit -n)",
+                *(limits.connections_max, asked.connections_max),
+            )
+
+    def _http_listener(self) -> socket.socket | None:
+        address = self._config.http_address
+        if address is None:
+            return None
+        try:
+            return _listen("http", *address)
+        except OSError as error:
+            if self._config.origins.get("http") != DEFAULT:
+                raise
+            logger.warning("there are no metrics and health over HTTP: %s", error)
+            return None
+
+    def _say_ready(self, listener: socket.socket, http: socket.socket | None) -> None:
+        config, say = self._config, self._launch.say
+        address = _address(listener)
+        data = Path(config.data_dir).resolve()
+        say(f"listening on {address} (rocksmqd {version('rocksmq')}, durability {config.durability}, data in {data})")
+        if http is not None:
+            say(f"metrics and health on http://{_address(http)}")
+        self._status = f"serving on {address}"
+        if self._notifier.is_asked:
+            return  # nobody reads it who would try
+        script = Path(sys.executable).with_name("rocksmq")
+        command = "rocksmq" if shutil.which("rocksmq") else min(os.path.relpath(script), str(script), key=len)
+        url = "" if address == "127.0.0.1:7660" else f" --url rocksmq://{address}"
+        say(f"try: echo hello | {command}{url} produce greetings --create")
 
 
 def meta_store(config: Config) -> Remote | None:
@@ -102,14 +257,18 @@ def meta_store(config: Config) -> Remote | None:
     return EtcdRemote(MetaUrl.parse(config.meta), login, call_seconds=config.limits.meta_call_seconds)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(option: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise OSError(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; --listen HOST:PORT names another address"
-        ) from error
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # below 0 the name was not found
+        raise OSError(f"cannot listen on {host}:{port}: {why}; --{option} HOST:PORT names another address") from error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _within_files(limits: Limits) -> Limits:
@@ -120,13 +279,3 @@ def _within_files(limits: Limits) -> Limits:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return replace(limits, connections_max=min(limits.connections_max, int(soft * CONNECTIONS_OF_FILES)))
-
-
-def _say_ready(listener: socket.socket, config: Config, say: Callable[[str], None]) -> None:
-    host, port = listener.getsockname()[:2]
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    data = Path(config.data_dir).resolve()
-    say(f"listening on {address} (rocksmqd {version('rocksmq')}, durability {config.durability}, data in {data})")
-    command = "rocksmq" if shutil.which("rocksmq") else os.path.relpath(Path(sys.executable).with_name("rocksmq"))
-    url = "" if port == 7660 and host == "127.0.0.1" else f" --url rocksmq://{address}"
-    say(f"try: echo hello | {command}{url} produce greetings --create")
