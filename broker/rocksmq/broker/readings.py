@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .core import Core
 
 CHANNELS_A_TURN = 50
+_PYTHON = ".".join(map(str, sys.version_info[:3]))
+_VERSIONS = version("rocksmq"), _PYTHON, version("rocksdict")
 
 OF_A_CHANNEL: tuple[tuple[Metric, Callable[[Channel], float]], ...] = (
     (catalogue.PRODUCED_MESSAGES, lambda channel: channel.produced.messages),
@@ -37,9 +39,7 @@ OF_A_CHANNEL: tuple[tuple[Metric, Callable[[Channel], float]], ...] = (
 def of_core(core: "Core") -> Iterator[MetricFamily]:
     """What there is one of."""
     committer, log, disk = core.committer, core.log, core.disk
-    python = ".".join(map(str, sys.version_info[:3]))
-    versions = version("rocksmq"), python, version("rocksdict")
-    yield gauge(catalogue.BUILD_INFO, 1, *versions, str(core.durability), core.meta.kind)
+    yield gauge(catalogue.BUILD_INFO, 1, *_VERSIONS, str(core.durability), core.meta.kind)
     yield gauge(catalogue.LONG_POLLS, len(core.waiters))
     yield gauge(catalogue.COMMIT_QUEUE_BYTES, committer.open.size)
     yield gauge(catalogue.UNSYNCED_COMMITS, committer.written_number - committer.synced_number)
@@ -47,7 +47,7 @@ def of_core(core: "Core") -> Iterator[MetricFamily]:
     yield gauge(catalogue.CACHE_BYTES, log.cache.size)
     yield gauges(catalogue.CACHE_READS, ((("hit",), log.hit_count), (("miss",), log.miss_count)))
     yield gauge(catalogue.CHANNELS, len(core.channels))
-    yield gauge(catalogue.GROUPS, core.channels.group_count)
+    yield catalogue.GROUPS, _group_count(core, 0)
     yield gauge(catalogue.POSITIONS_BROUGHT_BACK, core.positions_brought_back)
     disk.look()
     yield gauge(catalogue.DISK_FREE, disk.free_bytes)
@@ -81,20 +81,31 @@ def of_channels(core: "Core", names: Sequence[str] | None) -> Iterator[MetricFam
     Raises ChannelNotFound, at once.
     """
     channels = [core.channels.find(name) for name in names] if names else list(core.channels)
-    count = len(core.channels) + core.channels.group_count
-    is_aggregated = names is None and count > core.limits.metrics_series_max
+    count, most = len(core.channels), core.limits.metrics_series_max
+    is_aggregated = names is None and (count > most or count + core.channels.group_count > most)
     families = _sums(core, channels) if is_aggregated else _each(core, channels)
 
     def found() -> Iterator[MetricFamily]:
-        yield gauge(catalogue.SERIES, count)
+        yield catalogue.SERIES, _group_count(core, len(core.channels))
         yield gauge(catalogue.AGGREGATED, is_aggregated)
         yield from families
 
     return found()
 
 
+def _group_count(core: "Core", others: int) -> Iterator[Sample | None]:
+    """How many groups there are, and ``others``."""
+    count = others
+    for index, channel in enumerate(tuple(core.channels), 1):
+        count += len(channel.groups)
+        if index % CHANNELS_A_TURN == 0:
+            yield None
+    yield Sample("", "", count)
+
+
 def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
     labels: dict[Channel | Group, str] = {}
+    with_groups = [channel for channel in channels if channel.groups]
 
     def of(channel: Channel) -> str:
         if channel not in labels:
@@ -107,7 +118,7 @@ def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
         return labels[group]
 
     def of_groups(value: Callable[[Group], float]) -> Iterator[Sample]:
-        for channel in _shown(core, channels):
+        for channel in _shown(core, with_groups):
             for group in _groups(channel):
                 yield Sample("", of_group(group), value(group))
 
@@ -118,7 +129,7 @@ def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
                 yield Sample("", of_group(group), value(group))
 
     def lags(value: Callable[[int, int], float]) -> Iterator[Sample | None]:
-        for channel in _shown(core, channels):
+        for channel in _shown(core, with_groups):
             for group in _groups(channel):
                 known = group.oldest
                 lag = core.groups.lag(group, channel.number, channel.visible)
@@ -127,7 +138,7 @@ def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
                     yield None  # it was looked up
 
     def waiting() -> Iterator[Sample]:
-        for channel in _shown(core, channels):
+        for channel in _shown(core, with_groups):
             counts = Count(waiter.consumer[0] for waiter in core.waiters.of(channel.number) if waiter.consumer is not None)
             for group in _groups(channel):
                 yield Sample("", of_group(group), counts[group.name])
