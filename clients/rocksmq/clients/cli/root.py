@@ -25,6 +25,7 @@ from .produce import produce
 from .session import Session
 from .status import status
 from .tail import tail
+from .top import top
 
 
 class Commands(click.Group):
@@ -96,5 +97,5 @@ def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float | No
     ctx.obj = Session(url, as_json, timeout)
 
 
-for command in (channel, group, produce, consume, tail, msgstream, status, bench, *EXTENSIONS):
+for command in (channel, group, produce, consume, tail, msgstream, status, top, bench, *EXTENSIONS):
     main.add_command(command)

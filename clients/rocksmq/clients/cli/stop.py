@@ -18,10 +18,11 @@ class Interrupted(Exception):
 class Stop:
     """A context manager. A first signal sets `is_wanted`, a second one ends at once (KeyboardInterrupt).
 
-    Leaving the block after a signal ends the command with 128 + its number.
+    Leaving the block after a signal ends the command with 128 + its number; after Ctrl-C with ``ctrl_c_code``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ctrl_c_code: int = 128 + signal.SIGINT) -> None:
+        self._ctrl_c_code = ctrl_c_code
         self._number: int | None = None
         self._former: dict[signal.Signals, Handler] = {}
 
@@ -40,7 +41,7 @@ class Stop:
         for number, handler in self._former.items():
             signal.signal(number, handler)
         if error is None and self._number is not None:
-            raise click.exceptions.Exit(128 + self._number)
+            raise click.exceptions.Exit(self._ctrl_c_code if self._number == signal.SIGINT else 128 + self._number)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self._number is not None:
