@@ -134,7 +134,7 @@ class Pieces(trio.abc.HalfCloseableStream):
 async def exchanged(*pieces: bytes, limits: HttpLimits = LIMITS) -> Pieces:
     """A client that has sent ``pieces``, and was served."""
     client = Pieces(pieces)
-    assert await Exchange(client, ROUTES, limits).run()
+    assert await Exchange(client, ROUTES, limits, trio.Lock()).run()
     return client
 
 

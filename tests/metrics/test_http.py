@@ -2,8 +2,8 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 
 import h11
 import pytest
@@ -12,7 +12,7 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from rocksmq.metrics.http import LINES_MAX, LINGER_SECONDS, SLICE_BYTES, TEXT, Exchange, HttpLimits, Request, Response, Route
 
-from .http_support import LIMITS, LINES, ROUTES, Answer, answer_of, answered, cut, exchanged, get, in_mock_time
+from .http_support import LIMITS, LINES, ROUTES, Answer, Pieces, answer_of, answered, cut, exchanged, get, in_mock_time
 
 TLS_CLIENT_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(194)
 HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
@@ -196,7 +196,7 @@ async def test_given_a_route_with_a_bug_when_asked_then_it_is_logged_and_answere
 async def test_given_a_body_that_breaks_off_when_asked_then_the_client_can_tell(caplog: pytest.LogCaptureFixture) -> None:
     client, server = memory_stream_pair()
     await client.send_all(get("/broken"))
-    assert not await Exchange(server, ROUTES, HttpLimits(slice_seconds=0)).run()
+    assert not await Exchange(server, ROUTES, HttpLimits(slice_seconds=0), trio.Lock()).run()
     await server.aclose()
     data = b"".join([piece async for piece in client])
     with pytest.raises(h11.RemoteProtocolError, match="incomplete"):
@@ -222,7 +222,7 @@ async def served(
                     await trio.sleep(pause)
 
         begin = trio.current_time()
-        assert await Exchange(server, ROUTES, limits).run()
+        assert await Exchange(server, ROUTES, limits, trio.Lock()).run()
         over = trio.current_time() - begin
         await server.aclose()
         nursery.cancel_scope.cancel()
@@ -270,8 +270,8 @@ async def test_given_a_client_that_hardly_reads_when_its_time_is_up_then_it_is_c
                 await trio.sleep(pause)
                 await client.receive_some(10 * SLICE_BYTES)
 
-        assert not await Exchange(server, ROUTES, LIMITS).run()
-        assert trio.current_time() == pytest.approx(ends)
+        assert not await Exchange(server, ROUTES, LIMITS, trio.Lock()).run()
+        assert trio.current_time() == pytest.approx(ends, abs=0.1)
         nursery.cancel_scope.cancel()
 
 
@@ -282,40 +282,46 @@ async def test_given_a_client_that_is_gone_when_its_answer_is_sent_then_that_is_
     client, server = memory_stream_pair()
     await client.send_all(get("/endless"))
     await client.aclose()
-    assert not await Exchange(server, ROUTES, LIMITS).run()
+    assert not await Exchange(server, ROUTES, LIMITS, trio.Lock()).run()
     assert not caplog.records
 
 
-@pytest.mark.parametrize(("slice_seconds", "largest"), [(0.0, 1), (1e9, SLICE_BYTES // 100 + 1)])
+@pytest.mark.parametrize(("slice_seconds", "slices"), [(0.0, [1] * 2_000), (1e9, [656, 656, 344 + 344])])
 @in_mock_time
-async def test_given_a_long_answer_when_it_is_made_then_others_have_their_turn_between_slices(
-    slice_seconds: float, largest: int
+async def test_given_two_long_answers_when_they_are_made_then_in_turns_and_the_loop_is_left_to_others_after_each(
+    slice_seconds: float, slices: list[int]
 ) -> None:
-    made = 0
-    at_turns: list[int] = []
+    made: list[float] = []
 
     def chunks() -> Iterator[bytes]:
-        nonlocal made
-        for _ in range(2_000):
-            made += 1
+        for _ in range(1_000):
+            made.append(trio.current_time())
             yield bytes(100)
 
-    client, server = memory_stream_pair()
-    await client.send_all(get("/"))
-    await client.send_eof()
     routes: dict[str, Route] = {"/": lambda request: Response(200, TEXT, chunks())}
+    limits = HttpLimits(slice_seconds=slice_seconds)
+    turn = trio.Lock()
     async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(Exchange(Pieces([get("/")]), routes, limits, turn).run)
+    assert list(Counter(made).values()) == slices
+    assert made[-1] - made[0] == pytest.approx((len(slices) - 1) * limits.rest_seconds)
 
-        @nursery.start_soon
-        async def other() -> None:
-            while True:
-                at_turns.append(made)
-                await trio.lowlevel.checkpoint()
 
-        assert await Exchange(server, routes, HttpLimits(slice_seconds=slice_seconds)).run()
+@in_mock_time
+async def test_given_a_client_that_does_not_read_when_another_asks_then_it_does_not_wait() -> None:
+    client, server = lockstep_stream_pair()
+    turn = trio.Lock()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Exchange(server, ROUTES, LIMITS, turn).run)
+        await client.send_all(get("/endless"))
+        await trio.sleep(1)
+        other = Pieces([get("/lines")])
+        begin = trio.current_time()
+        assert await Exchange(other, ROUTES, LIMITS, turn).run()
+        assert trio.current_time() - begin < 0.5
+        assert answer_of(other.received).body == b"".join(LINES)
         nursery.cancel_scope.cancel()
-    assert made == 2_000
-    assert max(later - earlier for earlier, later in pairwise(at_turns)) == largest
 
 
 @in_mock_time
@@ -324,6 +330,6 @@ async def test_given_chunks_that_are_empty_when_sent_then_they_do_not_end_the_an
     await client.send_all(get("/"))
     await client.send_eof()
     routes: dict[str, Route] = {"/": lambda request: Response(200, TEXT, iter([b"", b"a", b"", b"", b"b", b""]))}
-    assert await Exchange(server, routes, HttpLimits(slice_seconds=0)).run()
+    assert await Exchange(server, routes, HttpLimits(slice_seconds=0), trio.Lock()).run()
     await server.aclose()
     assert answer_of(b"".join([piece async for piece in client])).body == b"ab"

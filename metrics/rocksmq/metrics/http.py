@@ -66,7 +66,8 @@ class HttpLimits:
     request_seconds: float = 5.0  # from the connection to the end of its head
     stalled_seconds: float = 10.0  # for the client to take a slice of the answer
     response_seconds: float = 60.0  # for it to take all of it
-    slice_seconds: float = 0.0005  # of the loop's time, then others have their turn
+    slice_seconds: float = 0.0002  # of the loop's time for long answers, then it is left to others
+    rest_seconds: float = 0.001  # for so long, whoever of the clients is served next
 
 
 class HttpServer:
@@ -79,6 +80,7 @@ class HttpServer:
         self.refused = 0
         self._routes = routes
         self._limits = limits or HttpLimits()
+        self._turn = trio.Lock()
         self.connections = 0
 
     async def serve(self, listener: socket.socket) -> None:
@@ -105,7 +107,7 @@ class HttpServer:
     async def _run(self, stream: trio.SocketStream) -> None:
         is_whole = False
         try:
-            is_whole = await Exchange(stream, self._routes, self._limits).run()
+            is_whole = await Exchange(stream, self._routes, self._limits, self._turn).run()
         except Exception:
             logger.exception("a bug: an HTTP connection ended by it")
         finally:
@@ -124,12 +126,15 @@ class _Refused(Exception):
 
 
 class Exchange:
-    """One request on one connection, and its answer."""
+    """One request on one connection, and its answer; ``turn`` is held by whose long answer is being made."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, routes: Mapping[str, Route], limits: HttpLimits) -> None:
+    def __init__(
+        self, stream: trio.abc.HalfCloseableStream, routes: Mapping[str, Route], limits: HttpLimits, turn: trio.Lock
+    ) -> None:
         self._stream = stream
         self._routes = routes
         self._limits = limits
+        self._turn = turn
         self._http = h11.Connection(h11.SERVER)
         self._sends_body = True
 
@@ -217,43 +222,40 @@ class Exchange:
 
     async def _send(self, response: Response) -> bool:
         """Send all of it; False when its body could not be made."""
-        body = response.body
-        slices = _parts(body) if isinstance(body, bytes) else self._slices(body)
+        headers, reason = _headers(response), HTTPStatus(response.status).phrase
+        pending = self._http.send(h11.Response(status_code=response.status, headers=headers, reason=reason.encode())) or b""
+        chunks = _parts(response.body) if isinstance(response.body, bytes) else response.body
         if not self._sends_body:
-            slices = iter(())
-        start = h11.Response(
-            status_code=response.status, headers=_headers(response), reason=HTTPStatus(response.status).phrase.encode()
-        )
-        pending = self._http.send(start) or b""
+            chunks = iter(())
         with trio.fail_after(self._limits.response_seconds):
-            while True:
+            is_over = False
+            while not is_over:
                 try:
-                    piece = next(slices, None)
+                    piece, is_over = await self._slice(chunks)
                 except Exception:
                     logger.exception("a bug: an answer was cut off")
                     return False
-                pending += self._http.send(h11.EndOfMessage() if piece is None else h11.Data(data=piece)) or b""
+                pending += self._http.send(h11.Data(data=piece)) or b""
+                if is_over:
+                    pending += self._http.send(h11.EndOfMessage()) or b""
                 with trio.fail_after(self._limits.stalled_seconds):
                     await self._stream.send_all(pending)
-                if piece is None:
-                    return True
                 pending = b""
+        return True
 
-    def _slices(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """``chunks``, as many at once as are made in `slice_seconds`."""
-        while True:
+    async def _slice(self, chunks: Iterator[bytes]) -> tuple[bytes, bool]:
+        """As many of ``chunks`` as are made in `slice_seconds`, and whether those were the last."""
+        made: list[bytes] = []
+        size = 0
+        async with self._turn:
             ends = time.perf_counter() + self._limits.slice_seconds
-            made: list[bytes] = []
-            size = 0
             for chunk in chunks:
                 made.append(chunk)
                 size += len(chunk)
-                if size > SLICE_BYTES or time.perf_counter() >= ends:
-                    break
-            else:
-                yield b"".join(made)
-                return
-            yield b"".join(made)
+                if size >= SLICE_BYTES or time.perf_counter() >= ends:
+                    await trio.sleep(self._limits.rest_seconds)
+                    return b"".join(made), False
+        return b"".join(made), True
 
     async def _linger(self) -> None:
         """Let the answer arrive: closing with bytes unread, as of a second request, would reset the connection and lose it."""
