@@ -1,9 +1,11 @@
 """What the broker tells of itself: counts that agree with what was done, series that go with what they are of."""
 
+import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -11,15 +13,21 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from rocksmq.broker.engine import LOOP_WATCH_SECONDS, RocksMQ
+from rocksmq.broker.groups import Group, Groups
 from rocksmq.broker.limits import Limits
-from rocksmq.broker.store import Store
+from rocksmq.broker.readings import A_TURN, of_store
+from rocksmq.broker.records import Extent
+from rocksmq.broker.store import Family, Put, Store
+from rocksmq.metrics.catalogue import Kind, Metric
 from rocksmq.metrics.exposition import LINES_A_CHUNK
-from rocksmq.protocol.errors import ChannelNotFound, DiskFull
+from rocksmq.metrics.instruments import MetricFamily, gauge
+from rocksmq.protocol.errors import ChannelNotFound, DiskFull, StorageFailed
 from rocksmq.protocol.operations import DescribeGroup
 
 from .disk_support import Disk, fail
 from .support import in_trio
 
+METRIC = Metric("extra", Kind.GAUGE, "One more.")
 Found = dict[tuple[str, ...], float]
 OF_CHANNELS = (
     *("rocksmq_channel_messages", "rocksmq_channel_bytes", "rocksmq_group_lag_messages", "rocksmq_group_offset_messages"),
@@ -36,6 +44,11 @@ def told(mq: RocksMQ, channels: Sequence[str] | None = None) -> Found:
 
 def of(found: Found, name: str) -> dict[tuple[str, ...], float]:
     return {labels: value for (found_name, *rest), value in found.items() if found_name == name for labels in [tuple(rest)]}
+
+
+def told_of(families: Iterable[MetricFamily]) -> dict[str, list[float]]:
+    """The values of each metric by its name."""
+    return {metric.name: [sample.value for sample in samples if sample] for metric, samples in families}
 
 
 def channels_in(found: Found) -> set[str]:
@@ -186,6 +199,160 @@ async def test_given_a_scrape_that_is_half_done_when_channels_come_and_go_then_i
         assert b"orders-149" not in text
         assert b"rocksmq_group_waiting_consumers{" not in text
         assert text.count(b"rocksmq_channel_bytes{") == 3 * LINES_A_CHUNK - 1
+
+
+@in_trio
+async def test_given_a_channel_that_is_named_twice_when_asked_then_it_is_told_once(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await mq.create_channel("orders")
+        text = b"".join(mq.core.telemetry.exposition(["orders", "orders"]))
+        assert text.count(b"rocksmq_channel_bytes{") == 1
+
+
+@in_trio
+async def test_given_families_that_are_kept_when_read_later_then_each_has_its_own_values(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await mq.create_channel("orders")
+        await mq.produce("orders", [b"12345"] * 3)
+        values = told_of(list(mq.core.telemetry.families()))
+        assert (values["rocksmq_channel_messages"], values["rocksmq_channel_bytes"]) == ([3], [15])
+
+
+@in_trio
+async def test_given_claims_that_are_undone_when_read_again_then_only_what_was_answered_counts(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await mq.create_channel("orders")
+        await mq.create_consumer_group("orders", "billing")
+        await mq.produce("orders", [b"x"] * 10)
+        disk.on_write = fail(DiskFull("full"))
+        for _ in range(3):
+            with pytest.raises(DiskFull):
+                await mq.consume("orders", "billing", 5)
+        disk.on_write = lambda: None
+        assert told(mq)["rocksmq_end_to_end_latency_seconds_count",] == 0
+        await mq.consume("orders", "billing", 5)
+        found = told(mq)
+        assert found["rocksmq_delivered_messages_total", "orders", "billing"] == 5
+        assert found["rocksmq_end_to_end_latency_seconds_count",] == 5
+
+
+@in_trio
+async def test_given_readers_at_the_beginning_when_it_is_in_memory_then_the_cache_was_hit(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await mq.create_channel("orders")
+        await mq.create_consumer_group("orders", "billing")
+        await mq.produce("orders", [b"x"] * 10)
+        await mq.consume("orders", "billing", 3)
+        await mq.fetch("orders", 0, 3)
+        await mq.fetch("orders", "earliest", 3)
+        assert of(told(mq), "rocksmq_tail_cache_reads_total") == {("hit",): 3, ("miss",): 0}
+    async with RocksMQ(tmp_path) as mq:
+        await mq.fetch("orders", "earliest", 3)
+        assert of(told(mq), "rocksmq_tail_cache_reads_total") == {("hit",): 0, ("miss",): 1}
+
+
+@in_trio
+async def test_given_a_large_answer_when_it_waits_for_a_commit_then_that_has_not_written_it(tmp_path: Path) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await mq.create_channel("orders")
+        await mq.create_consumer_group("orders", "billing")
+        await mq.produce("orders", [b"x" * 1_000_000])
+        before = told(mq)["rocksmq_commit_bytes_sum",]
+        assert before > 1_000_000
+        await mq.consume("orders", "billing")
+        assert told(mq)["rocksmq_commit_bytes_sum",] - before < 1_000
+
+
+@in_trio
+async def test_given_a_file_system_that_does_not_answer_when_asked_then_the_rest_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+
+        def refuse(path: Path) -> None:
+            raise OSError(errno.EIO, "no answer")
+
+        assert ("rocksmq_disk_free_bytes",) in told(mq)
+        monkeypatch.setattr("os.statvfs", refuse)
+        found = told(mq)
+        assert ("rocksmq_disk_free_bytes",) not in found
+        assert found["rocksmq_channels",] == 0
+
+
+@in_trio
+async def test_given_metrics_that_fail_when_asked_then_the_others_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+
+        def failing() -> Iterator[MetricFamily]:
+            yield gauge(METRIC, 1)
+            raise ZeroDivisionError
+
+        mq.core.telemetry.add(failing)
+        assert told(mq)["rocksmq_channels",] == told(mq)["extra",] - 1 == 0
+        assert "some metrics are missing" in caplog.text
+
+
+@in_trio
+async def test_given_a_group_whose_place_cannot_be_read_when_asked_then_only_its_age_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        await mq.create_channel("orders")
+        await mq.produce("orders", [b"x"] * 3)
+        await mq.create_consumer_group("orders", "billing")
+
+        def damaged(channel_number: int, position: int, extent: Extent) -> NoReturn:
+            raise StorageFailed("damaged")
+
+        monkeypatch.setattr(mq.core.log, "place", damaged)
+        found = told(mq)
+        assert of(found, "rocksmq_group_lag_messages") == {("orders", "billing"): 3}
+        assert of(found, "rocksmq_group_lag_seconds") == {}
+
+
+def test_given_a_flush_that_fails_in_the_background_when_asked_then_it_was_counted(tmp_path: Path, store: Store) -> None:
+    store.write([Put(Family.META, b"key", b"value")])
+    assert told_of(of_store(store))["rocksmq_storage_background_errors_total"] == [0]
+    last = max(int(path.stem) for path in (tmp_path / "db").iterdir() if path.stem.isdigit())
+    for number in range(last + 1, last + 20):
+        (tmp_path / "db" / f"{number:06}.sst").mkdir()  # in the way of the next table
+    with pytest.raises(Exception, match="irectory"):
+        store._families[Family.META].flush(True)  # pyright: ignore[reportPrivateUsage]
+    assert told_of(of_store(store))["rocksmq_storage_background_errors_total"] == [1]
+
+
+@pytest.mark.parametrize("series_max", [1, 1_000])
+@in_trio
+async def test_given_many_groups_that_have_not_moved_when_asked_then_a_few_are_read_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, series_max: int
+) -> None:
+    async with RocksMQ(tmp_path, limits=Limits(metrics_series_max=series_max)) as mq:
+        # Given
+        await mq.create_channel("orders")
+        await mq.produce("orders", [b"x"])
+        for number in range(4 * A_TURN):
+            await mq.create_consumer_group("orders", f"group-{number}")
+        told(mq)
+        reads = 0
+        lag = Groups.lag
+
+        def counted(group: Group, extent: Extent) -> int:
+            nonlocal reads
+            reads += 1
+            return lag(group, extent)
+
+        monkeypatch.setattr(Groups, "lag", staticmethod(counted))
+        # When
+        at_chunks = [0]
+        for _ in mq.core.telemetry.exposition():
+            at_chunks.append(reads)
+        # Then
+        assert reads >= 8 * A_TURN
+        assert max(later - earlier for earlier, later in pairwise(at_chunks)) <= 2 * A_TURN
 
 
 @pytest.mark.parametrize("series_max", [1, 1_000])

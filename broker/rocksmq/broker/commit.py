@@ -44,7 +44,7 @@ class Commit:
     """One group commit while it is open."""
 
     __slots__ = (
-        *("answers", "cells", "changes", "message_count", "number", "removed"),
+        *("answers", "cells", "changes", "held_size", "message_count", "number", "removed"),
         *("sealed", "size", "sync", "sync_first", "undo"),
     )
 
@@ -57,6 +57,7 @@ class Commit:
         self.undo: list[Callable[[], object]] = []
         self.answers: list[tuple[bool, Done, Any]] = []  # (after the sync?, whom, what)
         self.size = 0  # bytes, about
+        self.held_size = 0  # of that, of answers
         self.message_count = 0  # appended
         self.sync = False
         self.sync_first = False  # nobody is answered before the sync, whatever the durability
@@ -79,6 +80,11 @@ class Commit:
         """Add a record."""
         self.changes.append(change)
         self.size += len(change.value)
+
+    def hold(self, size: int) -> None:
+        """An answer of so many bytes waits for it."""
+        self.size += size
+        self.held_size += size
 
     def answer(self, done: Done, reply: Any, durability: Durability | None = None) -> None:
         """Call ``done(reply)`` once this commit is durable in the sense of ``durability`` (None: synced)."""

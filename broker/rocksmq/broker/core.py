@@ -83,6 +83,7 @@ class Core:
         self.durability = durability
         self.telemetry = telemetry = Telemetry(partial(readings.of_channels, self))
         telemetry.add(partial(readings.of_core, self))
+        telemetry.add(lambda: readings.of_disk(self.disk))
         self.committer = Committer(
             telemetry.timed(telemetry.write_seconds, store.write),
             telemetry.timed(telemetry.sync_seconds, store.sync),
@@ -266,9 +267,9 @@ class Core:
             if not is_repeat:
                 holding = commit
             if holding is not None:
-                holding.size += claim.reading.size  # the reply is held until that commit is durable
-            self.telemetry.deliver(claim.reading, group.delivered)
-            self._answers.in_commit(holding, done, merged(claim.reading, claim.generation), channel.durability)
+                holding.hold(claim.reading.size)  # the reply, until that commit is durable
+            told = self.telemetry.delivering(claim.reading, group.delivered, done)
+            self._answers.in_commit(holding, told, merged(claim.reading, claim.generation), channel.durability)
             return True
 
         def expire() -> None:

@@ -23,6 +23,7 @@ class DiskGuard:
         self._directory = directory
         self._clock = clock
         self.is_full = False
+        self.is_known = True  # whether the file system told
         self._due = 0.0
         self._bytes_left = 0
         self.free_bytes = self.total_bytes = 0
@@ -36,8 +37,13 @@ class DiskGuard:
         return not self.is_full
 
     def look(self) -> None:
-        """Ask the file system."""
-        found = os.statvfs(self._directory)
+        """Ask the file system; what it does not tell stays as it was."""
+        try:
+            found = os.statvfs(self._directory)
+        except OSError:
+            self.is_known = False  # a write will tell
+            return
+        self.is_known = True
         self.free_bytes = found.f_bavail * found.f_frsize
         self.total_bytes = found.f_blocks * found.f_frsize
         self.reserve = reserve_bytes(self.total_bytes)

@@ -53,7 +53,7 @@ class Group:
         self.visible = value
         self.polls: dict[bytes, int] = {}
         self.delivered = Traffic()
-        self.oldest: tuple[tuple[int, int], int] | None = None  # what `Groups.lag` found last, and for what
+        self.oldest: tuple[tuple[int, int], int] | None = None  # what `Groups.lag_ms` found last, and for what
 
     @property
     def state(self) -> GroupState:
@@ -99,17 +99,6 @@ class Claim(NamedTuple):
 
     reading: Reading
     generation: int
-
-
-class Lag(NamedTuple):
-    """What a group has not read: how many messages, and the id of the oldest; None: nothing."""
-
-    message_count: int
-    oldest_id: int | None
-
-    def age_ms(self) -> int:
-        """Of the oldest, by the clock."""
-        return 0 if self.oldest_id is None else max(0, clock_ms() - time_ms_of(self.oldest_id))
 
 
 class Groups:
@@ -186,23 +175,30 @@ class Groups:
     def describe(self, group: Group, number: int, extent: Extent) -> GroupDescribed:
         """Position and exact lag, as far as they are durable."""
         state = group.visible or group.state
-        lag = self.lag(group, number, extent)
-        return GroupDescribed(
-            state.creation_id, state.position, lag.message_count, lag.age_ms(), state.generation, state.metadata
-        )
+        lag = self.lag(group, extent)
+        lag_ms = self.lag_ms(group, number, extent)
+        return GroupDescribed(state.creation_id, state.position, lag, lag_ms, state.generation, state.metadata)
 
-    def lag(self, group: Group, number: int, extent: Extent) -> Lag:
-        """What the group has not read of what is durable. It may read the store; that of an unmoved group is remembered."""
+    @staticmethod
+    def lag(group: Group, extent: Extent) -> int:
+        """How many durable messages the group has not read."""
         state = group.visible or group.state
-        returned = [entry for _, entry in _released(state)] if state.consumers else []
-        count = max(0, extent.end_offset - max(state.offset, extent.begin_offset))
-        count += sum(entry.message_count for entry in returned)
-        if not count:
-            return Lag(0, None)
-        key = min((entry.begin for entry in returned), default=state.position), extent.begin_id
+        unread = max(0, extent.end_offset - max(state.offset, extent.begin_offset))
+        return unread + sum(entry.message_count for _, entry in _released(state)) if state.consumers else unread
+
+    def lag_ms(self, group: Group, number: int, extent: Extent) -> int:
+        """How long ago the oldest of them was appended; 0 if there is none.
+
+        It may look into the store, but for a group that has not moved since. Raises StorageFailed.
+        """
+        if not self.lag(group, extent):
+            return 0
+        state = group.visible or group.state
+        position = min((entry.begin for _, entry in _released(state)), default=state.position)
+        key = position, extent.begin_id
         if group.oldest is None or group.oldest[0] != key:
-            group.oldest = key, self._log.place(number, key[0], extent).message_id
-        return Lag(count, group.oldest[1])
+            group.oldest = key, self._log.place(number, position, extent).message_id
+        return max(0, clock_ms() - time_ms_of(group.oldest[1]))
 
     def consume(self, commit: Commit, group: Group, extent: Extent, request: Consume) -> Claim | None:
         """Claim the next messages up to ``extent`` for the consumer id, or repeat its last claim; None when there are none.

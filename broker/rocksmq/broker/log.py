@@ -220,7 +220,9 @@ class Log:
         if position > extent.end_id:
             return Reading(slices, 0, position, 0)
         cached_from = self.cache.begin(channel_number)
-        is_hit = (channel_number, position) in self._partial or (cached_from is not None and position >= cached_from)
+        is_hit = (channel_number, position) in self._partial or (
+            cached_from is not None and max(position, extent.begin_id) >= cached_from
+        )
         for batch in self._resumed(channel_number, position, extent):
             start = max(0, position - batch.first_id)
             stop = min(batch.count, start + count_max - count)

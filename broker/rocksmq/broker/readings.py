@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.catalogue import Metric
 from rocksmq.metrics.instruments import MetricFamily, Sample, gauge, gauges, labelled
+from rocksmq.protocol.errors import StorageFailed
 
 from .channels import Channel
+from .disk import DiskGuard
 from .groups import Group
 from .ids import clock_ms, time_ms_of
 from .store import Family, Store
@@ -22,7 +24,7 @@ from .store import Family, Store
 if TYPE_CHECKING:
     from .core import Core
 
-CHANNELS_A_TURN = 50
+A_TURN = 50  # channels or groups that are added up in one go
 _PYTHON = ".".join(map(str, sys.version_info[:3]))
 _VERSIONS = version("rocksmq"), _PYTHON, version("rocksdict")
 
@@ -38,7 +40,7 @@ OF_A_CHANNEL: tuple[tuple[Metric, Callable[[Channel], float]], ...] = (
 
 def of_core(core: "Core") -> Iterator[MetricFamily]:
     """What there is one of."""
-    committer, log, disk = core.committer, core.log, core.disk
+    committer, log = core.committer, core.log
     yield gauge(catalogue.BUILD_INFO, 1, *_VERSIONS, str(core.durability), core.meta.kind)
     yield gauge(catalogue.LONG_POLLS, len(core.waiters))
     yield gauge(catalogue.COMMIT_QUEUE_BYTES, committer.open.size)
@@ -49,12 +51,17 @@ def of_core(core: "Core") -> Iterator[MetricFamily]:
     yield gauge(catalogue.CHANNELS, len(core.channels))
     yield catalogue.GROUPS, _group_count(core, 0)
     yield gauge(catalogue.POSITIONS_BROUGHT_BACK, core.positions_brought_back)
-    disk.look()
-    yield gauge(catalogue.DISK_FREE, disk.free_bytes)
-    yield gauge(catalogue.DISK_TOTAL, disk.total_bytes)
-    yield gauge(catalogue.DISK_RESERVE, disk.reserve)
-    yield gauge(catalogue.DISK_FULL, disk.is_full)
     yield from core.meta.families()
+
+
+def of_disk(disk: DiskGuard) -> Iterator[MetricFamily]:
+    """Nothing while the file system does not tell."""
+    disk.look()
+    if disk.is_known:
+        yield gauge(catalogue.DISK_FREE, disk.free_bytes)
+        yield gauge(catalogue.DISK_TOTAL, disk.total_bytes)
+        yield gauge(catalogue.DISK_RESERVE, disk.reserve)
+        yield gauge(catalogue.DISK_FULL, disk.is_full)
 
 
 def of_store(store: Store) -> Iterator[MetricFamily]:
@@ -72,7 +79,7 @@ def of_store(store: Store) -> Iterator[MetricFamily]:
     yield gauge(catalogue.FLUSHES, store.figure("num-running-flushes"))
     yield gauge(catalogue.WRITE_STALLED, store.figure("is-write-stopped"))
     yield gauge(catalogue.WRITE_RATE, store.figure("actual-delayed-write-rate"))
-    yield gauge(catalogue.BACKGROUND_ERRORS, store.figure("background-errors"))
+    yield gauge(catalogue.BACKGROUND_ERRORS, store.background_errors())
 
 
 def of_channels(core: "Core", names: Sequence[str] | None) -> Iterator[MetricFamily]:
@@ -80,7 +87,7 @@ def of_channels(core: "Core", names: Sequence[str] | None) -> Iterator[MetricFam
 
     Raises ChannelNotFound, at once.
     """
-    channels = [core.channels.find(name) for name in names] if names else list(core.channels)
+    channels = [core.channels.find(name) for name in dict.fromkeys(names)] if names else list(core.channels)
     count, most = len(core.channels), core.limits.metrics_series_max
     is_aggregated = names is None and (count > most or count + core.channels.group_count > most)
     families = _sums(core, channels) if is_aggregated else _each(core, channels)
@@ -98,7 +105,7 @@ def _group_count(core: "Core", others: int) -> Iterator[Sample | None]:
     count = others
     for index, channel in enumerate(tuple(core.channels), 1):
         count += len(channel.groups)
-        if index % CHANNELS_A_TURN == 0:
+        if index % A_TURN == 0:
             yield None
     yield Sample("", "", count)
 
@@ -117,10 +124,13 @@ def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
             labels[group] = labelled(catalogue.GROUP_LAG, group.channel_name, group.name)
         return labels[group]
 
-    def of_groups(value: Callable[[Group], float]) -> Iterator[Sample]:
+    def of_channels(value: Callable[[Channel], float]) -> Iterator[Sample]:
+        return (Sample("", of(channel), value(channel)) for channel in _shown(core, channels))
+
+    def of_groups(value: Callable[[Channel, Group], float]) -> Iterator[Sample]:
         for channel in _shown(core, with_groups):
             for group in _groups(channel):
-                yield Sample("", of_group(group), value(group))
+                yield Sample("", of_group(group), value(channel, group))
 
     def delivered(value: Callable[[Channel | Group], float]) -> Iterator[Sample]:
         for channel in _shown(core, channels):
@@ -128,12 +138,13 @@ def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
             for group in _groups(channel):
                 yield Sample("", of_group(group), value(group))
 
-    def lags(value: Callable[[int, int], float]) -> Iterator[Sample | None]:
+    def lags_ms() -> Iterator[Sample | None]:
         for channel in _shown(core, with_groups):
             for group in _groups(channel):
                 known = group.oldest
-                lag = core.groups.lag(group, channel.number, channel.visible)
-                yield Sample("", of_group(group), value(lag.message_count, lag.age_ms()))
+                age_ms = _lag_ms(core, channel, group)
+                if age_ms is not None:
+                    yield Sample("", of_group(group), age_ms / 1000)
                 if group.oldest is not known:
                     yield None  # it was looked up
 
@@ -144,12 +155,12 @@ def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
                 yield Sample("", of_group(group), counts[group.name])
 
     for metric, value in OF_A_CHANNEL:
-        yield metric, (Sample("", of(channel), value(channel)) for channel in _shown(core, channels))
+        yield metric, of_channels(value)
     yield catalogue.DELIVERED_MESSAGES, delivered(lambda found: found.delivered.messages)
     yield catalogue.DELIVERED_BYTES, delivered(lambda found: found.delivered.size)
-    yield catalogue.GROUP_OFFSET, of_groups(lambda group: group.state.offset)
-    yield catalogue.GROUP_LAG, lags(lambda count, age_ms: count)
-    yield catalogue.GROUP_LAG_SECONDS, lags(lambda count, age_ms: age_ms / 1000)
+    yield catalogue.GROUP_OFFSET, of_groups(lambda channel, group: _offset(group))
+    yield catalogue.GROUP_LAG, of_groups(lambda channel, group: core.groups.lag(group, channel.visible))
+    yield catalogue.GROUP_LAG_SECONDS, lags_ms()
     yield catalogue.GROUP_WAITING, waiting()
 
 
@@ -158,22 +169,22 @@ def _sums(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
     telemetry = core.telemetry
     sums: Count[Metric] = Count()
     oldest_ms = 0
+    with_groups = [channel for channel in channels if channel.groups]
 
     def gather() -> Iterator[None]:
         nonlocal oldest_ms
         for index, channel in enumerate(_shown(core, channels)):
-            extent = channel.visible
-            sums[catalogue.CHANNEL_MESSAGES] += extent.end_offset - extent.begin_offset
-            sums[catalogue.CHANNEL_BYTES] += extent.byte_count
-            for group in _groups(channel):
-                known = group.oldest
-                lag = core.groups.lag(group, channel.number, extent)
-                sums[catalogue.GROUP_LAG] += lag.message_count
-                sums[catalogue.GROUP_OFFSET] += group.state.offset
-                oldest_ms = max(oldest_ms, lag.age_ms())
-                if group.oldest is not known:
-                    yield None
-            if index % CHANNELS_A_TURN == 0:
+            sums[catalogue.CHANNEL_MESSAGES] += channel.visible.end_offset - channel.visible.begin_offset
+            sums[catalogue.CHANNEL_BYTES] += channel.visible.byte_count
+            if index % A_TURN == 0:
+                yield None
+        groups = ((channel, group) for channel in _shown(core, with_groups) for group in _groups(channel))
+        for index, (channel, group) in enumerate(groups):
+            known = group.oldest
+            sums[catalogue.GROUP_LAG] += core.groups.lag(group, channel.visible)
+            sums[catalogue.GROUP_OFFSET] += _offset(group)
+            oldest_ms = max(oldest_ms, _lag_ms(core, channel, group) or 0)
+            if index % A_TURN == 0 or group.oldest is not known:
                 yield None
 
     def gathered() -> Iterator[Sample | None]:
@@ -198,6 +209,18 @@ def _one(value: Callable[[], float]) -> Iterator[Sample]:
 def _shown(core: "Core", channels: Iterable[Channel]) -> Iterator[Channel]:
     """Those that are there, and durable."""
     return (channel for channel in channels if channel.is_public and core.channels.get_numbered(channel.number) is channel)
+
+
+def _offset(group: Group) -> int:
+    return (group.visible or group.state).offset
+
+
+def _lag_ms(core: "Core", channel: Channel, group: Group) -> int | None:
+    """None where the store cannot be read, which hides no other group."""
+    try:
+        return core.groups.lag_ms(group, channel.number, channel.visible)
+    except StorageFailed:
+        return None
 
 
 def _groups(channel: Channel) -> list[Group]:

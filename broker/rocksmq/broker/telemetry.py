@@ -4,9 +4,10 @@ Owns the instruments that the way of a request updates; `readings` reads the res
 groups carry their own `Traffic`, so their series vanish with them. All in the loop's thread.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import ParamSpec, TypeAlias
+from typing import Any, ParamSpec, TypeAlias
 
 from rocksmq.metrics import catalogue, process
 from rocksmq.metrics.exposition import expose
@@ -15,10 +16,12 @@ from rocksmq.protocol.errors import RocksMQError, StorageFailed
 from rocksmq.protocol.operations import OPS
 
 from .channels import Channel
-from .commit import Commit
+from .commit import Commit, Done
 from .ids import clock_ms, time_ms_of
 from .log import Reading
 from .records import Extent
+
+logger = logging.getLogger("rocksmq.broker")
 
 Source: TypeAlias = Callable[[], Iterator[MetricFamily]]
 ChannelSource: TypeAlias = Callable[[Sequence[str] | None], Iterator[MetricFamily]]
@@ -56,7 +59,10 @@ class Telemetry:
 
         def found() -> Iterator[MetricFamily]:
             for source in self._sources:
-                yield from source()
+                try:
+                    yield from source()
+                except Exception:  # one that fails must not hide the others, least of all now
+                    logger.exception("a bug: some metrics are missing")
             yield from of_channels
 
         return found()
@@ -87,10 +93,20 @@ class Telemetry:
         to.add(reading.message_count, reading.size)
         self.delivered.add(reading.message_count, reading.size)
 
+    def delivering(self, reading: Reading, to: Traffic, done: Done) -> Done:
+        """``done``, which also counts ``reading`` when that is what it answers with."""
+
+        def told(reply: Any) -> None:
+            if not isinstance(reply, RocksMQError):
+                self.deliver(reading, to)
+            done(reply)
+
+        return told
+
     def committed(self, commit: Commit) -> None:
         """A group commit is done; those without messages are not counted among sizes in messages."""
         if commit.changes:
-            self.commit_bytes.observe(commit.size)
+            self.commit_bytes.observe(commit.size - commit.held_size)
         if commit.message_count:
             self.commit_messages.observe(commit.message_count)
 

@@ -77,7 +77,9 @@ PRODUCED_BYTES = Metric(
 )
 COMMIT_MESSAGES = Metric("rocksmq_commit_messages", _HISTOGRAM, "Messages that one group commit brought.", (), COUNT_BUCKETS)
 COMMIT_BYTES = Metric("rocksmq_commit_bytes", _HISTOGRAM, "Bytes that one group commit wrote, about.", (), BYTE_BUCKETS)
-COMMIT_QUEUE_BYTES = Metric("rocksmq_commit_queue_bytes", _GAUGE, "Bytes that wait for the next group commit.")
+COMMIT_QUEUE_BYTES = Metric(
+    "rocksmq_commit_queue_bytes", _GAUGE, "Bytes that wait for the next group commit: to be written, and of answers."
+)
 COMMITS_REFUSED = Metric("rocksmq_commits_refused_total", _COUNTER, "Group commits undone because the disk was full.")
 WRITE_SECONDS = Metric(
     "rocksmq_wal_write_duration_seconds", _HISTOGRAM, "One write to RocksDB: its log and its memtable.", (), DISK_BUCKETS
