@@ -1,0 +1,1 @@
+"""Tests and pictures for whoever runs a broker."""
