@@ -9,7 +9,6 @@ from rocksmq.broker import daemon
 from rocksmq.broker.connection import Connection
 from rocksmq.broker.session import Session
 from rocksmq.protocol.cbor import Buffer
-from rocksmq.protocol.operations import OP_OF_REQUEST
 
 from .faults import Faults, Method, wrap
 
@@ -51,11 +50,11 @@ def _install_in_replies(faults: Faults) -> None:
     operations: WeakKeyDictionary[Session, dict[int, str]] = WeakKeyDictionary()
     answering: list[str] = []  # the operation whose reply is on its way to the connection
 
-    def submit(original: Method, session: Session, correlation: int, request: Any, *arguments: Any) -> None:
-        operation = OP_OF_REQUEST[type(request)].name.lower().replace("_", "-")
+    def submit(original: Method, session: Session, op: str, correlation: int, *arguments: Any) -> None:
+        operation = op.lower().replace("_", "-")
         faults.reach("on-request", operation)
         operations.setdefault(session, {})[correlation] = operation
-        original(session, correlation, request, *arguments)
+        original(session, op, correlation, *arguments)
 
     def answer(original: Method, session: Session, correlation: int, reply: Any) -> None:
         operation = operations[session].pop(correlation)

@@ -137,7 +137,7 @@ class _Daemon:
             nursery.cancel_scope.cancel()
 
     async def _serve(self, engine: RocksMQ, signals: Signals) -> None:
-        listener = _listen("listen", *self._config.address)
+        listener = _listen(*self._config.address)
         http = self._http_listener()
         server = Server(engine.core, self._limits)
         health = Health(engine.core)
@@ -219,7 +219,7 @@ class _Daemon:
         if address is None:
             return None
         try:
-            return _listen("http", *address)
+            return _bound("http", *address)
         except OSError as error:
             if self._config.origins.get("http") != DEFAULT:
                 raise
@@ -257,7 +257,11 @@ def meta_store(config: Config) -> Remote | None:
     return EtcdRemote(MetaUrl.parse(config.meta), login, call_seconds=config.limits.meta_call_seconds)
 
 
-def _listen(option: str, host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
+    return _bound("listen", host, port)
+
+
+def _bound(option: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
