@@ -168,6 +168,14 @@ def test_given_sums_only_when_shown_then_it_says_so_and_how_far_behind_the_worst
     assert "behind" not in block(frame(loaded(changed={**changed, catalogue.GROUP_LAG_SECONDS: 0})))[-2]
 
 
+def test_given_series_that_were_left_out_when_shown_then_it_says_so_too() -> None:
+    look = one_look(broker())
+    metrics = {name: metric for name, metric in look.later.metrics.items() if "channel" not in metric.labels}
+    lines = block(frame(overview(one_look(type(look.later)(True, [], metrics)))))
+    assert lines[2] == "holds        2 channels, 2 groups, - messages, -"
+    assert lines[-2] == "too many channels and groups to list: --channel NAME shows one"
+
+
 def test_given_a_broker_that_is_not_ready_when_shown_then_each_problem_has_a_line() -> None:
     what = frame(loaded(problems=["disk: it is full", "meta: \x1b[31metcd"]))
     assert block(what)[1:3] == ["not ready: disk: it is full", "not ready: meta: \\x1b[31metcd"]

@@ -93,6 +93,7 @@ def test_given_histograms_when_asked_for_then_those_of_the_labels_are_added_up_s
     assert interval.histogram(LATENCY, "C") == values(0, 0, 9)
     assert interval.histogram(LATENCY) == values(0, 3, 12)
     assert interval.histogram(LATENCY, "D") is None
+    assert Interval(look(histograms={}), look(histograms={(): values(1, 1, 1)}), 1.0).histogram(LATENCY, "A") is None
     assert Interval(None, later, 1.0).histogram(LATENCY) is None
 
 

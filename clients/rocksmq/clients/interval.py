@@ -70,7 +70,7 @@ class Interval:
             return None
         found: Histogram | None = None
         for key, histogram in later.items():
-            if not labels or key[0] in labels:
+            if not labels or (key[:1] and key[0] in labels):
                 came = histogram.since(earlier.get(key))
                 found = came if found is None else found + came
         return found

@@ -14,7 +14,7 @@ def count(number: float | None) -> str:
     return f"{number:,.1f}" if number < 10 and number % 1 else f"{number:,.0f}"
 
 
-def counted(number: float, what: str) -> str:
+def counted(number: float | None, what: str) -> str:
     """``1 message``, ``2 messages``."""
     return f"{count(number)} {what}{'' if number == 1 else 's'}"
 

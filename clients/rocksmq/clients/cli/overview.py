@@ -12,6 +12,7 @@ from rocksmq.metrics import catalogue
 from rocksmq.metrics.catalogue import Metric
 
 from ..interval import START_TIME, Interval
+from .figures import counted, size
 
 READS = ("CONSUME", "FETCH", "FETCH_MANY")
 MEMORY, CPU = "process_resident_memory_bytes", "process_cpu_seconds_total"
@@ -95,7 +96,9 @@ class Overview:
 def overview(look: Interval) -> Overview:
     """What there is to see between two looks."""
     up = look.value(catalogue.ETCD_UP.name)
-    is_aggregated = bool(look.value(catalogue.AGGREGATED.name))
+    # Of so many that their series fit into no reply, the broker leaves out even the sums.
+    is_left_out = bool(look.value(catalogue.CHANNELS.name)) and catalogue.CHANNEL_MESSAGES.name not in look.later.metrics
+    is_aggregated = bool(look.value(catalogue.AGGREGATED.name)) or is_left_out
     commits = look.histogram(catalogue.COMMIT_MESSAGES.name)
     commit_bytes = look.histogram(catalogue.COMMIT_BYTES.name)
     return Overview(
@@ -131,6 +134,12 @@ def overview(look: Interval) -> Overview:
         etcd=_latency(look, catalogue.ETCD_SECONDS),
         readers=[] if is_aggregated else sorted(_readers(look), key=_badness),
     )
+
+
+def holdings(found: Overview) -> str:
+    """What is in the broker, in words."""
+    parts = [(found.channels, "channel"), (found.groups, "group"), (found.messages, "message")]
+    return ", ".join([*(counted(number, what) for number, what in parts), size(found.bytes)])
 
 
 def _flow(look: Interval, messages: Metric, size: Metric) -> Flow:

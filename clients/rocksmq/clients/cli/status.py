@@ -75,14 +75,14 @@ def _look(mq: "Client") -> "Interval":
 
 
 def _in_words(found: "Overview") -> dict[str, object]:
-    from .figures import count, counted, duration, moment, size
+    from .figures import count, duration, moment, size
+    from .overview import holdings
 
     up = "-" if found.up_since is None else f"{duration(time() - found.up_since)}, since {moment(found.up_since)}"
-    parts = [(found.channels, "channel"), (found.groups, "group"), (found.messages, "message")]
     return {
         "up": up,
         "positions": found.positions,
-        "holds": ", ".join([*(counted(number or 0, what) for number, what in parts), size(found.bytes)]),
+        "holds": holdings(found),
         "disk": f"{size(found.disk_free_bytes)} free of {size(found.disk_total_bytes)}",
         "connections": f"{count(found.connections)} of {count(found.connections_limit)}",
     }

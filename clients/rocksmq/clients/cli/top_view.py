@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .figures import UNKNOWN, count, counted, duration, moment, size
 from .output import printable
-from .overview import Flow, Latency, Overview, Reader
+from .overview import Flow, Latency, Overview, Reader, holdings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,12 +78,6 @@ def states(frame: Frame) -> list[str]:
     if frame.away:
         return [*lines, "what is below is from before"]
     return [f"not ready: {printable(problem)}" for problem in found.problems[:PROBLEMS_MAX]] or ["ready"]
-
-
-def holdings(found: Overview) -> str:
-    """What is in it."""
-    parts = [(found.channels, "channel"), (found.groups, "group"), (found.messages, "message")]
-    return ", ".join([*(counted(number or 0, what) for number, what in parts), size(found.bytes)])
 
 
 def cells(found: Overview) -> list[Cell]:
