@@ -9,8 +9,14 @@ import pytest
 
 from rocksmq.broker import keys
 from rocksmq.broker.directory import FORMAT, DataDirectory
+from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.mark import MarkFile
 from rocksmq.broker.store import DataRefused, DirectoryInUse, Family, Put
+from rocksmq.protocol.errors import StorageFailed
+from tests.helpers.model_systems import copy_as_killed
+
+from .disk_support import Disk, fail
+from .support import in_trio
 
 
 @pytest.fixture
@@ -169,3 +175,41 @@ def test_given_a_refusal_when_the_cause_is_mended_then_nothing_holds_the_directo
     (path / "mark").unlink()
     MarkFile.create(path / "mark", 6).close()
     DataDirectory(path).close()
+
+
+def follows_crash(path: Path) -> bool:
+    """What a broker is told that starts there, and ends in order."""
+    directory = DataDirectory(path)
+    directory.close()
+    return directory.follows_crash
+
+
+@in_trio
+async def test_given_brokers_that_ended_in_each_way_when_started_again_then_a_crash_is_told(
+    path: Path, tmp_path: Path, disk: Disk
+) -> None:
+    killed = tmp_path / "killed"
+    async with RocksMQ(path) as mq:
+        await mq.create_channel("orders")
+        copy_as_killed(path, killed)
+    assert [follows_crash(path), follows_crash(killed), follows_crash(killed)] == [False, True, False]
+
+    async def fail_on() -> None:
+        async with RocksMQ(path) as mq:
+            disk.on_sync = fail(StorageFailed("broken"))
+            await mq.produce("orders", [b"x"])
+
+    with pytest.raises(StorageFailed):
+        await fail_on()
+    disk.on_sync = lambda: None
+    assert [follows_crash(path), follows_crash(path)] == [True, False]
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_given_a_start_that_was_refused_when_started_again_then_only_the_one_before_counts(path: Path, crashed: bool) -> None:
+    DataDirectory(path).close(in_order=not crashed)
+    (path / "format").rename(path / "kept")
+    with pytest.raises(DataRefused):
+        DataDirectory(path)
+    (path / "kept").rename(path / "format")
+    assert follows_crash(path) == crashed

@@ -7,6 +7,7 @@ test is skipped, and told what to install.
 import json
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -57,7 +58,7 @@ def promtool(*arguments: str, given: bytes = b"") -> str:
 
 def known_metrics() -> dict[str, Kind]:
     """All that a broker exposes: its own, those of the process."""
-    return {metric.name: metric.kind for metric in CATALOGUE} | {metric.name: metric.kind for metric, _ in process.families()}
+    return {metric.name: metric.kind for metric in CATALOGUE} | {metric.name: metric.kind for metric, _ in process.read()}
 
 
 def metrics_in(text: str) -> set[str]:
@@ -162,7 +163,14 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             raise PrometheusFailed(f"{parameters}: {error.read().decode(errors='replace')}") from error
 
-    def _start(self) -> None:
+    def scrape(self, jobs: Mapping[str, Sequence[str]]) -> None:
+        """From now on these, instead of those that it was made with."""
+        assert self._process is not None, "it was started"
+        self.jobs = jobs
+        self._configure()
+        self._process.send_signal(signal.SIGHUP)
+
+    def _configure(self) -> Path:
         config = self.directory / "prometheus.yml"  # JSON is YAML
         every = f"{self.scrape_seconds * 1000:.0f}ms"
         jobs = [{"job_name": job, "static_configs": [{"targets": list(found)}]} for job, found in self.jobs.items()]
@@ -172,6 +180,10 @@ class Prometheus:
             "scrape_configs": jobs,
         }
         config.write_text(json.dumps(settings))
+        return config
+
+    def _start(self) -> None:
+        config = self._configure()
         for _ in range(ATTEMPTS):
             self._port = free_port()
             log = self.directory / "prometheus.log"

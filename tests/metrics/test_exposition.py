@@ -93,7 +93,7 @@ def test_given_a_place_to_pause_when_written_then_what_stands_before_it_comes_fi
 
 
 def test_given_the_process_when_written_then_it_has_what_dashboards_expect() -> None:
-    found = read(written(list(process.families())), openmetrics=False)
+    found = read(written(process.read()), openmetrics=False)
     assert found["process_cpu_seconds"][0] == "counter"
     assert found["process_resident_memory_bytes"][2]["process_resident_memory_bytes",] > 1 << 20
     assert len(found["python_gc_collections"][2]) == 3

@@ -268,7 +268,7 @@ class Core:
                 holding = commit
             if holding is not None:
                 holding.hold(claim.reading.size)  # the reply, until that commit is durable
-            told = self.telemetry.delivering(claim.reading, group.delivered, done)
+            told = self.telemetry.delivering(claim.reading, group.delivered, done, is_repeat=is_repeat)
             self._answers.in_commit(holding, told, merged(claim.reading, claim.generation), channel.durability)
             return True
 

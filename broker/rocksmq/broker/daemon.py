@@ -19,7 +19,9 @@ from typing import cast
 
 import trio
 
+from rocksmq.metrics import catalogue
 from rocksmq.metrics.http import HttpServer
+from rocksmq.metrics.instruments import gauge
 from rocksmq.protocol.errors import StorageFailed
 
 from .config import DEFAULT, EMBEDDED, Config
@@ -147,7 +149,9 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, listener)
             if http is not None:
-                nursery.start_soon(HttpServer(routes(engine.core.telemetry, health)).serve, http)
+                exposer = HttpServer(routes(engine.core.telemetry, health))
+                engine.core.telemetry.add(lambda: iter((gauge(catalogue.HTTP_REFUSED, exposer.refused),)))
+                nursery.start_soon(exposer.serve, http)
             self._say_ready(listener, http)
             await self._notifier.tell("READY=1", f"STATUS={self._status}")
             nursery.start_soon(self._feed_watchdog, engine)

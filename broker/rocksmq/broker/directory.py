@@ -1,6 +1,6 @@
 """The data directory: its layout, its lock, its format, and opening it safely.
 
-    DIR/lock      flock held while a broker runs; says which
+    DIR/lock      flock held while a broker runs; says which, and after a crash still does
     DIR/format    {"format": 1, "instance": ...}: what wrote this directory
     DIR/mark      the durable mark (mark.py)
     DIR/db/       RocksDB
@@ -21,16 +21,22 @@ from .mark import MarkFile
 from .store import DataRefused, DirectoryInUse, Family, Store, peek
 
 FORMAT = 1
+HOLDER = "rocksmqd"
 
 
 class DataDirectory:
-    """An opened data directory; owns its lock, store and mark."""
+    """An opened data directory; owns its lock, store and mark.
+
+    ``follows_crash``: the broker before left its name in the lock, which one that ends in order takes out.
+    """
 
     def __init__(self, path: Path, *, accept_loss: bool = False) -> None:
         """Open or create ``path``. Raises DirectoryInUse, DataRefused, OSError."""
         self.path = path
         _make_directory(path)
-        self._lock_fd = lock(path / "lock", "rocksmqd")
+        lock_file = path / "lock"
+        self.follows_crash = lock_file.exists() and lock_file.read_bytes().startswith(HOLDER.encode())
+        self._lock_fd = lock(lock_file, HOLDER)
         try:
             self.instance = _instance_of(path)
             self.mark = _open_mark(path, accept_loss)
@@ -40,7 +46,7 @@ class DataDirectory:
                 self.mark.close()
                 raise
         except BaseException:
-            os.close(self._lock_fd)
+            self._unlock(in_order=not self.follows_crash)
             raise
 
     @property
@@ -49,10 +55,15 @@ class DataDirectory:
         stored = self.store.get(Family.META, keys.COMMIT_NUMBER)
         return 0 if stored is None else keys.from_u64(stored)
 
-    def close(self) -> None:
-        """Give the directory up; nothing is written."""
+    def close(self, *, in_order: bool = True) -> None:
+        """Give the directory up; ``in_order``: the next to open it need not think of a crash."""
         self.mark.close()
         self.store.close()
+        self._unlock(in_order=in_order)
+
+    def _unlock(self, *, in_order: bool) -> None:
+        if in_order:
+            os.ftruncate(self._lock_fd, 0)
         os.close(self._lock_fd)
 
 

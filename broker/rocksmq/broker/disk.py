@@ -42,6 +42,7 @@ class DiskGuard:
             found = os.statvfs(self._directory)
         except OSError:
             self.is_known = False  # a write will tell
+            self._due = self._clock() + CHECK_SECONDS
             return
         self.is_known = True
         self.free_bytes = found.f_bavail * found.f_frsize

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import trio
 
-from rocksmq.metrics import catalogue
+from rocksmq.metrics import catalogue, process
 from rocksmq.metrics.instruments import MetricFamily, gauge
 from rocksmq.protocol.errors import OutOfSequence, RocksMQError, StorageFailed
 from rocksmq.protocol.identity import Identity
@@ -54,6 +54,7 @@ logger = logging.getLogger("rocksmq.broker")
 
 MARK_SECONDS = 0.1  # the mark is behind by one commit or this, whichever is more
 LOOP_WATCH_SECONDS = 0.25
+PROCESS_WATCH_SECONDS = 5.0  # between two looks at the process, in a thread
 FSYNC = Durability.parse("fsync")
 
 
@@ -104,7 +105,7 @@ class RocksMQ:
             if self._remote is not None:
                 self._remote.close()
             self._ids.release()
-            self._directory.close()
+            self._directory.close(in_order=not self._directory.follows_crash)
             if isinstance(error, StorageFailed):
                 raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
             raise
@@ -115,7 +116,9 @@ class RocksMQ:
         self._nursery.start_soon(self.core.waiters.run)
         self._nursery.start_soon(self.core.meta.run)
         self._nursery.start_soon(self._keep_mark)
+        self._process = process.read()
         self._nursery.start_soon(self._watch_loop)
+        self._nursery.start_soon(self._watch_process)
         self.core.telemetry.add(self._families)
         return self
 
@@ -140,7 +143,7 @@ class RocksMQ:
             self._ids.release()
             if self.core.committer.failure is None:
                 self._write_mark()
-            self._directory.close()
+            self._directory.close(in_order=self.core.committer.failure is None)
 
     async def drain(self) -> None:
         """Refuse what is new with ShuttingDown, answer who waits, and finish what was accepted."""
@@ -289,7 +292,14 @@ class RocksMQ:
             await trio.sleep_until(due)
             self.core.telemetry.loop_lag.observe(max(0.0, trio.current_time() - due))
 
+    async def _watch_process(self) -> None:
+        while True:
+            await trio.sleep(PROCESS_WATCH_SECONDS)
+            self._process = await trio.to_thread.run_sync(process.read)
+
     def _families(self) -> Iterator[MetricFamily]:
+        yield from self._process
+        yield gauge(catalogue.AFTER_CRASH, self._directory.follows_crash)
         yield gauge(catalogue.MARK_LAG, self.core.committer.synced_number - self._directory.mark.number)
         yield from of_store(self._directory.store)
 

@@ -59,7 +59,13 @@ class Health:
 
     def _disk(self) -> str | None:
         disk = self._core.disk
-        if disk.admits(0):
+        is_admitted = disk.admits(0)
+        if not disk.is_known:
+            return (
+                "the file system of the data directory does not tell how much of it is free: see whether it is mounted and"
+                " answers; until then writes are tried, and a write that fails ends the broker"
+            )
+        if is_admitted:
             return None
         return (
             f"the disk has {disk.free_bytes >> 20} MiB free, and {disk.reserve >> 20} MiB are kept in reserve: produce is"

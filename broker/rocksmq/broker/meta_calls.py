@@ -10,7 +10,7 @@ import trio
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.instruments import Counters, Histograms, MetricFamily
 
-from .remote import METHODS, RemoteFailed
+from .remote import METHODS
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -26,15 +26,19 @@ class RemoteCalls:
 
     async def __call__(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         """What ``function`` returns. Raises what it raises."""
-        begin, result = time.perf_counter(), "ok"
+        begin = time.perf_counter()
+        result: str | None = "failed"
         try:
-            return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
-        except RemoteFailed:
-            result = "failed"
+            answer = await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
+            result = "ok"
+        except trio.Cancelled:
+            result = None  # it may not have begun
             raise
         finally:
-            self._requests.add(function.__name__, result)
-            self._seconds.observe(function.__name__, time.perf_counter() - begin)
+            if result is not None:
+                self._requests.add(function.__name__, result)
+                self._seconds.observe(function.__name__, time.perf_counter() - begin)
+        return answer
 
     def families(self) -> Iterator[MetricFamily]:
         """What was counted."""

@@ -145,12 +145,17 @@ def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
                 age_ms = _lag_ms(core, channel, group)
                 if age_ms is not None:
                     yield Sample("", of_group(group), age_ms / 1000)
-                if group.oldest is not known:
+                if age_ms is None or group.oldest is not known:
                     yield None  # it was looked up
 
-    def waiting() -> Iterator[Sample]:
+    def waiting() -> Iterator[Sample | None]:
         for channel in _shown(core, with_groups):
-            counts = Count(waiter.consumer[0] for waiter in core.waiters.of(channel.number) if waiter.consumer is not None)
+            counts: Count[str] = Count()
+            for index, waiter in enumerate(core.waiters.of(channel.number), 1):
+                if waiter.consumer is not None:
+                    counts[waiter.consumer[0]] += 1
+                if index % A_TURN == 0:
+                    yield None
             for group in _groups(channel):
                 yield Sample("", of_group(group), counts[group.name])
 
@@ -183,8 +188,13 @@ def _sums(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
             known = group.oldest
             sums[catalogue.GROUP_LAG] += core.groups.lag(group, channel.visible)
             sums[catalogue.GROUP_OFFSET] += _offset(group)
-            oldest_ms = max(oldest_ms, _lag_ms(core, channel, group) or 0)
-            if index % A_TURN == 0 or group.oldest is not known:
+            age_ms = _lag_ms(core, channel, group)
+            oldest_ms = max(oldest_ms, age_ms or 0)
+            if index % A_TURN == 0 or age_ms is None or group.oldest is not known:
+                yield None
+        for index, waiter in enumerate(core.waiters):
+            sums[catalogue.GROUP_WAITING] += waiter.consumer is not None
+            if index % A_TURN == 0:
                 yield None
 
     def gathered() -> Iterator[Sample | None]:
@@ -192,10 +202,9 @@ def _sums(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
         yield Sample("", "", sums[catalogue.CHANNEL_MESSAGES])
 
     yield catalogue.CHANNEL_MESSAGES, gathered()
-    for metric in (catalogue.CHANNEL_BYTES, catalogue.GROUP_OFFSET, catalogue.GROUP_LAG):
+    for metric in (catalogue.CHANNEL_BYTES, catalogue.GROUP_OFFSET, catalogue.GROUP_LAG, catalogue.GROUP_WAITING):
         yield metric, _one(lambda metric=metric: sums[metric])  # type: ignore[misc]
     yield catalogue.GROUP_LAG_SECONDS, _one(lambda: oldest_ms / 1000)
-    yield catalogue.GROUP_WAITING, _one(lambda: sum(waiter.consumer is not None for waiter in core.waiters))
     yield catalogue.PRODUCED_MESSAGES, _one(lambda: telemetry.produced.messages)
     yield catalogue.PRODUCED_BYTES, _one(lambda: telemetry.produced.size)
     yield catalogue.DELIVERED_MESSAGES, _one(lambda: telemetry.delivered.messages)

@@ -6,10 +6,10 @@ groups carry their own `Traffic`, so their series vanish with them. All in the l
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ParamSpec, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from rocksmq.metrics import catalogue, process
+from rocksmq.metrics import catalogue
 from rocksmq.metrics.exposition import expose
 from rocksmq.metrics.instruments import Counter, Counters, Histogram, Histograms, MetricFamily, Traffic
 from rocksmq.protocol.errors import RocksMQError, StorageFailed
@@ -26,7 +26,16 @@ logger = logging.getLogger("rocksmq.broker")
 Source: TypeAlias = Callable[[], Iterator[MetricFamily]]
 ChannelSource: TypeAlias = Callable[[Sequence[str] | None], Iterator[MetricFamily]]
 OK = "OK"
+Item = TypeVar("Item")
 Parameters = ParamSpec("Parameters")
+
+
+def _whole(items: Iterable[Item]) -> Iterator[Item]:
+    """``items``, up to one that cannot be had: that must not hide the others, least of all when something is wrong."""
+    try:
+        yield from items
+    except Exception:
+        logger.exception("a bug: some metrics are missing")
 
 
 class Telemetry:
@@ -42,12 +51,13 @@ class Telemetry:
         self.sync_seconds = Histogram(catalogue.SYNC_SECONDS)
         self.sync_failures = Counter(catalogue.SYNC_FAILURES)
         self.mark_failures = Counter(catalogue.MARK_FAILURES)
+        self.redelivered = Counter(catalogue.REDELIVERED_MESSAGES)
         self.end_to_end_seconds = Histogram(catalogue.END_TO_END_SECONDS)
         self.loop_lag = Histogram(catalogue.LOOP_LAG)
         self.produced = Traffic()  # of all channels there ever were: sums of those that are there would fall
         self.delivered = Traffic()
         self._of_channels = of_channels
-        self._sources: list[Source] = [self._instruments, process.families]
+        self._sources: list[Source] = [self._instruments]
 
     def add(self, source: Source) -> None:
         """Have the families of ``source`` exposed too."""
@@ -59,13 +69,10 @@ class Telemetry:
 
         def found() -> Iterator[MetricFamily]:
             for source in self._sources:
-                try:
-                    yield from source()
-                except Exception:  # one that fails must not hide the others, least of all now
-                    logger.exception("a bug: some metrics are missing")
-            yield from of_channels
+                yield from _whole(source())
+            yield from _whole(of_channels)
 
-        return found()
+        return ((metric, _whole(samples)) for metric, samples in found())
 
     def exposition(self, channels: Sequence[str] | None = None, *, openmetrics: bool = False) -> Iterator[bytes]:
         """The same as text, in chunks that are quick to make. Raises ChannelNotFound, at once."""
@@ -93,12 +100,13 @@ class Telemetry:
         to.add(reading.message_count, reading.size)
         self.delivered.add(reading.message_count, reading.size)
 
-    def delivering(self, reading: Reading, to: Traffic, done: Done) -> Done:
+    def delivering(self, reading: Reading, to: Traffic, done: Done, *, is_repeat: bool) -> Done:
         """``done``, which also counts ``reading`` when that is what it answers with."""
 
         def told(reply: Any) -> None:
             if not isinstance(reply, RocksMQError):
                 self.deliver(reading, to)
+                self.redelivered.value += is_repeat * reading.message_count
             done(reply)
 
         return told

@@ -32,7 +32,7 @@ REQUEST_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 # A disk with a cache that survives power cuts syncs in 50 us, a spinning one in 10 ms; 0.5 s is what the alert asks about.
 DISK_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 # From a message that was waited for to one that was caught up with a day later.
-AGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0)
+AGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 # One message, a batch, sixteen batches of the largest size in flight.
 COUNT_BUCKETS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 # Up to the 4 MiB above which connections wait, and what a large batch may add to that.
@@ -53,6 +53,9 @@ BUILD_INFO = Metric(
 )
 READY = Metric("rocksmq_ready", _GAUGE, "1 while every check of /readyz passes.")
 READY_CHECK = Metric("rocksmq_ready_check", _GAUGE, "1 while this check of /readyz passes.", ("check",))
+AFTER_CRASH = Metric(
+    "rocksmq_started_after_crash", _GAUGE, "1 if the broker before this one on the data directory did not end in order."
+)
 READ_ONLY = Metric("rocksmq_read_only", _GAUGE, "1 once the store has failed: nothing more is acknowledged, the broker ends.")
 
 # -- requests
@@ -84,7 +87,9 @@ COMMITS_REFUSED = Metric("rocksmq_commits_refused_total", _COUNTER, "Group commi
 WRITE_SECONDS = Metric(
     "rocksmq_wal_write_duration_seconds", _HISTOGRAM, "One write to RocksDB: its log and its memtable.", (), DISK_BUCKETS
 )
-SYNC_SECONDS = Metric("rocksmq_wal_sync_duration_seconds", _HISTOGRAM, "One sync of RocksDB's log.", (), DISK_BUCKETS)
+SYNC_SECONDS = Metric(
+    "rocksmq_wal_sync_duration_seconds", _HISTOGRAM, "One sync of RocksDB's log, of a group commit.", (), DISK_BUCKETS
+)
 SYNC_FAILURES = Metric(
     "rocksmq_wal_sync_failures_total", _COUNTER, "Writes and syncs that failed for good; the broker ends with exit code 5."
 )
@@ -103,6 +108,11 @@ DELIVERED_MESSAGES = Metric(
     _GROUP,
 )
 DELIVERED_BYTES = Metric("rocksmq_delivered_bytes_total", _COUNTER, "Bytes of payloads and headers in those answers.", _GROUP)
+REDELIVERED_MESSAGES = Metric(
+    "rocksmq_redelivered_messages_total",
+    _COUNTER,
+    "Of these, messages of a consume that was asked again, since its answer had been lost.",
+)
 END_TO_END_SECONDS = Metric(
     "rocksmq_end_to_end_latency_seconds",
     _HISTOGRAM,

@@ -30,8 +30,15 @@ def memory_limit(own: Path = Path("/proc/self/cgroup"), cgroups: Path = CGROUPS)
 _MEMORY_LIMIT = memory_limit()
 
 
-def families() -> Iterator[MetricFamily]:
-    """As they are now. Off Linux, those of the process are left out."""
+def read() -> list[MetricFamily]:
+    """As they are now; off Linux, those of the process are left out.
+
+    With thousands of open files this takes milliseconds, for they are listed to be counted.
+    """
+    return list(_families())
+
+
+def _families() -> Iterator[MetricFamily]:
     for collector in _COLLECTORS:
         for found in collector.collect():
             kind = Kind(found.type)

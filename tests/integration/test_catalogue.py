@@ -1,0 +1,39 @@
+"""What a real broker shows is what the catalogue names: nothing less, nothing else."""
+
+from pathlib import Path
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from rocksmq.clients.testing import Broker
+from rocksmq.metrics.catalogue import CATALOGUE, Metric
+from tests.helpers.etcd import Etcd
+
+OF_THE_PROCESS = ("process_", "python_")
+
+
+def shown(broker: Broker) -> dict[str, str]:
+    """Name and kind of every metric of the broker's own."""
+    with urlopen(f"{broker.http_url}/metrics") as answer:
+        families = parse(answer.read().decode())
+    found = {family.name + ("_total" if family.type == "counter" else ""): family.type for family in families}
+    return {name: kind for name, kind in found.items() if not name.startswith(OF_THE_PROCESS)}
+
+
+def named(metrics: tuple[Metric, ...]) -> dict[str, str]:
+    return {metric.name: str(metric.kind) for metric in metrics}
+
+
+def test_given_a_broker_over_etcd_when_asked_then_it_shows_the_whole_catalogue(tmp_path: Path) -> None:
+    with (
+        Etcd(tmp_path / "etcd") as etcd,
+        Broker(tmp_path / "data", "--meta", etcd.url("catalogue"), http="127.0.0.1:0") as broker,
+    ):
+        assert shown(broker) == named(CATALOGUE)
+
+
+def test_given_positions_of_its_own_when_asked_then_only_what_is_of_etcd_is_missing(tmp_path: Path) -> None:
+    with Broker(tmp_path / "data", http="127.0.0.1:0") as broker:
+        of_etcd = {"rocksmq_etcd_up", "rocksmq_etcd_requests_total", "rocksmq_etcd_request_duration_seconds"}
+        missing = named(CATALOGUE).keys() - shown(broker).keys()
+        assert missing == of_etcd | {"rocksmq_positions_waiting"}
