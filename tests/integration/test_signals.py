@@ -20,28 +20,16 @@ from rocksmq.clients.testing import Broker
 from tests.helpers.etcd import free_port
 from tests.helpers.ledger import wait_until
 
+from .broker_with_faults import BrokerWithFaults
+
 STORAGE_FAILED, UNFINISHED = 5, 6
 DRAIN_SECONDS, CLOSE_SECONDS = 1.0, 5.0
 SLACK_SECONDS = 2.5  # of a busy machine
-ROOT = Path(__file__).parents[2]
 
 
-class FaultyBroker(Broker):
-    """With faults of `tests.crash` built in."""
-
-    def __init__(self, directory: Path, *faults: str) -> None:
-        limit = {"ROCKSMQ_LIMITS_DRAIN_SECONDS": str(DRAIN_SECONDS), "PYTHONPATH": str(ROOT)}
-        super().__init__(directory, environment=limit, http="127.0.0.1:0")
-        self.faults = faults
-
-    def command(self) -> list[str]:
-        *_, own = " ".join(super().command()).partition(" -m rocksmq.broker ")
-        faults = [word for fault in self.faults for word in ("--fault", fault)]
-        return [sys.executable, "-m", "tests.crash.faulty_broker", *faults, "--", *own.split()]
-
-    def wait_for(self, fault: str) -> None:
-        """Until it has struck."""
-        wait_until(lambda: f"fault: {fault}" in self.log.read_text(), f"{fault} struck")
+def hasty(directory: Path, *faults: str) -> BrokerWithFaults:
+    """It has DRAIN_SECONDS to stop."""
+    return BrokerWithFaults(directory, *faults, environment={"ROCKSMQ_LIMITS_DRAIN_SECONDS": str(DRAIN_SECONDS)})
 
 
 @contextmanager
@@ -95,9 +83,7 @@ def at_once(end: Callable[[], int]) -> int:
 
 
 def test_given_a_stop_that_takes_a_while_then_health_says_so_and_metrics_go_on(tmp_path: Path) -> None:
-    broker = FaultyBroker(tmp_path / "data", "during-sync=delay:600@*")
-    broker.environment["ROCKSMQ_LIMITS_DRAIN_SECONDS"] = "20"
-    with broker:
+    with BrokerWithFaults(tmp_path / "data", "during-sync=delay:600@*") as broker:
         with broker.client(timeout=3) as mq:
             mq.create_channel("orders")
             with loaded(mq):
@@ -123,7 +109,7 @@ def test_given_a_disk_that_hangs_when_stopped_then_it_is_cut_off_in_time_and_not
 ) -> None:
     # Given: a sync slow enough that the next goes to a thread, which hangs.
     hanging = "during-sync=delay:60000@6"
-    with FaultyBroker(tmp_path / "data", "during-sync=delay:200@5", hanging) as broker:
+    with hasty(tmp_path / "data", "during-sync=delay:200@5", hanging) as broker:
         with broker.client(timeout=3) as mq:
             mq.create_channel("orders")
             with loaded(mq) as (acknowledged, errors):
@@ -141,7 +127,7 @@ def test_given_a_disk_that_hangs_when_stopped_then_it_is_cut_off_in_time_and_not
 
 def test_given_a_disk_that_hangs_under_the_loop_when_stopped_then_it_is_cut_off_all_the_same(tmp_path: Path) -> None:
     hanging = "before-write=delay:60000@5"  # as a sync does that is the first to be slow
-    with FaultyBroker(tmp_path / "data", hanging) as broker:
+    with hasty(tmp_path / "data", hanging) as broker:
         with broker.client(timeout=3) as mq:
             mq.create_channel("orders")
             with loaded(mq) as (acknowledged, _):
@@ -155,7 +141,7 @@ def test_given_a_disk_that_hangs_under_the_loop_when_stopped_then_it_is_cut_off_
 
 
 def test_given_a_store_that_does_not_close_when_stopped_then_it_is_cut_off_all_the_same(tmp_path: Path) -> None:
-    with FaultyBroker(tmp_path / "data", "on-store-close=delay:60000") as broker:
+    with hasty(tmp_path / "data", "on-store-close=delay:60000") as broker:
         with broker.client() as mq:
             mq.create_channel("orders")
             acknowledged = [mq.produce("orders", [b"a"])]
@@ -173,7 +159,7 @@ def test_given_a_store_that_does_not_close_when_stopped_then_it_is_cut_off_all_t
 def test_given_a_stop_that_takes_long_when_a_second_signal_comes_then_it_ends_at_once(
     tmp_path: Path, numbers: tuple[signal.Signals, signal.Signals], code: int
 ) -> None:
-    with FaultyBroker(tmp_path / "data", "on-store-close=delay:60000") as broker:
+    with hasty(tmp_path / "data", "on-store-close=delay:60000") as broker:
         with broker.client() as mq:
             mq.create_channel("orders")
             acknowledged = [mq.produce("orders", [b"a"])]
@@ -187,7 +173,7 @@ def test_given_a_stop_that_takes_long_when_a_second_signal_comes_then_it_ends_at
 
 def test_given_a_store_that_has_failed_when_a_signal_comes_then_the_exit_code_is_still_5(tmp_path: Path) -> None:
     faults = ("during-sync=raise:storage-failed@5", "on-store-close=delay:800")
-    with FaultyBroker(tmp_path / "data", *faults) as broker:
+    with hasty(tmp_path / "data", *faults) as broker:
         with broker.client(timeout=3) as mq:
             mq.create_channel("orders")
             with loaded(mq) as (acknowledged, _):
