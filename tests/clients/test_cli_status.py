@@ -1,6 +1,8 @@
 """`rocksmq status`: what it shows, what it says is wrong, and its exit code."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -197,6 +199,16 @@ def test_given_few_connections_when_most_are_taken_then_it_is_told(tmp_path: Pat
             result = rocksmq(broker.url, "status")
             assert lines_below(result.stdout)[1].startswith("- 4 of 4 connections are taken")
         assert lines_below(result.stdout)[4].startswith("- 2 channels and groups are too many to be shown one by one")
+
+
+def test_given_options_that_are_wrong_when_reloaded_then_it_is_told_until_they_are_right(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("")
+    with Broker(tmp_path / "data", "--config", str(config)) as broker:
+        for text, said in (("log_level = 7\n", "- the last SIGHUP failed, "), ("", "all is well")):
+            config.write_text(text)
+            os.kill(broker.pid, signal.SIGHUP)
+            wait_until(lambda said=said: said in rocksmq(broker.url, "status").stdout)  # type: ignore[misc]
 
 
 @needs_mount
