@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rocksmq.clients import ConnectionFailed, RocksMQError, ShuttingDown
+from rocksmq.clients import Client, ConnectionFailed, RocksMQError, ShuttingDown
 from rocksmq.clients.testing import Broker
+from tests.helpers.etcd import free_port
 from tests.helpers.ledger import wait_until
 from tests.helpers.raw_bystander import Bystander
 
@@ -161,20 +163,114 @@ def test_given_a_clean_stop_when_started_again_then_everything_is_as_before(brok
         assert mq.produce("orders", [b"four"])[0] > ids[-1]
 
 
-def test_given_port_0_when_started_then_the_ready_line_names_the_port_the_mode_and_the_data(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", "--http", "off"]
-    command += ["--data-dir", str(tmp_path / "data")]
-    with subprocess.Popen([*command, "--durability", "os"], stdout=subprocess.PIPE, text=True) as process:
+def stopped(*arguments: str, lines: int, program: tuple[str, ...] = ("-m", "rocksmq.broker")) -> tuple[list[str], str]:
+    """A broker that is stopped once it has said so many lines: these, and its log."""
+    command = [sys.executable, "-P", *program, "--listen", "127.0.0.1:0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        line = process.stdout.readline()
+        said = [process.stdout.readline() for _ in range(lines)]
         process.terminate()
-        process.communicate(timeout=PATIENCE_SECONDS)
-    match = re.search(r"listening on 127\.0\.0\.1:(\d+)", line)
-    assert match, line
-    assert int(match[1]) > 0
-    assert "durability os" in line
-    assert str(tmp_path / "data") in line
-    assert process.returncode == 0
+        more, log = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, log
+    assert more == ""
+    return said, log
+
+
+def test_given_port_0_when_started_then_the_ready_line_names_the_port_the_mode_and_the_data(tmp_path: Path) -> None:
+    arguments = ("--data-dir", str(tmp_path / "data"), "--durability", "os", "--http", "off")
+    (ready, hint), _ = stopped(*arguments, lines=2)
+    assert re.fullmatch(
+        rf"listening on 127\.0\.0\.1:[1-9]\d+ \(rocksmqd \S+, durability os, data in {tmp_path}/data\)\n", ready
+    ), ready
+    assert hint.startswith("try: echo hello | ")
+
+
+def test_given_metrics_on_port_0_when_started_then_the_second_line_says_where_they_are(tmp_path: Path) -> None:
+    (ready, metrics, hint), _ = stopped("--data-dir", str(tmp_path / "data"), "--http", "127.0.0.1:0", lines=3)
+    assert ready.startswith("listening on 127.0.0.1:")
+    assert re.fullmatch(r"metrics and health on http://127\.0\.0\.1:[1-9]\d+\n", metrics), metrics
+    assert hint.startswith("try: ")
+
+
+def test_given_its_start_when_logged_then_version_data_mode_positions_and_unusual_limits_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "rocksmqd.toml"
+    file.write_text("http = 'off'\ndurability = 'interval:5'\n[limits]\nchannels_max = 7\nconnections_max = 9\n")
+    _, log = stopped("--data-dir", str(tmp_path / "data"), "--config", str(file), lines=2)
+    first, *_ = log.splitlines()
+    assert re.search(r" INFO rocksmq\.broker: rocksmqd \d\S* starts: data in ", first)
+    assert first.endswith(
+        f"{tmp_path}/data, durability interval:5, positions embedded, limits: channels_max 7, connections_max 9"
+    )
+
+
+def test_given_an_address_for_metrics_that_is_taken_when_started_then_exit_2_names_the_option(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused(
+            BAD_CONFIGURATION,
+            ended("--data-dir", str(tmp_path / "data"), "--http", address),
+            f"cannot listen on {address}: Address already in use; --http HOST:PORT names another",
+        )
+
+
+WITH_ANOTHER_DEFAULT = """
+import sys
+from rocksmq.broker import config
+config._DEFAULTS["http"] = {address!r}
+from rocksmq.broker.__main__ import main
+main(prog_name="rocksmqd")
+"""
+
+
+def test_given_the_default_address_for_metrics_is_taken_when_started_then_it_serves_without_and_warns(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        program = ("-c", WITH_ANOTHER_DEFAULT.format(address=address))
+        (ready, hint), log = stopped("--data-dir", str(tmp_path / "data"), lines=2, program=program)
+    assert ready.startswith("listening on ")
+    assert hint.startswith("try: ")
+    assert f" WARNING rocksmq.broker: there are no metrics and health over HTTP: cannot listen on {address}" in log
+
+
+def test_given_a_host_that_does_not_exist_when_started_then_exit_2_says_so(tmp_path: Path) -> None:
+    data = ("--data-dir", str(tmp_path / "data"))
+    refused(
+        BAD_CONFIGURATION, ended(*data, "--insecure", "--listen", "no-such-host.invalid:1"), "no-such-host.invalid:1: Name or"
+    )
+
+
+def test_given_nobody_who_reads_its_lines_when_started_then_it_serves_all_the_same(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-P", "-m", "rocksmq.broker", "--listen", address, "--http", "off"]
+    command += ["--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writer)
+        with Client(f"rocksmq://{address}", timeout=PATIENCE_SECONDS) as mq:
+            mq.ping()
+        process.terminate()
+        _, log = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, log
+    assert "Traceback" not in log
+
+
+def test_given_a_bug_that_ends_it_when_it_ends_then_exit_1_and_the_log_has_its_traceback(tmp_path: Path) -> None:
+    program = (
+        "from rocksmq.broker import daemon, __main__\ndaemon._Daemon._say_ready = None\n__main__.main(prog_name='rocksmqd')"
+    )
+    for log_format in ("console", "json"):
+        arguments = ("--listen", "127.0.0.1:0", "--http", "off", "--log-format", log_format)
+        result = subprocess.run(
+            [sys.executable, "-P", "-c", program, *arguments, "--data-dir", str(tmp_path / "data")],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+        assert result.returncode == 1
+        assert "a bug: the broker ended by it" in result.stderr
+        assert "TypeError: 'NoneType' object is not callable" in result.stderr
 
 
 BAD_FILES = {

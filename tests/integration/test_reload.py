@@ -69,7 +69,8 @@ def test_given_another_format_when_sighup_comes_then_every_line_from_then_on_has
     reloaded.hang_up('log_format = "json"')
     assert reloaded.terminate() == 0
     messages = [json.loads(line)["message"] for line in reloaded.lines[begin:]]
-    assert messages == ["the options were read again: log_format is json", "stopping: finishing what is in flight"]
+    assert messages[:2] == ["the options were read again: log_format is json", "stopping: finishing what is in flight"]
+    assert messages[2:] == ["stopped: all that was accepted is stored and answered"]
 
 
 def test_given_a_file_that_is_bad_or_gone_when_sighup_comes_then_all_goes_on_as_it_was(reloaded: Reloaded) -> None:

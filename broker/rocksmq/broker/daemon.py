@@ -136,6 +136,7 @@ class _Daemon:
             ) as engine:
                 self._is_open = True
                 await self._serve(engine, signals)
+            logger.info("stopped: all that was accepted is stored and answered")
             nursery.cancel_scope.cancel()
 
     async def _serve(self, engine: RocksMQ, signals: Signals) -> None:
