@@ -37,17 +37,16 @@ class DiskGuard:
         return not self.is_full
 
     def look(self) -> None:
-        """Ask the file system; what it does not tell stays as it was."""
+        """Ask the file system; what it does not tell stays as it was, and writes are tried."""
+        self._bytes_left = CHECK_BYTES
+        self._due = self._clock() + CHECK_SECONDS
         try:
             found = os.statvfs(self._directory)
         except OSError:
-            self.is_known = False  # a write will tell
-            self._due = self._clock() + CHECK_SECONDS
+            self.is_known = False
             return
         self.is_known = True
         self.free_bytes = found.f_bavail * found.f_frsize
         self.total_bytes = found.f_blocks * found.f_frsize
         self.reserve = reserve_bytes(self.total_bytes)
         self.is_full = self.free_bytes < self.reserve * (RESUME_FACTOR if self.is_full else 1)
-        self._bytes_left = CHECK_BYTES
-        self._due = self._clock() + CHECK_SECONDS

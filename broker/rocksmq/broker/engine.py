@@ -295,7 +295,10 @@ class RocksMQ:
     async def _watch_process(self) -> None:
         while True:
             await trio.sleep(PROCESS_WATCH_SECONDS)
-            self._process = await trio.to_thread.run_sync(process.read)
+            try:
+                self._process = await trio.to_thread.run_sync(process.read)
+            except Exception:
+                logger.exception("a bug: the metrics of the process are not renewed")
 
     def _families(self) -> Iterator[MetricFamily]:
         yield from self._process
