@@ -1,9 +1,11 @@
 """Each check of /readyz: it fails with what it is about, says what to do, and heals with it."""
 
+import errno
 import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 import trio
@@ -75,6 +77,27 @@ async def test_given_less_than_the_reserve_when_checked_then_disk_fails_exactly_
                     await mq.produce("orders", [b"x"])
             else:
                 await mq.produce("orders", [b"x"])
+
+
+@in_trio
+async def test_given_a_file_system_that_does_not_tell_when_checked_then_disk_fails_and_writes_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def statvfs(path: Path) -> NoReturn:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    async with RocksMQ(tmp_path) as mq:
+        health = Health(mq.core)
+        await mq.create_channel("orders")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "statvfs", statvfs)
+            mq.core.disk = DiskGuard(tmp_path)
+            failing = wrong(health)
+            assert list(failing) == ["disk"]
+            assert "does not tell" in failing["disk"]
+            await mq.produce("orders", [b"x"])
+        mq.core.disk = DiskGuard(tmp_path)
+        assert wrong(health) == {}
 
 
 @in_trio

@@ -10,7 +10,18 @@ import pytest
 import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
-from rocksmq.metrics.http import LINES_MAX, LINGER_SECONDS, SLICE_BYTES, TEXT, Exchange, HttpLimits, Request, Response, Route
+from rocksmq.metrics.http import (
+    LINES_MAX,
+    LINGER_READS,
+    LINGER_SECONDS,
+    SLICE_BYTES,
+    TEXT,
+    Exchange,
+    HttpLimits,
+    Request,
+    Response,
+    Route,
+)
 
 from .http_support import LIMITS, LINES, ROUTES, Answer, Pieces, answer_of, answered, cut, exchanged, get, in_mock_time
 
@@ -127,6 +138,14 @@ async def test_given_a_second_request_behind_it_when_asked_then_only_the_first_i
     assert (await answered(get("/") + get("/lines"))).body == b"hello\n"
 
 
+@in_mock_time
+async def test_given_a_client_that_sends_without_end_when_answered_then_it_is_not_read_for_ever() -> None:
+    client = Pieces([get("/"), *[bytes(1_000)] * 100])
+    assert await Exchange(client, ROUTES, LIMITS, trio.Lock()).run()
+    assert answer_of(client.received).status == 200
+    assert len(client.left) == 100 - LINGER_READS
+
+
 # -- refusals ----------------------------------------------------------------------------
 
 
@@ -166,8 +185,9 @@ async def test_given_many_lines_when_asked_then_exactly_so_many_are_taken() -> N
 async def test_given_spaces_before_what_cannot_be_when_it_comes_then_nobody_looks_for_long(end: bytes) -> None:
     data = b"GET / HTTP/1.1\r\nHost: x\r\na: " + b" " * 8_000 + end + b"\r\n\r\n"
     begin = time.process_time()
-    for _ in range(20):
+    for _ in range(10):
         assert (await answered(data)).status == 400
+        assert (await answered(*cut(data, [len(data) - 4, len(data) - 3]))).status == 400
     assert time.process_time() - begin < 1, "h11 alone takes 0.26 s for each"
 
 
@@ -234,7 +254,7 @@ async def served(
 async def test_given_a_client_that_says_nothing_when_5_s_have_passed_then_it_is_over() -> None:
     answer, over = await served()
     assert answer is None
-    assert over == pytest.approx(LIMITS.request_seconds)
+    assert over == pytest.approx(LIMITS.request_seconds, abs=0.1)
 
 
 @pytest.mark.parametrize("pause", [None, 0.9])
@@ -244,7 +264,7 @@ async def test_given_half_a_request_when_5_s_have_passed_then_it_is_told_so(paus
     assert answer is not None
     assert answer.status == 408
     assert b"request_seconds" in answer.body
-    assert over == pytest.approx(LIMITS.request_seconds + LINGER_SECONDS)
+    assert over == pytest.approx(LIMITS.request_seconds + LINGER_SECONDS, abs=0.1)
 
 
 @in_mock_time
@@ -252,7 +272,7 @@ async def test_given_an_answer_when_the_client_stays_then_it_is_over_soon_all_th
     answer, over = await served(get("/"))
     assert answer is not None
     assert answer.status == 200
-    assert over == pytest.approx(LINGER_SECONDS)
+    assert over == pytest.approx(LINGER_SECONDS, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +306,7 @@ async def test_given_a_client_that_is_gone_when_its_answer_is_sent_then_that_is_
     assert not caplog.records
 
 
-@pytest.mark.parametrize(("slice_seconds", "slices"), [(0.0, [1] * 2_000), (1e9, [656, 656, 344 + 344])])
+@pytest.mark.parametrize(("slice_seconds", "slices"), [(0.0, [1] * 40), (1e9, [14, 14, 6 + 6])])
 @in_mock_time
 async def test_given_two_long_answers_when_they_are_made_then_in_turns_and_the_loop_is_left_to_others_after_each(
     slice_seconds: float, slices: list[int]
@@ -294,9 +314,9 @@ async def test_given_two_long_answers_when_they_are_made_then_in_turns_and_the_l
     made: list[float] = []
 
     def chunks() -> Iterator[bytes]:
-        for _ in range(1_000):
+        for _ in range(20):
             made.append(trio.current_time())
-            yield bytes(100)
+            yield bytes(5_000)
 
     routes: dict[str, Route] = {"/": lambda request: Response(200, TEXT, chunks())}
     limits = HttpLimits(slice_seconds=slice_seconds)

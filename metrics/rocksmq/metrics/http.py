@@ -91,8 +91,6 @@ class HttpServer:
                 while True:
                     try:
                         sock, _ = await accepting.accept()
-                    except ConnectionAbortedError:
-                        continue
                     except OSError as error:
                         logger.warning("an HTTP connection could not be accepted: %s", error)
                         await trio.sleep(ACCEPT_PAUSE_SECONDS)
