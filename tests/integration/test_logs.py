@@ -118,7 +118,8 @@ def test_given_everything_done_wrong_to_it_when_logged_at_debug_then_no_secret_a
         for case, *_ in AFTER_HELLO.values():
             send(broker.address, GREETING + case)
         http(broker)
-        with socket.create_connection(broker.address.split(":")):
+        host, port = broker.address.split(":")
+        with socket.create_connection((host, int(port))):
             wait_until(lambda: "no HELLO within" in broker.log.read_text(), "one that is silent was closed")
         with broker.client() as mq, pytest.raises(ChannelNotFound):
             mq.describe_channel(SECRET)
