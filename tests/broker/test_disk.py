@@ -83,3 +83,32 @@ def test_given_a_full_disk_when_space_is_freed_then_it_resumes_only_well_above_t
     disk.free = RESERVE * 2
     disk.now += CHECK_SECONDS
     assert disk.guard.admits(1)
+
+
+def test_given_a_disk_that_fills_and_is_freed_when_looked_at_then_each_turn_is_logged_once(
+    disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "rocksmq")
+    for free in (RESERVE, RESERVE - 4096, RESERVE - 8192, RESERVE, 2 * RESERVE, RESERVE):
+        disk.free = free
+        disk.guard.look()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_given_a_file_system_that_does_not_answer_when_asked_then_it_is_asked_now_and_then(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def refuse(path: Path) -> None:
+        nonlocal looks
+        looks += 1
+        raise OSError(5, "no answer")
+
+    assert disk.guard.admits(1)
+    monkeypatch.setattr(os, "statvfs", refuse)
+    disk.now += CHECK_SECONDS
+    for _ in range(100):
+        assert disk.guard.admits(CHECK_BYTES // 10)
+    assert not disk.guard.is_known
+    assert looks <= 11

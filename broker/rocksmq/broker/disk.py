@@ -1,9 +1,12 @@
 """The reserve of free disk space that produce must leave to positions and retention."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+logger = logging.getLogger("rocksmq.broker")
 
 MIB = 1 << 20
 CHECK_SECONDS = 1.0
@@ -49,4 +52,9 @@ class DiskGuard:
         self.free_bytes = found.f_bavail * found.f_frsize
         self.total_bytes = found.f_blocks * found.f_frsize
         self.reserve = reserve_bytes(self.total_bytes)
-        self.is_full = self.free_bytes < self.reserve * (RESUME_FACTOR if self.is_full else 1)
+        was_full = self.is_full
+        self.is_full = self.free_bytes < self.reserve * (RESUME_FACTOR if was_full else 1)
+        if self.is_full and not was_full:
+            logger.warning("the disk has %d MiB free, less than the reserve: produce is refused", self.free_bytes >> 20)
+        elif was_full and not self.is_full:
+            logger.info("the disk has %d MiB free again: produce goes on", self.free_bytes >> 20)

@@ -110,6 +110,7 @@ class Session:
 
     def refuse(self, error: RocksMQError) -> None:
         self.ended_by = self.ended_by or ("version" if isinstance(error, UnsupportedVersion) else "protocol")
+        logger.info("a connection is ended: %s", error.message)
         correlation = self._hello_correlation if isinstance(error, UnsupportedVersion) else NO_CORRELATION
         self.connection.send(encode_error(correlation, error))
 
