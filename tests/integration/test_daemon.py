@@ -255,10 +255,23 @@ def test_given_nobody_who_reads_its_lines_when_started_then_it_serves_all_the_sa
     assert "Traceback" not in log
 
 
-def test_given_a_bug_that_ends_it_when_it_ends_then_exit_1_and_the_log_has_its_traceback(tmp_path: Path) -> None:
-    program = (
-        "from rocksmq.broker import daemon, __main__\ndaemon._Daemon._say_ready = None\n__main__.main(prog_name='rocksmqd')"
-    )
+WITH_A_BUG = """
+from rocksmq.broker import __main__, notify
+async def tell(notifier, *lines):
+    if lines[0] == "READY=1":
+        {bug}
+notify.Notifier.tell = tell
+__main__.main(prog_name="rocksmqd")
+"""
+
+
+@pytest.mark.parametrize(
+    ("bug", "told"), [("None()", "TypeError: 'NoneType' object"), ("open('/missing/file')", "FileNotFoundError: [Errno 2]")]
+)
+def test_given_a_bug_that_ends_it_when_it_ends_then_exit_1_and_the_log_has_its_traceback(
+    tmp_path: Path, bug: str, told: str
+) -> None:
+    program = WITH_A_BUG.format(bug=bug)
     for log_format in ("console", "json"):
         arguments = ("--listen", "127.0.0.1:0", "--http", "off", "--log-format", log_format)
         result = subprocess.run(
@@ -270,7 +283,7 @@ def test_given_a_bug_that_ends_it_when_it_ends_then_exit_1_and_the_log_has_its_t
         )
         assert result.returncode == 1
         assert "a bug: the broker ended by it" in result.stderr
-        assert "TypeError: 'NoneType' object is not callable" in result.stderr
+        assert told in result.stderr
 
 
 BAD_FILES = {

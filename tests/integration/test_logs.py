@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,10 @@ def misuse(mq: Client, channel: str) -> None:
     ]
     for name in unusual:
         acts += [
-            lambda name=name: mq.create_channel(name),
-            lambda name=name: mq.produce(name, [payload]),
-            lambda name=name: mq.create_consumer_group(channel, name),
-            lambda name=name: mq.consume(channel, name),
+            partial(mq.create_channel, name),
+            partial(mq.produce, name, [payload]),
+            partial(mq.create_consumer_group, channel, name),
+            partial(mq.consume, channel, name),
         ]
     try_all(acts)
 

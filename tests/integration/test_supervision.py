@@ -22,6 +22,7 @@ from tests.helpers.ledger import wait_until
 
 from .broker_with_faults import BrokerWithFaults
 
+STORAGE_FAILED = 5
 WATCHDOG_SECONDS = 0.9
 BEAT_SECONDS = WATCHDOG_SECONDS / 3
 PATIENCE_SECONDS = 20.0
@@ -167,6 +168,13 @@ def test_given_a_disk_that_hangs_while_the_loop_turns_when_supervised_then_the_b
             assert abstract.hear(WATCHDOG_SECONDS + BEAT_SECONDS) is None
             with urlopen(f"{broker.http_url}/livez", timeout=5) as answer:
                 assert answer.status == 200
+
+
+def test_given_a_disk_that_fails_when_the_watchdog_meets_it_then_exit_5_as_ever(tmp_path: Path, abstract: Supervisor) -> None:
+    fault = "during-sync=raise:storage-failed@3"
+    with BrokerWithFaults(tmp_path / "data", fault, environment=abstract.environment) as broker:
+        assert broker.wait() == STORAGE_FAILED
+        assert broker.log.read_text().splitlines()[-1].startswith("rocksmqd: ")
 
 
 def test_given_a_broker_that_is_stopped_by_sigstop_when_it_goes_on_then_the_beats_do_too(

@@ -74,19 +74,21 @@ def run(launch: Launch) -> int:
 
     hold()
     os.umask(0o077)
+    daemon = _Daemon(launch, logs)
     try:
-        trio.run(_Daemon(launch, logs).live)
+        trio.run(daemon.live)
     except* (DirectoryInUse, PrefixInUse) as group:
         failed(group, EXIT_IN_USE)
     except* DataRefused as group:
         failed(group, EXIT_DATA_REFUSED)
     except* StorageFailed as group:
         failed(group, EXIT_STORAGE_FAILED, ": stopped, so that nothing is acknowledged that may be lost")
-    except* OSError as group:
-        failed(group, EXIT_CONFIGURATION)
     except* Exception as group:
-        code = EXIT_BUG
-        logger.critical("a bug: the broker ended by it", exc_info=group)
+        if isinstance(_first(group), OSError) and not daemon.is_serving:
+            failed(group, EXIT_CONFIGURATION)
+        else:
+            code = EXIT_BUG
+            logger.critical("a bug: the broker ended by it", exc_info=group)
     logs.tell_withheld(is_over=True)
     return code
 
@@ -108,6 +110,7 @@ class _Daemon:
         self._reloader = Reloader(launch.config, launch.read, self._apply)
         self._status = ""
         self._is_open = False
+        self.is_serving = False
 
     async def live(self) -> None:
         """All of it; returns once stopped by a signal."""
@@ -153,6 +156,7 @@ class _Daemon:
                 exposer = HttpServer(routes(engine.core.telemetry, health))
                 engine.core.telemetry.add(lambda: iter((gauge(catalogue.HTTP_REFUSED, exposer.refused),)))
                 nursery.start_soon(exposer.serve, http)
+            self.is_serving = True
             self._say_ready(listener, http)
             await self._notifier.tell("READY=1", f"STATUS={self._status}")
             nursery.start_soon(self._feed_watchdog, engine)
