@@ -32,7 +32,7 @@ CALL_SECONDS = 10.0
 POLL_SECONDS = 0.1
 LOG_CHARACTERS = 2_000  # of the log's end, in an error
 ATTEMPTS = 8  # of a start that finds its port taken
-METRIC = re.compile(r"(?<![\w:])(?:rocksmq|process|python)_[a-z0-9_]+")
+METRIC = re.compile(r"(?<![\w:])(?:rocksmq|process|python)_[a-z0-9_]+(?![a-z0-9_]|\.\w)")  # and not a file
 _TAKEN = "address already in use"
 
 
@@ -130,10 +130,9 @@ class Prometheus:
         """What it answers now; a number alone is a series without labels. Raises PrometheusFailed, for bad syntax too."""
         return _series(self.call("query", query=expression))
 
-    def query_range(self, expression: str, seconds: float, step: float) -> list[Line]:
-        """The same over the last ``seconds``, every ``step`` seconds."""
-        end = time.time()
-        told = self.call("query_range", query=expression, start=f"{end - seconds}", end=f"{end}", step=f"{step}")
+    def query_range(self, expression: str, begin: float, end: float, step: float) -> list[Line]:
+        """The same between two Unix times, every ``step`` seconds."""
+        told = self.call("query_range", query=expression, start=f"{begin}", end=f"{end}", step=f"{step}")
         return [Line(found["metric"], [(float(at), float(value)) for at, value in found["values"]]) for found in told["result"]]
 
     def alerts(self) -> list[dict[str, Any]]:
