@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from rocksmq.protocol.errors import RocksMQError
+from rocksmq.protocol.operations import OPS
+from tests.helpers.dashboard import DASHBOARD
 from tests.helpers.prometheus import known_metrics, metrics_in, promtool
 
 METRICS = Path(__file__).parents[2] / "metrics"
@@ -53,6 +56,20 @@ def test_given_an_alert_when_read_then_it_says_how_bad_it_is_and_what_to_do(name
 def test_given_the_rules_when_their_metrics_are_looked_up_then_all_are_in_the_catalogue(kind: str) -> None:
     for name, rule in rules(kind).items():
         assert metrics_in(rule["expr"]) <= set(known_metrics()), name
+
+
+def test_given_the_rules_and_the_dashboard_when_the_operations_and_codes_they_ask_for_are_looked_up_then_all_can_be_met() -> (
+    None
+):
+    asked = RULES.read_text() + DASHBOARD.read_text().replace('\\"', '"')
+    known = {
+        "op": {op.name for op in OPS.values()},
+        "code": {error.__name__ for error in RocksMQError.__subclasses__()} | {"OK"},
+    }
+    for label, values in known.items():
+        found = {value for text in re.findall(rf'\b{label}(?:=~|!=|=)"([^"]*)"', asked) for value in text.split("|")}
+        assert found
+        assert found <= values
 
 
 def test_given_the_numbers_at_the_top_when_the_alerts_are_read_then_each_is_used_and_no_other_is() -> None:
