@@ -163,7 +163,7 @@ async def test_given_a_disk_that_is_slow_when_one_makes_groups_and_groups_then_i
     async with trio.open_nursery() as nursery:
         sockets = [socket.socketpair() for _ in range(2)]
         connections = [Connection(ours, Limits(), nursery.start_soon, Octets()) for ours, _ in sockets]
-        writer, reader = [Session(connection, broker.core, NobodyElse(), "test") for connection in connections]
+        writer, reader = [Session(connection, broker.core, NobodyElse(), "test", "127.0.0.1") for connection in connections]
         for session in (writer, reader):
             session.receive(body(1, hello()))
         sent = 0

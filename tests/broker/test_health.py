@@ -16,7 +16,7 @@ from rocksmq.broker.health import Health
 from rocksmq.metrics.exposition import expose
 from rocksmq.protocol.errors import DiskFull, MetaUnavailable, StorageFailed
 
-from .disk_support import Disk, fail
+from .disk_support import Disk, fail, hold
 from .remote_support import A_WHILE, broker_of, consuming, running, with_messages
 from .simulated_remote import SimulatedEtcd
 from .support import in_mock_time, in_trio
@@ -158,3 +158,48 @@ async def test_given_a_start_without_the_store_of_positions_when_checked_then_me
         broker.remote.is_away = False
         await trio.sleep(A_WHILE)
         assert wrong(health) == {}
+
+
+def reason_of(health: Health, name: str) -> str:
+    """Of that check, empty while it passes."""
+    reason = next(check.reason for check in health.checks() if check.name == name)
+    assert not TECHNICAL.search(reason), reason
+    return reason
+
+
+@in_trio
+async def test_given_a_disk_that_is_truly_full_when_checked_then_what_is_refused_is_said_until_it_goes_on(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with RocksMQ(tmp_path) as mq:
+        health = Health(mq.core)
+        await mq.create_channel("orders")
+        disk.on_write = fail(DiskFull("full"))
+        with pytest.raises(DiskFull):
+            await mq.produce("orders", [b"x"])
+        assert "fetch goes on" in reason_of(health, "disk")
+        disk.on_write = lambda: None
+        await mq.fetch("orders", "earliest")
+        assert reason_of(health, "disk")
+        await mq.produce("orders", [b"x"])
+        assert wrong(health) == {}
+
+
+@in_trio
+async def test_given_a_sync_that_does_not_come_back_when_checked_then_store_fails_until_it_does(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rocksmq.broker.health.SYNC_SECONDS_MAX", 0.0)
+    async with RocksMQ(tmp_path) as mq:
+        health = Health(mq.core)
+        await mq.create_channel("orders")
+        assert wrong(health) == {}
+        mq.core.committer.sync_seconds = 1.0  # slow, so that it goes to a thread
+        release, begun, disk.on_sync = hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mq.produce, "orders", [b"x"])
+            await begun.wait()
+            assert "has not come back" in reason_of(health, "store")
+            release.set()
+        assert wrong(health) == {}
+        assert mq.core.committer.syncing_seconds == 0

@@ -80,6 +80,33 @@ def _refusal() -> str | None:
 needs_mount = pytest.mark.skipif(_refusal() is not None, reason=_refusal() or "")
 
 
+class BrokerOnFullDisk(Broker):
+    """Its data directory is a small file system without a free byte, with what was in the directory before."""
+
+    def command(self) -> list[str]:
+        script = (
+            'mount -t tmpfs -o size=16m tmpfs /mnt && cp -a "$0/." /mnt && mount --move /mnt "$0"'
+            ' && { cat /dev/zero > "$0/filler" 2>&-; exec "$@"; }'
+        )
+        return ["unshare", "-rm", "sh", "-c", script, str(self.directory), *super().command()]
+
+
+@needs_mount
+@pytest.mark.parametrize("is_new", [True, False])
+def test_given_a_full_disk_when_started_then_the_data_are_not_refused_for_it(tmp_path: Path, is_new: bool) -> None:
+    broker = BrokerOnFullDisk(tmp_path / "data")
+    broker.directory.mkdir()
+    if not is_new:
+        with Broker(broker.directory) as before, before.client() as mq:
+            mq.create_channel("orders")
+            mq.produce("orders", [b"x"])
+    with pytest.raises(RuntimeError, match=f"(?s)exit code {STORAGE_FAILED}: .*the disk is full"):
+        broker.start()
+    if not is_new:
+        with Broker(broker.directory) as after, after.client() as mq:
+            assert mq.fetch("orders", "earliest").payloads == [b"x"]
+
+
 class BrokerOnSmallDisk(Broker):
     """Its data directory is a file system of DISK_BYTES, which only it sees."""
 

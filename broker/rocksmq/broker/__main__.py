@@ -24,7 +24,7 @@ Exit codes:
     2  bad options, or an address that cannot be listened on
     3  data refused: damaged, of a newer format, or less than was acknowledged
     4  data directory, or place of the positions, in use by another broker
-    5  storage failed while running
+    5  storage failed while running, or its disk was full at the start
     6  stopped, and cut off: what was in flight took too long (drain_seconds)
   130, 143  ended at once by a second SIGINT, SIGTERM
 """
@@ -82,7 +82,7 @@ def main(file: Path | None, accept_loss: bool, print_config: bool, check_config:
 def _say(line: str) -> None:
     try:
         click.echo(line)
-    except BrokenPipeError:  # whoever read it has gone, as `head -1` does
+    except OSError:  # whoever read it has gone, as `head -1` does, or it goes to a full disk
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

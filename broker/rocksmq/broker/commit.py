@@ -175,6 +175,7 @@ class Committer:
         self.synced_number = number
         self.failure: StorageFailed | None = None
         self.sync_seconds = 0.0  # smoothed
+        self.sync_began: float | None = None  # of the sync under way, by Trio's clock
         self._write = write
         self._sync = sync
         self._listener = listener
@@ -185,6 +186,11 @@ class Committer:
         self._sync_due: float | None = None  # trio time by which what is written must be synced
         self._closing = False
         self._is_probed = False
+
+    @property
+    def syncing_seconds(self) -> float:
+        """For how long the present sync has not come back; 0: there is none."""
+        return 0.0 if self.sync_began is None else trio.current_time() - self.sync_began
 
     def wake(self) -> None:
         """Something was added to the open commit."""
@@ -313,12 +319,14 @@ class Committer:
         """Sync on this thread while that is fast, else in a thread of its own, so that a slow disk never stops the loop."""
         number = self.written_number
         self._sync_due = None
+        self.sync_began = trio.current_time()
         if self.sync_seconds < ON_LOOP_SECONDS:
             seconds = self._timed_sync()
         else:
             seconds = await trio.to_thread.run_sync(self._timed_sync)
         self.sync_seconds += (seconds - self.sync_seconds) * SMOOTHING
         self.synced_number = number
+        self.sync_began = None
         self._synced.set()
         self._synced = trio.Event()
 

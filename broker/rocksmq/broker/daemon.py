@@ -22,7 +22,7 @@ import trio
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.http import HttpServer
 from rocksmq.metrics.instruments import gauge
-from rocksmq.protocol.errors import StorageFailed
+from rocksmq.protocol.errors import DiskFull, StorageFailed
 
 from .config import DEFAULT, EMBEDDED, Config
 from .durability import Durability
@@ -81,6 +81,8 @@ def run(launch: Launch) -> int:
         failed(group, EXIT_IN_USE)
     except* DataRefused as group:
         failed(group, EXIT_DATA_REFUSED)
+    except* DiskFull as group:
+        failed(group, EXIT_STORAGE_FAILED)
     except* StorageFailed as group:
         failed(group, EXIT_STORAGE_FAILED, ": stopped, so that nothing is acknowledged that may be lost")
     except* Exception as group:
@@ -243,7 +245,8 @@ class _Daemon:
         if http is not None:
             say(f"metrics and health on http://{_address(http)}")
         self._status = f"serving on {address}"
-        if self._notifier.is_asked:
+        logger.info("%s", self._status)
+        if self._notifier.is_asked or self._logs.format_name == JSON:
             return  # nobody reads it who would try
         script = Path(sys.executable).with_name("rocksmq")
         command = "rocksmq" if shutil.which("rocksmq") else min(os.path.relpath(script), str(script), key=len)

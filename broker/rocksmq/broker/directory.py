@@ -9,12 +9,15 @@ Opening refuses what it cannot keep the promise for: a newer format, a missing o
 part, a store that holds less than was acknowledged.
 """
 
+import errno
 import fcntl
 import json
 import os
 import secrets
 import socket
 from pathlib import Path
+
+from rocksmq.protocol.errors import DiskFull
 
 from . import keys
 from .mark import MarkFile
@@ -31,7 +34,15 @@ class DataDirectory:
     """
 
     def __init__(self, path: Path, *, accept_loss: bool = False) -> None:
-        """Open or create ``path``. Raises DirectoryInUse, DataRefused, OSError."""
+        """Open or create ``path``. Raises DirectoryInUse, DataRefused, DiskFull, OSError."""
+        try:
+            self._open(path, accept_loss)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"the disk is full, so nothing can be written to {path}: free space on it") from error
+            raise
+
+    def _open(self, path: Path, accept_loss: bool) -> None:
         self.path = path
         _make_directory(path)
         lock_file = path / "lock"

@@ -67,7 +67,7 @@ class RocksMQ:
 
     ``name`` is the data directory, ``id_allocator`` gives out the ids (one of its own by default). What a method
     returned is durable. ``remote`` keeps the positions of groups elsewhere, None in the directory. Opening raises
-    DirectoryInUse, PrefixInUse, DataRefused or OSError; StorageFailed ends the
+    DirectoryInUse, PrefixInUse, DataRefused, DiskFull or OSError; StorageFailed ends the
     context: nothing is acknowledged after it. Leaving the context finishes what is in flight.
     """
 

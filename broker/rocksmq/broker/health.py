@@ -12,6 +12,8 @@ from rocksmq.metrics.instruments import MetricFamily, gauge, gauges
 
 from .core import Core
 
+SYNC_SECONDS_MAX = 5.0  # a disk that is only slow is done by then
+
 
 class Check(NamedTuple):
     """One of them; ``reason`` is empty while it is ok."""
@@ -50,6 +52,11 @@ class Health:
         yield gauge(catalogue.READ_ONLY, self._core.committer.failure is not None)
 
     def _store(self) -> str | None:
+        if (seconds := self._core.committer.syncing_seconds) > SYNC_SECONDS_MAX:
+            return (
+                f"a sync of the disk has not come back for {seconds:.0f} s, and nobody is acknowledged before it does; what is"
+                " stored is read meanwhile: see what the disk does; a restart does not help while it hangs"
+            )
         if self._core.committer.failure is None:
             return None
         return (
@@ -60,6 +67,11 @@ class Health:
     def _disk(self) -> str | None:
         disk = self._core.disk
         is_admitted = disk.admits(0)
+        if self._core.is_disk_full:
+            return (
+                "the disk is full to the last byte: produce, consume, commit and seek are refused with DiskFull, fetch goes on;"
+                " free space, or enlarge the disk, then it goes on by itself"
+            )
         if not disk.is_known:
             return (
                 "the file system of the data directory does not tell how much of it is free: see whether it is mounted and"

@@ -44,6 +44,7 @@ def of_core(core: "Core") -> Iterator[MetricFamily]:
     yield gauge(catalogue.BUILD_INFO, 1, *_VERSIONS, str(core.durability), core.meta.kind)
     yield gauge(catalogue.LONG_POLLS, len(core.waiters))
     yield gauge(catalogue.COMMIT_QUEUE_BYTES, committer.open.size)
+    yield gauge(catalogue.SYNC_RUNNING, committer.syncing_seconds)
     yield gauge(catalogue.UNSYNCED_COMMITS, committer.written_number - committer.synced_number)
     yield gauge(catalogue.ID_AHEAD, max(0, time_ms_of(core.ids.present_id) - clock_ms()) / 1000)
     yield gauge(catalogue.CACHE_BYTES, log.cache.size)

@@ -109,7 +109,7 @@ class Server:
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         await trio.lowlevel.checkpoint()  # while they come faster than they are accepted, the others have their turn
         try:
-            sock, _ = listener.accept()
+            sock, address = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             await trio.lowlevel.wait_readable(listener)
             return
@@ -121,11 +121,12 @@ class Server:
         connection = Connection(sock, self._limits, nursery.start_soon, self._octets, clock=self._clock)
         if (refusal := self._refusal()) is not None:
             self._rejected.add(refusal[0])
+            logger.warning("a connection from %s was refused: %s", address[0], refusal[1])
             connection.send(encode_error(NO_CORRELATION, LimitExceeded(refusal[1])))
             nursery.start_soon(self._turn_away, connection)
             return
         self._opened.value += 1
-        session = Session(connection, self._core, self, self._version)
+        session = Session(connection, self._core, self, self._version, address[0])
         self._sessions.add(session)
         nursery.start_soon(self._run, session)
 
@@ -176,7 +177,8 @@ class Server:
             for session in tuple(self._sessions):
                 if (overdue := self._overdue(session, now)) is not None:
                     limit, why = overdue
-                    logger.info("a connection was closed: %s %s s (%s)", why, getattr(self._limits, limit), limit)
+                    seconds = getattr(self._limits, limit)
+                    logger.info("a connection from %s was closed: %s %s s (%s)", session.peer, why, seconds, limit)
                     session.end(limit)
 
     def _overdue(self, session: Session, now: float) -> tuple[str, str] | None:

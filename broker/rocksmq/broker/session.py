@@ -54,10 +54,14 @@ class Asked(NamedTuple):
 
 
 class Session:
-    """The state of one connection above its frames. ``ended_by`` is why it ended, a word for the metrics."""
+    """The state of one connection above its frames.
 
-    def __init__(self, connection: Connection, core: Core, registry: Registry, version: str) -> None:
+    ``peer`` is its client's address, ``ended_by`` why it ended, a word for the metrics.
+    """
+
+    def __init__(self, connection: Connection, core: Core, registry: Registry, version: str, peer: str) -> None:
         self.connection = connection
+        self.peer = peer
         self.client_id: bytes | None = None  # None before HELLO
         self._core = core
         self._registry = registry
@@ -110,7 +114,7 @@ class Session:
 
     def refuse(self, error: RocksMQError) -> None:
         self.ended_by = self.ended_by or ("version" if isinstance(error, UnsupportedVersion) else "protocol")
-        logger.info("a connection is ended: %s", error.message)
+        logger.info("a connection from %s is ended: %s", self.peer, error.message)
         correlation = self._hello_correlation if isinstance(error, UnsupportedVersion) else NO_CORRELATION
         self.connection.send(encode_error(correlation, error))
 

@@ -7,7 +7,7 @@ and `compact`, which release the GIL and may run in a thread of their own.
 
 import logging
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from os import scandir
 from pathlib import Path
@@ -116,8 +116,14 @@ def peek(directory: Path, family: Family, key: bytes) -> bytes | None:
         value: bytes | None = db.get_column_family(name).get(key)
         db.close()
     except Exception as error:
-        raise DataRefused(f"RocksDB cannot open {directory}: {error}") from error
+        raise _not_opened(directory, str(error)) from error
     return value
+
+
+def _not_opened(directory: Path, told: str) -> DataRefused | DiskFull:
+    if "no space left" in told.lower():
+        return DiskFull(f"the disk is full, so the database in {directory} cannot be opened: free space on it")
+    return DataRefused(f"RocksDB cannot open {directory}: {told}")
 
 
 OWN_FILE = "rocksdict-config.json"  # rocksdict writes it at each opening, for reading too
@@ -152,7 +158,7 @@ def _has_families(links: Path, directory: Path) -> bool:
         found = Rdict.list_cf(str(links), _options(Cache(BLOCK_CACHE_BYTES)))
     except Exception as error:
         told = str(error).replace(str(links), str(directory))
-        raise DataRefused(f"RocksDB cannot open {directory}: {told}") from error
+        raise _not_opened(directory, told) from error
     return all(family.name.lower() in found for family in Family)
 
 
@@ -171,7 +177,7 @@ class Store:
     """
 
     def __init__(self, directory: Path, links: Path | None = None) -> None:
-        """Open ``directory``, or links to its files for reading only. Raises DirectoryInUse, DataRefused."""
+        """Open ``directory``, or links to its files for reading only. Raises DirectoryInUse, DataRefused, DiskFull."""
         cache = Cache(BLOCK_CACHE_BYTES)
         self._directory, self._opened = directory, links or directory
         access = AccessType.read_write() if links is None else AccessType.read_only()
@@ -181,7 +187,7 @@ class Store:
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
             if "lock hold by" in str(error) or "While lock file" in str(error):
                 raise DirectoryInUse(f"another process holds the database in {directory}") from error
-            raise DataRefused(f"RocksDB cannot open {directory}: {self._told(error)}") from error
+            raise _not_opened(directory, self._told(error)) from error
         self._handles = [self._db.get_column_family_handle(f.name.lower()) for f in Family]
         self._families = [self._db.get_column_family(f.name.lower()) for f in Family]
         self._versions = self._figures("current-super-version-number")
@@ -286,14 +292,22 @@ class Store:
         """A property of RocksDB's by its name without ``rocksdb.``, of a family; for those of the whole database, any does."""
         return self._families[family].property_int_value(f"rocksdb.{name}") or 0
 
+    def background_errors(self) -> int:
+        """Flushes and compactions that failed; RocksDB counts those of all families with the default one."""
+        return self._db.property_int_value("rocksdb.background-errors") or 0
+
     def _figures(self, name: str) -> list[int]:
         """A property of each family."""
         return [self.figure(name, family) for family in Family]
 
     def log_bytes(self) -> int:
         """Of the files of the write-ahead log."""
+        total = 0
         with scandir(self._directory) as entries:
-            return sum(entry.stat().st_size for entry in entries if entry.name.endswith(".log"))
+            for entry in entries:
+                with suppress(FileNotFoundError):  # RocksDB has just deleted it
+                    total += entry.stat().st_size if entry.name.endswith(".log") else 0
+        return total
 
     def _told(self, error: Exception) -> str:
         """RocksDB's text, with the files named by where they are."""

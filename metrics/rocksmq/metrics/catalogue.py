@@ -90,6 +90,9 @@ WRITE_SECONDS = Metric(
 SYNC_SECONDS = Metric(
     "rocksmq_wal_sync_duration_seconds", _HISTOGRAM, "One sync of RocksDB's log, of a group commit.", (), DISK_BUCKETS
 )
+SYNC_RUNNING = Metric(
+    "rocksmq_wal_sync_running_seconds", _GAUGE, "For how long the present sync has not come back; 0: there is none."
+)
 SYNC_FAILURES = Metric(
     "rocksmq_wal_sync_failures_total", _COUNTER, "Writes and syncs that failed for good; the broker ends with exit code 5."
 )

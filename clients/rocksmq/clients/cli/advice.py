@@ -40,6 +40,11 @@ def notes(look: Interval) -> list[str]:
     found = _Look(look)
     bugs = sum(number for (_, code), number in look.values(catalogue.REQUESTS.name).items() if code == "InternalError")
     said = [f"{_times(bugs)} since its start the broker met a bug: its log has each"] if bugs else []
+    if found.value(catalogue.AFTER_CRASH):
+        said.append(
+            "the broker before this one did not end in order: it was killed, or its storage failed; what was acknowledged is"
+            " there, and its log, or the system's, says why"
+        )
     said += [f"{_times(number)} {text}" for metric, text in _COUNTED if (number := found.total(metric))]
     if found.value(catalogue.AGGREGATED):
         said.append(
