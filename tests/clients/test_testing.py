@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -74,6 +75,23 @@ def test_given_no_directory_when_started_then_it_serves_and_its_files_go_with_it
     del broker
     gc.collect()
     assert not parent.exists()
+
+
+def test_given_metrics_that_were_asked_for_when_restarted_then_they_are_where_they_were(tmp_path: Path) -> None:
+    with Broker(tmp_path / "data", http="127.0.0.1:0") as broker:
+        url = broker.http_url
+        assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+", url)
+        broker.restart()
+        assert broker.http_url == url
+        with urlopen(f"{url}/livez", timeout=10) as answer:
+            assert answer.read() == b'{"alive": true}\n'
+
+
+def test_given_metrics_that_nobody_asked_for_when_started_then_there_are_none() -> None:
+    with Broker() as broker:
+        assert broker.command()[-2:] == ["--http", "off"]
+        with pytest.raises(RuntimeError, match="not asked for metrics"):
+            print(broker.http_url)  # noqa: T201
 
 
 def test_given_a_forked_child_when_it_ends_then_the_temporary_directory_stays(tmp_path: Path) -> None:

@@ -203,6 +203,21 @@ def test_given_its_start_when_logged_then_version_data_mode_positions_and_unusua
     )
 
 
+def test_given_fewer_files_than_connections_want_when_started_then_it_takes_fewer_and_warns(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "rocksmq.broker", "--listen", "127.0.0.1:0", "--http", "off"]
+    command += ["--data-dir", str(tmp_path / "data")]
+    limited = ["sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *command]
+    with subprocess.Popen(limited, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        _, log = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, log
+    first, second, *_ = log.splitlines()
+    assert first.endswith("limits: connections_max 80")
+    assert "WARNING rocksmq.broker: connections_max is 80 instead of 4096: this process may open so few files" in second
+
+
 def test_given_an_address_for_metrics_that_is_taken_when_started_then_exit_2_names_the_option(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -87,7 +87,9 @@ class Broker:
 
     @property
     def http_url(self) -> str:
-        """Where its metrics and health are: `http://HOST:PORT`, to which `/metrics` is added."""
+        """Where `/metrics` and health are: `http://HOST:PORT`. Raises RuntimeError if they are off."""
+        if self.http == _OFF:
+            raise RuntimeError("the broker was not asked for metrics: Broker(http='127.0.0.1:0')")
         return f"http://{self.http}"
 
     @property
