@@ -186,7 +186,9 @@ async def test_given_a_channel_and_a_group_when_not_durable_then_they_have_no_se
                 await begun.wait()
                 # Then
                 assert mq.core.channels.get("orders") is not None
-                assert not [labels for labels in told(mq) if "orders" in labels]
+                found = told(mq)
+                assert not [labels for labels in found if "orders" in labels]
+                assert found["rocksmq_metrics_series",] == found["rocksmq_channels",] == 0
                 release.set()
         found = told(mq)
         assert channels_in(found) == {"orders"}
@@ -201,6 +203,7 @@ async def test_given_a_channel_and_a_group_when_not_durable_then_they_have_no_se
                 found = told(mq)
                 assert not [labels for labels in found if "billing" in labels]
                 assert of(found, "rocksmq_delivered_messages_total") == {("orders", ""): 0}
+                assert (found["rocksmq_metrics_series",], found["rocksmq_groups",]) == (1, 0)
                 release.set()
         found = told(mq)
         assert of(found, "rocksmq_group_lag_messages") == {("orders", "billing"): 0}

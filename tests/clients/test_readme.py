@@ -52,17 +52,29 @@ def test_given_the_links_when_followed_then_the_files_are_there() -> None:
 
 
 def test_given_the_example_in_a_shell_when_run_then_the_message_comes_out(broker: Broker) -> None:
-    lines = re.findall(r"^    ((?:echo .*\| )?rocksmq .*)$", README, re.MULTILINE)
-    assert len(lines) == 3
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "ROCKSMQ_URL": broker.url}
-    outputs = [
-        subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=True).stdout for line in lines
-    ]
+    outputs = outputs_of(r"(?:echo .*\| )?rocksmq (?:produce|consume|channel) .*", broker)
+    assert len(outputs) == 3
     assert outputs[0].startswith("1 message, 5 bytes")
     assert outputs[1] == "hello\n"
     assert "greetings" in outputs[2]
     assert "readers" in outputs[2]
+
+
+def test_given_the_commands_of_whoever_runs_it_when_run_then_they_tell_of_the_broker(tmp_path: Path) -> None:
+    with Broker(tmp_path / "data", http="127.0.0.1:0") as broker:
+        status, top, metrics = outputs_of(r"(?:rocksmq (?:status|top)|curl) .*", broker)
+        assert "all is well" in status
+        assert "produce" in top
+        assert "rocksmq_build_info{" in metrics
+
+
+def outputs_of(pattern: str, broker: Broker) -> list[str]:
+    """What the commands print that match, when run against that broker."""
+    lines = re.findall(f"^    ({pattern})$", README, re.MULTILINE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "ROCKSMQ_URL": broker.url}
+    commands = [["sh", "-c", line.replace("127.0.0.1:7661", broker.http)] for line in lines]
+    return [subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for command in commands]
 
 
 def test_given_the_commands_it_names_when_looked_for_then_make_has_them() -> None:

@@ -49,8 +49,8 @@ def of_core(core: "Core") -> Iterator[MetricFamily]:
     yield gauge(catalogue.ID_AHEAD, max(0, time_ms_of(core.ids.present_id) - clock_ms()) / 1000)
     yield gauge(catalogue.CACHE_BYTES, log.cache.size)
     yield gauges(catalogue.CACHE_READS, ((("hit",), log.hit_count), (("miss",), log.miss_count)))
-    yield gauge(catalogue.CHANNELS, len(core.channels))
-    yield catalogue.GROUPS, _group_count(core, 0)
+    yield catalogue.CHANNELS, _count(core, channels=True, groups=False)
+    yield catalogue.GROUPS, _count(core, channels=False, groups=True)
     yield gauge(catalogue.POSITIONS_BROUGHT_BACK, core.positions_brought_back)
     yield from core.meta.families()
 
@@ -94,18 +94,18 @@ def of_channels(core: "Core", names: Sequence[str] | None) -> Iterator[MetricFam
     families = _sums(core, channels) if is_aggregated else _each(core, channels)
 
     def found() -> Iterator[MetricFamily]:
-        yield catalogue.SERIES, _group_count(core, len(core.channels))
+        yield catalogue.SERIES, _count(core, channels=True, groups=True)
         yield gauge(catalogue.AGGREGATED, is_aggregated)
         yield from families
 
     return found()
 
 
-def _group_count(core: "Core", others: int) -> Iterator[Sample | None]:
-    """How many groups there are, and ``others``."""
-    count = others
-    for index, channel in enumerate(tuple(core.channels), 1):
-        count += len(channel.groups)
+def _count(core: "Core", *, channels: bool, groups: bool) -> Iterator[Sample | None]:
+    """How many of them are there, and durable."""
+    count = 0
+    for index, channel in enumerate(_shown(core, tuple(core.channels)), 1):
+        count += channels + (len(_groups(channel)) if groups else 0)
         if index % A_TURN == 0:
             yield None
     yield Sample("", "", count)
