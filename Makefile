@@ -12,7 +12,7 @@ run: $(VENV)/run.installed
 	@exec $(BIN)/rocksmqd
 
 test: $(VENV)/dev.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/dev.installed
 	$(BIN)/ruff check $(SOURCES)
