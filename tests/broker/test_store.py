@@ -157,6 +157,20 @@ def test_given_a_sync_that_fails_when_made_then_even_a_full_disk_is_a_failed_sto
     monkeypatch.undo()
 
 
+def test_given_a_sync_that_failed_when_anything_follows_then_none_succeeds(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "_db", Broken("IO error: Input/output error"))
+        with pytest.raises(StorageFailed):
+            store.sync()
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        store.sync()
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        store.write([Put(DATA, b"a", b"1")])
+    assert store.get(DATA, b"a") is None
+
+
 def test_given_reads_that_fail_when_made_then_the_store_has_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_families", [Broken("Corruption: bad block")] * len(Family))
     with pytest.raises(StorageFailed, match="bad block"):

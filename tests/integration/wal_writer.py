@@ -1,9 +1,11 @@
 """A process that writes numbered records into a `Store` on command, so that a test can stop it anywhere.
 
-Commands on stdin: ``write N`` appends N records without a sync, ``sync`` syncs. Each is
-answered by the number of records so far. Record i is a function of the seed and i.
+Commands on stdin: ``write N`` appends N records without a sync, ``switch`` as many as it takes until
+another log is begun, ``sync`` syncs. Each is answered by the number of records so far. Record i is a
+function of the seed and i.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,9 @@ VALUE_BYTES_MAX = 60_000  # more than a block of RocksDB's log, so that records 
 
 
 def open_store(directory: Path, memtable_bytes: int) -> Store:
-    """A store whose logs are as small as its memtables, so that there are many of them soon."""
+    """A store whose logs are as small as its memtables, so that there are many of them soon; tables do not hold it up."""
     store.MEMTABLE_BYTES = memtable_bytes
-    store.WAL_BYTES_MAX = 3 * memtable_bytes
+    store.LEVEL0_FILES_SLOW = 1_000
     return Store(directory)
 
 
@@ -44,6 +46,11 @@ def records(target: Store) -> Iterator[tuple[int, bytes]]:
         yield keys.from_u64(key), value
 
 
+def newest_log(directory: Path) -> str:
+    """The one that is written to: they are numbered, with leading zeros."""
+    return max(name for name in os.listdir(directory) if name.endswith(".log"))
+
+
 def main() -> None:
     directory, seed, memtable_bytes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     target = open_store(directory, memtable_bytes)
@@ -54,10 +61,15 @@ def main() -> None:
         command, *arguments = line.split()
         if command == "sync":
             target.sync()
-        else:
-            for count in range(count, count + int(arguments[0])):  # noqa: B020
+        elif command == "switch":
+            newest = newest_log(directory)
+            while newest_log(directory) == newest:
                 append(target, seed, count)
-            count += 1
+                count += 1
+        else:
+            for _ in range(int(arguments[0])):
+                append(target, seed, count)
+                count += 1
         sys.stdout.write(f"{count}\n")
         sys.stdout.flush()
 

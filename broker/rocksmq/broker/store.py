@@ -12,6 +12,7 @@ from enum import IntEnum
 from os import scandir
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock, Thread
 from typing import NamedTuple, TypeAlias
 
 from rocksdict import (
@@ -31,7 +32,11 @@ logger = logging.getLogger("rocksmq.broker")
 
 MIB = 1 << 20
 MEMTABLE_BYTES = 64 * MIB
+ENTRIES = "rocksdb.num-entries-active-mem-table"
 MEMTABLES_MAX = 3  # bounds the logs too, which live as long as a memtable does, and the replay at start: 3.5 s a GB
+UNSYNCED_BYTES_MAX = 8 * MIB  # then a sync begins by itself: 5 ms are left of it when a log is switched, not 35
+LOG_BLOCK_BYTES, LOG_HEADER_BYTES = 32 * 1024, 7  # of RocksDB's log: a record is split where a block ends
+PADDING = b"\xff padding"  # a key that nobody has
 LEVEL0_FILES_SLOW = 20  # RocksDB delays writes then, until compaction has come after
 BLOCK_CACHE_BYTES = 64 * MIB
 
@@ -169,6 +174,18 @@ def _refusal(error: Exception) -> DiskFull | StorageFailed:
     return StorageFailed(f"the database refused a write: {error}")
 
 
+def _end_of_record(begin: int, size: int) -> int:
+    """Where in a log a record of ``size`` bytes ends, when the one before it ended at ``begin``."""
+    left = -begin % LOG_BLOCK_BYTES or LOG_BLOCK_BYTES
+    if left < LOG_HEADER_BYTES:
+        begin, left = begin + left, LOG_BLOCK_BYTES
+    more = size - (left - LOG_HEADER_BYTES)
+    if more <= 0:
+        return begin + LOG_HEADER_BYTES + size
+    blocks, last = divmod(more - 1, LOG_BLOCK_BYTES - LOG_HEADER_BYTES)
+    return begin + left + blocks * LOG_BLOCK_BYTES + LOG_HEADER_BYTES + last + 1
+
+
 class Store:
     """A RocksDB with the families of `Family`.
 
@@ -190,7 +207,12 @@ class Store:
             raise _not_opened(directory, self._told(error)) from error
         self._handles = [self._db.get_column_family_handle(f.name.lower()) for f in Family]
         self._families = [self._db.get_column_family(f.name.lower()) for f in Family]
-        self._versions = self._figures("current-super-version-number")
+        self._entries = self._figures(ENTRIES)  # of the memtables, as the last write left them
+        self._log_end = 0 if links is not None else self._newest_log_bytes()
+        self._unsynced_bytes = 0
+        self._syncing = Lock()
+        self._sync_failure: str | None = None
+        self._sync_ahead: Thread | None = None
 
     def write(self, changes: Iterable[Change]) -> None:
         """Apply ``changes`` in order, all or none. Readable at once; survives kill -9, and a power cut only after `sync`.
@@ -198,29 +220,49 @@ class Store:
         A power cut may take the last writes that were not synced, never one before another that it leaves.
         """
         batch = WriteBatch(raw_mode=True)
+        added = [0] * len(Family)
         for change in changes:
             handle = self._handles[change.family]
+            added[change.family] += 1
             if isinstance(change, Put):
                 batch.put(change.key, change.value, handle)
             elif isinstance(change, Delete):
                 batch.delete(change.key, handle)
             else:
                 batch.delete_range(change.begin, change.end, handle)
-        self._sync_old_logs()
+        self._check_synced()
+        self._sync_old_logs(self._entries)
         if self._is_log_full():
             self._switch_log()
+        end = _end_of_record(self._log_end, batch.size_in_bytes())
+        if -end % LOG_BLOCK_BYTES < LOG_HEADER_BYTES:
+            end = self._pad(batch)
+            added[Family.META] += 1
         try:
             self._db.write(batch)
         except Exception as error:
             raise _refusal(error) from error
-        self._sync_old_logs()
+        self._unsynced_bytes += end - self._log_end
+        self._log_end = end
+        self._sync_old_logs([before + more for before, more in zip(self._entries, added, strict=True)])
+        if self._unsynced_bytes > UNSYNCED_BYTES_MAX:
+            self._begin_sync()
+
+    def _pad(self, batch: WriteBatch) -> int:
+        """Let ``batch`` reach into the next block; where it ends.
+
+        So no record begins a block, but for a log's first. If a power cut takes a block, then what follows it begins with
+        the rest of a record, and recovery ends there; else it would take the missing block for nothing, and go on.
+        """
+        batch.delete(PADDING, self._handles[Family.META])
+        return _end_of_record(self._log_end, batch.size_in_bytes())
 
     def _is_log_full(self) -> bool:
         """Whether to begin a new log: before RocksDB would, and not while it would make us wait for a compaction."""
-        if sum(self._figures("cur-size-active-mem-table")) < MEMTABLE_BYTES * 15 // 16:
+        if sum(self._figures("rocksdb.cur-size-active-mem-table")) < MEMTABLE_BYTES * 15 // 16:
             return False
-        is_slow = any(self._figures("actual-delayed-write-rate")) or any(self._figures("is-write-stopped"))
-        return not is_slow and max(self._figures("num-files-at-level0")) < LEVEL0_FILES_SLOW - MEMTABLES_MAX - 1
+        is_slow = self.figure("actual-delayed-write-rate") or self.figure("is-write-stopped")
+        return not is_slow and max(self._figures("rocksdb.num-files-at-level0")) < LEVEL0_FILES_SLOW - MEMTABLES_MAX - 1
 
     def _switch_log(self) -> None:
         """Begin a new log with nothing unsynced in the old one, and give the memtables to be made tables.
@@ -234,21 +276,40 @@ class Store:
                 family.flush(wait=False)
         except Exception as error:
             raise _refusal(error) from error
-        self._versions = self._figures("current-super-version-number")
+        self._entries, self._log_end = self._figures(ENTRIES), self._newest_log_bytes()
 
-    def _sync_old_logs(self) -> None:
-        """Sync if RocksDB may have switched its log by itself: compaction does it, and a memtable that could not wait."""
-        versions = self._figures("current-super-version-number")
-        if versions != self._versions:
+    def _sync_old_logs(self, entries: list[int]) -> None:
+        """Sync if the memtables do not hold so many: then RocksDB switched its log itself, as a compaction may make it do."""
+        found = self._figures(ENTRIES)
+        if found != entries:
+            self._log_end = self._newest_log_bytes()
             self.sync()
-            self._versions = versions
+        self._entries = found
+
+    def _begin_sync(self) -> None:
+        """Sync in a thread, unless one does, so that little is left to wait for when the log is switched."""
+        if self._sync_ahead is None or not self._sync_ahead.is_alive():
+            self._sync_ahead = Thread(target=self._sync, name="sync ahead")
+            self._sync_ahead.start()
+
+    def _sync(self) -> None:
+        """Once a sync has failed none is tried again: the system tells of it only once, and the next would seem to succeed."""
+        with self._syncing:
+            self._unsynced_bytes = 0
+            try:
+                if self._sync_failure is None:
+                    self._db.flush_wal(True)
+            except Exception as error:
+                self._sync_failure = f"the database could not sync its log: {error}"
+
+    def _check_synced(self) -> None:
+        if self._sync_failure is not None:
+            raise StorageFailed(self._sync_failure)
 
     def sync(self) -> None:
         """Make everything written so far durable (fdatasync of the WAL). Raises StorageFailed."""
-        try:
-            self._db.flush_wal(True)
-        except Exception as error:
-            raise StorageFailed(f"the database could not sync its log: {error}") from error
+        self._sync()
+        self._check_synced()
 
     def get(self, family: Family, key: bytes) -> bytes | None:
         """The value of ``key``. Raises StorageFailed."""
@@ -297,8 +358,8 @@ class Store:
         return self._db.property_int_value("rocksdb.background-errors") or 0
 
     def _figures(self, name: str) -> list[int]:
-        """A property of each family."""
-        return [self.figure(name, family) for family in Family]
+        """A property by its whole name, of each family."""
+        return [family.property_int_value(name) or 0 for family in self._families]
 
     def log_bytes(self) -> int:
         """Of the files of the write-ahead log."""
@@ -309,12 +370,19 @@ class Store:
                     total += entry.stat().st_size if entry.name.endswith(".log") else 0
         return total
 
+    def _newest_log_bytes(self) -> int:
+        """How long the log is that is written to."""
+        newest = max(self._directory.glob("*.log"), key=lambda log: int(log.stem), default=None)
+        return newest.stat().st_size if newest else 0
+
     def _told(self, error: Exception) -> str:
         """RocksDB's text, with the files named by where they are."""
         return str(error).replace(str(self._opened), str(self._directory))
 
     def close(self) -> None:
         """Give the database up. RocksDB lets go of it once its last handle is gone."""
+        if self._sync_ahead is not None:
+            self._sync_ahead.join()
         try:
             for family in self._families:
                 family.close()
