@@ -340,13 +340,14 @@ async def test_given_hundreds_of_groups_when_all_are_created_moved_and_destroyed
     async def destroy(mq: RocksMQ, name: str) -> None:
         await mq.destroy_consumer_group("orders", name)
 
-    async with place.engine() as mq:
+    patient = Limits(meta_wait_seconds=60)  # the last of so many waits for several transactions
+    async with place.engine(limits=patient) as mq:
         ids = await ready(mq)
         await mq.destroy_consumer_group("orders", "billing")
         await each(mq, create)
         await each(mq, consume)
     assert place.current_ids() == {f"{name}/orders/current_id": str(ids[0] + int(name[1:]) % 6 + 1) for name in names}
-    async with place.engine() as mq:
+    async with place.engine(limits=patient) as mq:
         assert (await mq.call(ListGroups("orders", ""))).names == names
         await each(mq, destroy)
     assert place.current_ids() == {}

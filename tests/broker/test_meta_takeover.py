@@ -1,6 +1,7 @@
 """Taking over a prefix of a real etcd: calls that fail around it, two that race for it, and groups ahead of their channels."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -209,7 +210,8 @@ def move_ahead(remote: FaultyRemote, position: int, names: list[str]) -> None:
 async def groups_ahead(directory: Path, etcd: Etcd, names: list[str]) -> FaultyRemote:
     """The remote for the next start on a directory whose channel ends before the positions of ``names``."""
     remote = FaultyRemote(etcd)
-    async with engine(directory, remote) as mq:
+    patient = replace(IMPATIENT, meta_wait_seconds=60)  # the last of so many waits for several transactions
+    async with RocksMQ(directory, durability=OS, limits=patient, remote=remote) as mq:
         ids = await ready(mq)
         async with trio.open_nursery() as nursery:
             for name in names:

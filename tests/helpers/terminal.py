@@ -27,8 +27,9 @@ class Terminal:
         self.shown = b""
         self._ours, theirs = pty.openpty()
         self.resize(width, height)
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         added = {"TERM": "xterm-256color", **(environment or {})}
-        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **added})
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=inherited | added)
         os.close(theirs)
 
     def __enter__(self) -> Self:

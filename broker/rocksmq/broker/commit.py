@@ -175,7 +175,7 @@ class Committer:
         self.synced_number = number
         self.failure: StorageFailed | None = None
         self.sync_seconds = 0.0  # smoothed
-        self.sync_began: float | None = None  # of the sync under way, by Trio's clock
+        self.sync_began: float | None = None  # of the sync under way
         self._write = write
         self._sync = sync
         self._listener = listener
@@ -190,7 +190,7 @@ class Committer:
     @property
     def syncing_seconds(self) -> float:
         """For how long the present sync has not come back; 0: there is none."""
-        return 0.0 if self.sync_began is None else trio.current_time() - self.sync_began
+        return 0.0 if self.sync_began is None else self._clock() - self.sync_began
 
     def wake(self) -> None:
         """Something was added to the open commit."""
@@ -319,7 +319,7 @@ class Committer:
         """Sync on this thread while that is fast, else in a thread of its own, so that a slow disk never stops the loop."""
         number = self.written_number
         self._sync_due = None
-        self.sync_began = trio.current_time()
+        self.sync_began = self._clock()
         if self.sync_seconds < ON_LOOP_SECONDS:
             seconds = self._timed_sync()
         else:

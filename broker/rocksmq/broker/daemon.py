@@ -241,11 +241,11 @@ class _Daemon:
         config, say = self._config, self._launch.say
         address = _address(listener)
         data = Path(config.data_dir).resolve()
+        self._status = f"serving on {address}"
+        logger.info("%s", self._status)
         say(f"listening on {address} (rocksmqd {version('rocksmq')}, durability {config.durability}, data in {data})")
         if http is not None:
             say(f"metrics and health on http://{_address(http)}")
-        self._status = f"serving on {address}"
-        logger.info("%s", self._status)
         if self._notifier.is_asked or self._logs.format_name == JSON:
             return  # nobody reads it who would try
         script = Path(sys.executable).with_name("rocksmq")
