@@ -169,7 +169,7 @@ def reason_of(health: Health, name: str) -> str:
 
 @in_trio
 async def test_given_a_disk_that_is_truly_full_when_checked_then_what_is_refused_is_said_until_it_goes_on(
-    tmp_path: Path, disk: Disk
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with RocksMQ(tmp_path) as mq:
         health = Health(mq.core)
@@ -180,6 +180,13 @@ async def test_given_a_disk_that_is_truly_full_when_checked_then_what_is_refused
         assert "fetch goes on" in reason_of(health, "disk")
         disk.on_write = lambda: None
         await mq.fetch("orders", "earliest")
+        assert reason_of(health, "disk")
+        with monkeypatch.context() as patched:  # nobody writes, as when whoever asks here keeps writers away
+            patched.setattr("rocksmq.broker.health.REFUSED_SECONDS", 0.0)
+            assert wrong(health) == {}
+            mq.core.disk.is_full = True
+            assert "fetch goes on" in reason_of(health, "disk")
+            mq.core.disk.is_full = False
         assert reason_of(health, "disk")
         await mq.produce("orders", [b"x"])
         assert wrong(health) == {}

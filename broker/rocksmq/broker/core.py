@@ -8,6 +8,7 @@ many channels at once are in `service` and `streams`.
 """
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -95,7 +96,7 @@ class Core:
         self.attempt_consumers, self.attempt_held = self._answers.attempt_consumers, self._answers.attempt_held
         self.on_destroyed: Callable[[int], None] = lambda channel_number: None
         self.is_closing = False
-        self.is_disk_full = False  # the last commit with anything to write was undone for that
+        self.disk_full_at: float | None = None  # when the last commit was undone for that, by time.monotonic; None: it was not
         self.positions_brought_back = 0
         self.disk = DiskGuard(directory.path)
         self.log = Log(store, limits.tail_cache_bytes)
@@ -374,7 +375,8 @@ class Core:
 
     def answered(self, commit: Commit) -> None:
         self.telemetry.committed(commit)
-        self.is_disk_full = self.is_disk_full and not commit.changes
+        if commit.changes:
+            self.disk_full_at = None
         for cell in commit.sealed:
             if isinstance(cell, Channel):
                 self.waiters.announce(cell.number, cell.visible.end_id)
@@ -383,7 +385,7 @@ class Core:
 
     def rolled_back(self, commit: Commit) -> None:
         self.telemetry.commits_refused.value += 1
-        self.is_disk_full = True
+        self.disk_full_at = time.monotonic()
         logger.warning("the disk is full: a group commit was undone, and those who wait for it are answered DiskFull")
         self.log.roll_back()
         changed: dict[Channel, None] = {}

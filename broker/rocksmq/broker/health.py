@@ -4,6 +4,7 @@ One list of checks, asked anew each time, for `/readyz`, for the metrics and for
 looks: nothing is produced, synced or sent. Reasons are for people: no text of an exception, no path, no secret.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from rocksmq.metrics.instruments import MetricFamily, gauge, gauges
 
 from .core import Core
 
+REFUSED_SECONDS = 10.0  # since a commit was undone; then, with room on the disk, whoever comes may try: nobody else would tell
 SYNC_SECONDS_MAX = 5.0  # a disk that is only slow is done by then
 
 
@@ -67,7 +69,8 @@ class Health:
     def _disk(self) -> str | None:
         disk = self._core.disk
         is_admitted = disk.admits(0)
-        if self._core.is_disk_full:
+        full_at = self._core.disk_full_at
+        if full_at is not None and (not is_admitted or time.monotonic() - full_at < REFUSED_SECONDS):
             return (
                 "the disk is full to the last byte: produce, consume, commit and seek are refused with DiskFull, fetch goes on;"
                 " free space, or enlarge the disk, then it goes on by itself"
