@@ -42,14 +42,16 @@ class Claimed:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        is_hurried = isinstance(error, KeyboardInterrupt)
+        if isinstance(error, KeyboardInterrupt):
+            self._hurry()
+            return
         try:
-            self._give_back(HURRY_SECONDS if is_hurried else self._timeout)
+            self._give_back(self._timeout)
+        except KeyboardInterrupt:
+            self._hurry()
+            raise
         except RocksMQError as failure:
-            text = f"what was claimed and not written was not given back, and the group may miss it: {failure.message}"
-            if not is_hurried:
-                raise Failed(text) from failure
-            click.echo(f"warning: {printable(text)}", err=True)
+            raise Failed(_not_given_back(failure)) from failure
 
     def next(self, count: int, wait_s: float) -> MessageBatch | None:
         """At most ``count`` messages; none when none came for ``wait_s``; None when an end is wanted."""
@@ -79,3 +81,14 @@ class Claimed:
     def _give_back(self, seconds: float | None) -> None:
         if self._unread is not None or self._claims.is_unresolved or self._link.is_up:
             self._claims.release(self._unread, Deadline(seconds))
+
+    def _hurry(self) -> None:
+        """Give back in a moment, or say that it was not: an end was asked for a second time."""
+        try:
+            self._give_back(HURRY_SECONDS)
+        except RocksMQError as failure:
+            click.echo(f"warning: {printable(_not_given_back(failure))}", err=True)
+
+
+def _not_given_back(failure: RocksMQError) -> str:
+    return f"what was claimed and not written was not given back, and the group may miss it: {failure.message}"
