@@ -53,6 +53,30 @@ def test_given_a_seek_whose_answer_is_lost_when_going_on_then_the_next_call_fini
         assert numbers(stream.consume(timeout=0.0)) == [2, 3]
 
 
+def test_given_a_seek_whose_answer_is_lost_when_sought_again_then_it_stands_there(
+    rmq: RmqWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = rmq.channels(1)
+    with writer(rmq, channels) as out:
+        produce(out, *(search(number, 1) for number in range(4)))
+    with plain_reader(rmq, channels) as stream:
+        (pack,) = drained(stream)
+        done: Callable[..., Any] = RmqTransport.seek
+
+        def lost(self: RmqTransport, positions: Sequence[MsgPosition], request_id: bytes) -> None:
+            generations = dict(self._generations)
+            done(self, positions, request_id)
+            self._generations = generations
+            raise Timeout("the answer is lost")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RmqTransport, "seek", lost)
+            with pytest.raises(Timeout):
+                stream.seek(pack.msgs[2].position or ())
+        stream.seek(pack.msgs[1].position or ())
+        assert numbers(stream.consume(timeout=0.0)) == [1, 2, 3]
+
+
 def test_given_a_position_beyond_the_end_when_sought_then_nothing_is_filtered_on_its_channel(rmq: RmqWorld) -> None:
     channels = rmq.channels(2)
     with writer(rmq, channels) as out, reader(rmq, channels) as stream:

@@ -240,6 +240,7 @@ class MsgStream(Producing):
         with self._exclusive():
             if not self._is_started:
                 self._take_over(list(self._consuming))
+            self._finish_seek()  # of one before, which may have been done: the subscription is known by what it left
             self._settle()
             self._seeking = _Seeking(wanted, secrets.token_bytes(16))
             self._finish_seek()
