@@ -64,9 +64,9 @@ def test_given_a_seek_whose_answer_is_lost_when_sought_again_then_it_stands_ther
         done: Callable[..., Any] = RmqTransport.seek
 
         def lost(self: RmqTransport, positions: Sequence[MsgPosition], request_id: bytes) -> None:
-            generations = dict(self._generations)
+            generations = dict(self._generations)  # pyright: ignore[reportPrivateUsage]
             done(self, positions, request_id)
-            self._generations = generations
+            self._generations = generations  # pyright: ignore[reportPrivateUsage]
             raise Timeout("the answer is lost")
 
         with monkeypatch.context() as patch:
