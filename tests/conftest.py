@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,12 @@ import pytest
 
 from rocksmq.clients import Client
 from rocksmq.clients.testing import Broker
+
+
+def pytest_configure() -> None:
+    """What is started takes Ctrl-C, also where a shell runs the tests in its background and has them ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
