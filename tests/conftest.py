@@ -8,6 +8,9 @@ import pytest
 
 from rocksmq.clients import Client
 from rocksmq.clients.testing import Broker
+from tests.helpers.pulsar_fixtures import pulsar_lite, real_pulsar
+
+__all__ = ["broker", "client", "pulsar_lite", "real_pulsar"]
 
 
 def pytest_configure() -> None:

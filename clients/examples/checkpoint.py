@@ -2,6 +2,8 @@
 
     python checkpoint.py URL CHANNEL...
 
+URL is that of a RocksMQ broker, or of Apache Pulsar, where a channel is a topic: pulsar://127.0.0.1:6650.
+
 Appends the rows of a time-tick stream to `rows.txt`, and after each pack replaces `checkpoint.json`: where the pack ended,
 and how long the output is then. The checkpoint comes second, when the output is on disk, and as a whole, by a rename. So it
 never tells of output that is not there; what was appended behind it when the process died is cut off, and read again.
@@ -16,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rocksmq.clients.msgstream import InsertMsg, MsgPosition, RmqMsgStreamFactory
+from rocksmq.clients.msgstream import InsertMsg, MsgPosition, msg_stream_factory
 
 OUTPUT, CHECKPOINT = Path("rows.txt"), Path("checkpoint.json")
 
@@ -41,7 +43,7 @@ def save(positions: Sequence[MsgPosition], size: int) -> None:
 
 url, *channels = sys.argv[1:]
 positions, size = load(channels)
-with OUTPUT.open("ab") as output, RmqMsgStreamFactory(url).new_tt_msg_stream() as stream:
+with OUTPUT.open("ab") as output, msg_stream_factory(url).new_tt_msg_stream() as stream:
     output.truncate(size)
     stream.as_consumer(channels, "checkpoint")
     stream.start()

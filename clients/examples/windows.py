@@ -6,9 +6,11 @@ A tick promises that nothing at or before its time follows. No writer can promis
 ticker. The writers take their timestamps from one clock, which knows those that are still on their way, and the ticker
 sends the highest below all of these. Writers in several processes need a clock that all of them reach.
 
-The functions take a factory of streams. With ``memory`` the very same run on channels in this process, as in your tests.
+The functions take a factory of streams. With ``memory`` the very same run on channels in this process, as in your tests, and
+with pulsar://host:6650 on Apache Pulsar, where that makes a topic when one is named, as it does unless it is told not to.
 """
 
+import secrets
 import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -22,8 +24,8 @@ from rocksmq.clients.msgstream import (
     MsgPack,
     MsgStream,
     MsgStreamFactory,
-    RmqMsgStreamFactory,
     TimeTickMsg,
+    msg_stream_factory,
 )
 
 WIDTH = 100  # of a window
@@ -117,15 +119,18 @@ def run(factory: MsgStreamFactory, channels: Sequence[str]) -> None:
 
 
 def main(url: str | None) -> None:
-    """On the broker at ``url``, or in memory."""
+    """On the broker at ``url``, on Pulsar, or in memory."""
     owner = OwnerDescription("windows")
     if url == "memory":
         memory = MemBroker()
         run(MemMsgStreamFactory(memory), memory.create_channels(owner, 4))
+    elif url is not None and url.startswith("pulsar"):
+        name = secrets.token_hex(8)
+        run(msg_stream_factory(url), [f"windows-{name}-{number}" for number in range(4)])
     else:
         with Client(url) as mq:
             channels = mq.create_channels(owner, 4)
-            run(RmqMsgStreamFactory(url), channels)
+            run(msg_stream_factory(url), channels)
             mq.destroy_channels(channels)
 
 

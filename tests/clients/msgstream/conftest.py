@@ -6,7 +6,8 @@ import pytest
 
 from rocksmq.clients.msgstream import MsgStream
 from rocksmq.clients.testing import Broker
-from tests.clients.msgstream.worlds import MemWorld, RmqWorld, World, plain_reader, writer
+from tests.clients.msgstream.worlds import LiteWorld, MemWorld, PulsarWorld, RmqWorld, World, plain_reader, writer
+from tests.helpers.pulsar import Pulsar, PulsarLite
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +24,28 @@ def rmq(shared_broker: Broker) -> Iterator[RmqWorld]:
         yield RmqWorld(shared_broker, mq)
 
 
-@pytest.fixture(params=["rocksmq", "memory"])
+@pytest.fixture
+def memory() -> MemWorld:
+    """In memory."""
+    return MemWorld()
+
+
+@pytest.fixture
+def lite(pulsar_lite: PulsarLite) -> LiteWorld:
+    """On pulsar-lite."""
+    return LiteWorld(pulsar_lite)
+
+
+@pytest.fixture
+def pulsar(real_pulsar: Pulsar) -> PulsarWorld:
+    """On Pulsar."""
+    return PulsarWorld(real_pulsar)
+
+
+@pytest.fixture(params=["rmq", "memory", "lite", "pulsar"], ids=["rocksmq", "memory", "pulsar-lite", "pulsar"])
 def world(request: pytest.FixtureRequest) -> World:
     """Each of the worlds."""
-    found: World = request.getfixturevalue("rmq") if request.param == "rocksmq" else MemWorld()
+    found: World = request.getfixturevalue(request.param)
     return found
 
 

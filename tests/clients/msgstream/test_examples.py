@@ -2,14 +2,23 @@
 
 import importlib.util
 import json
+import secrets
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rocksmq.clients import Client, OwnerDescription
-from rocksmq.clients.msgstream import InsertMsg, MemBroker, MemMsgStreamFactory, MsgPack, RmqMsgStreamFactory, TimeTickMsg
+from rocksmq.clients.msgstream import (
+    InsertMsg,
+    MemBroker,
+    MemMsgStreamFactory,
+    MsgPack,
+    TimeTickMsg,
+    msg_stream_factory,
+)
 from rocksmq.clients.testing import Broker
 from tests.clients.test_examples import EXAMPLES, ran, started
 
@@ -32,6 +41,14 @@ def test_given_two_writers_and_a_ticker_when_run_on_a_broker_then_each_window_is
     output = ran("windows.py", broker.url, cwd=tmp_path)
     assert output.splitlines() == [f"{begin + 1} to {begin + 100}: 100 rows" for begin in range(0, 1_400, 100)]
     assert client.list_channels() == []
+
+
+@pytest.mark.parametrize("server", ["pulsar_lite", "real_pulsar"])
+def test_given_the_same_program_when_run_on_pulsar_then_it_prints_the_same(
+    request: pytest.FixtureRequest, server: str, tmp_path: Path
+) -> None:
+    output = ran("windows.py", request.getfixturevalue(server).url, cwd=tmp_path)
+    assert output.splitlines() == [f"{begin + 1} to {begin + 100}: 100 rows" for begin in range(0, 1_400, 100)]
 
 
 def test_given_the_same_program_when_run_in_memory_then_it_prints_the_same(tmp_path: Path) -> None:
@@ -82,35 +99,53 @@ def test_given_a_checkpoint_with_the_output_when_the_program_is_killed_and_start
     broker: Broker, client: Client, tmp_path: Path
 ) -> None:
     channels = client.create_channels(OwnerDescription("tests"), 4)
-    fill(broker, channels)
+
+    def restart() -> None:
+        broker.kill()
+        broker.start()
+
+    check_checkpoint(broker.url, channels, tmp_path, restart)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["pulsar_lite", "real_pulsar"])
+def test_given_a_checkpoint_when_the_program_is_killed_on_pulsar_then_each_row_is_there_once(
+    request: pytest.FixtureRequest, server: str, tmp_path: Path
+) -> None:
+    name = secrets.token_hex(8)
+    check_checkpoint(request.getfixturevalue(server).url, [f"{name}-{number}" for number in range(4)], tmp_path)
+
+
+def check_checkpoint(url: str, channels: list[str], tmp_path: Path, restart: Callable[[], None] = lambda: None) -> None:
+    """Kills checkpoint.py five times, restarts what it reads, tears its output, and looks at that."""
+    fill(url, channels)
     once, often = tmp_path / "once", tmp_path / "often"
     once.mkdir()
     often.mkdir()
-    ran("checkpoint.py", broker.url, *channels, cwd=once)
+    ran("checkpoint.py", url, *channels, cwd=once)
     whole = (once / "rows.txt").read_bytes()
     assert sorted(whole.splitlines()) == sorted(b"row %d" % number for number in range(ROWS))
 
     output, checkpoint = often / "rows.txt", often / "checkpoint.json"
     for goal in range(0, len(whole), len(whole) // 5):
-        killed = started("checkpoint.py", broker.url, *channels, cwd=often)
+        killed = started("checkpoint.py", url, *channels, cwd=often)
         while not (output.exists() and output.stat().st_size > goal) and killed.poll() is None:
             pass
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         assert killed.returncode == -signal.SIGKILL
-    broker.kill()
-    broker.start()
+    restart()
     with output.open("ab") as torn:  # as if it had died between output and checkpoint
         torn.write(b"half a ro")
     assert json.loads(checkpoint.read_text())["size"] < output.stat().st_size
-    assert ran("checkpoint.py", broker.url, *channels, cwd=often) == f"{len(whole)} bytes of rows\n"
+    assert ran("checkpoint.py", url, *channels, cwd=often) == f"{len(whole)} bytes of rows\n"
     assert output.read_bytes() == whole
-    assert ran("checkpoint.py", broker.url, *channels, cwd=often) == f"{len(whole)} bytes of rows\n"
+    assert ran("checkpoint.py", url, *channels, cwd=often) == f"{len(whole)} bytes of rows\n"
 
 
-def fill(broker: Broker, channels: list[str]) -> None:
+def fill(url: str, channels: list[str]) -> None:
     """Rows over all channels, a tick behind each pack of them."""
-    with RmqMsgStreamFactory(broker.url).new_msg_stream() as out:
+    with msg_stream_factory(url).new_msg_stream() as out:
         out.as_producer(channels)
         for first in range(0, ROWS, ROWS_A_PACK):
             numbers = range(first, first + ROWS_A_PACK)

@@ -12,7 +12,7 @@ from rocksmq.clients.msgstream import (
     TimeTickMsg,
     TsMsg,
 )
-from tests.clients.msgstream.worlds import World, all_numbers, drained, insert, produce, search
+from tests.clients.msgstream.worlds import World, all_numbers, drained, insert, produce, require_refusals, search
 
 
 def test_given_a_pack_when_produced_then_each_message_comes_once_in_the_order_of_its_channel(
@@ -97,6 +97,7 @@ def test_given_something_else_than_a_pack_when_produced_then_it_is_refused(out: 
 
 
 def test_given_channels_that_do_not_exist_when_named_then_all_of_them_are_told(world: World, channels: list[str]) -> None:
+    require_refusals(world)
     with world.factory().new_msg_stream() as stream:
         with pytest.raises(ChannelNotFound, match=r"nope\.1.*nope\.2"):
             stream.as_producer([channels[0], "nope.1", "nope.2"])

@@ -26,6 +26,7 @@ from tests.clients.msgstream.worlds import (
     numbers,
     plain_reader,
     produce,
+    require_refusals,
     search,
     writer,
 )
@@ -267,6 +268,7 @@ def test_given_a_stream_that_was_not_started_when_consumed_then_it_says_what_to_
 def test_given_a_refused_subscription_when_another_is_named_then_nothing_of_the_first_is_touched(
     world: World, out: MsgStream, channels: list[str]
 ) -> None:
+    require_refusals(world)
     produce(out, search(1, 1))
     with plain_reader(world, channels, name="alpha") as owner, world.factory().new_msg_stream() as stream:
         with pytest.raises(ChannelNotFound):

@@ -1,7 +1,11 @@
-"""Where tests of streams take place: on a real broker, and in memory. What both must do is tested on both."""
+"""Where tests of streams take place: on a real broker, in memory, on pulsar-lite, and on Pulsar itself. What all must do is
+tested on each."""
 
+import secrets
 from collections.abc import Sequence
 from typing import Any, Protocol
+
+import pytest
 
 from rocksmq.clients import Client, OwnerDescription
 from rocksmq.clients.msgstream import (
@@ -11,6 +15,7 @@ from rocksmq.clients.msgstream import (
     MsgPack,
     MsgPosition,
     MsgStream,
+    PulsarMsgStreamFactory,
     RmqMsgStreamFactory,
     SearchMsg,
     TimeTickMsg,
@@ -18,6 +23,7 @@ from rocksmq.clients.msgstream import (
 )
 from rocksmq.clients.msgstream.factory import MsgStreamFactory
 from rocksmq.clients.testing import Broker
+from tests.helpers.pulsar import Pulsar, PulsarLite
 
 OWNER = OwnerDescription("tests")
 PATIENCE = 20.0  # until a test gives up
@@ -70,6 +76,65 @@ class MemWorld:
 
     def factory(self, **options: Any) -> MsgStreamFactory:
         return MemMsgStreamFactory(self.broker, **options)
+
+
+def own_template() -> str:
+    """Of topics of positions that no other test uses."""
+    return f"persistent://public/default/{secrets.token_hex(8)}.{{channel}}"
+
+
+class LiteWorld:
+    """On pulsar-lite, whose topics are there as soon as somebody names them, and stay."""
+
+    def __init__(self, server: PulsarLite) -> None:
+        self.server = server
+        self.positions_template = own_template()
+
+    def channels(self, count: int) -> list[str]:
+        prefix = secrets.token_hex(8)
+        return [f"{prefix}-{index}" for index in range(count)]
+
+    def destroy(self, channels: Sequence[str]) -> None:
+        pytest.skip("pulsar-lite cannot delete a topic")
+
+    def factory(self, **options: Any) -> MsgStreamFactory:
+        return PulsarMsgStreamFactory(self.server.url, positions_template=self.positions_template, **options)
+
+
+STRICT = "public/strict"  # a namespace of Pulsar where nobody makes a topic by naming it
+
+
+class PulsarWorld:
+    """On Pulsar. Channels are made and deleted as an operator does, positions make their topics themselves."""
+
+    def __init__(self, server: Pulsar) -> None:
+        self.server = server
+        self.positions_template = own_template()
+        if STRICT not in server.ask("GET", "namespaces/public"):
+            server.ask("PUT", f"namespaces/{STRICT}")
+            server.ask("POST", f"namespaces/{STRICT}/autoTopicCreation", {"allowAutoTopicCreation": False})
+
+    def channels(self, count: int) -> list[str]:
+        prefix = secrets.token_hex(8)
+        names = [f"{prefix}-{index}" for index in range(count)]
+        for name in names:
+            self.server.ask("PUT", f"persistent/{STRICT}/{name}")
+        return names
+
+    def destroy(self, channels: Sequence[str]) -> None:
+        for name in channels:
+            self.server.ask("DELETE", f"persistent/{STRICT}/{name}?force=true")
+
+    def factory(self, **options: Any) -> MsgStreamFactory:
+        template = f"persistent://{STRICT}/{{channel}}"
+        options = {"topic_template": template, "positions_template": self.positions_template} | options
+        return PulsarMsgStreamFactory(self.server.url, **options)
+
+
+def require_refusals(world: World) -> None:
+    """Skip the test where a channel that does not exist is made by naming it."""
+    if isinstance(world, LiteWorld):
+        pytest.skip("pulsar-lite makes a topic when somebody names it")
 
 
 def search(number: int, timestamp: int, key: int = 0) -> SearchMsg:

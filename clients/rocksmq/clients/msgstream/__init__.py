@@ -6,7 +6,17 @@ from rocksmq.clients.msgstream import RmqMsgStreamFactory
 from rocksmq.protocol.errors import BufferFull, PackPartlyProduced
 
 from .dispatch import MemUDFactory, ProtoUDFactory, UnknownMsgType, UnmarshalDispatcher, UnmarshalDispatcherFactory
-from .factory import MemMsgStreamFactory, MsgStreamFactory, RmqMsgStream, RmqMsgStreamFactory, RmqTtMsgStream
+from .factory import (
+    MemMsgStreamFactory,
+    MsgStreamFactory,
+    PulsarMsgStream,
+    PulsarMsgStreamFactory,
+    PulsarTtMsgStream,
+    RmqMsgStream,
+    RmqMsgStreamFactory,
+    RmqTtMsgStream,
+    msg_stream_factory,
+)
 from .header import Header, Undecodable, header_of, pack_header
 from .memory import MemBroker
 from .messages import DeleteMsg, InsertMsg, SearchMsg, SearchResultMsg, SegStatisticsMsg, TimeSyncMsg, TimeTickMsg
@@ -30,6 +40,9 @@ __all__ = [
     "MsgType",
     "PackPartlyProduced",
     "ProtoUDFactory",
+    "PulsarMsgStream",
+    "PulsarMsgStreamFactory",
+    "PulsarTtMsgStream",
     "RepackFunc",
     "RmqMsgStream",
     "RmqMsgStreamFactory",
@@ -51,5 +64,6 @@ __all__ = [
     "delete_repack",
     "header_of",
     "insert_repack",
+    "msg_stream_factory",
     "pack_header",
 ]

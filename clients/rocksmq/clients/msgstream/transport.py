@@ -2,7 +2,7 @@
 
 A *place* is the transport's name for where a message stands in its channel, given back to it as it came; `encode` and
 `decode` turn it into the text of a `MsgPosition` and back. Whatever fails raises a RocksMQError. `receive` is called by one
-thread at a time, `send` by any, `close` at any time.
+thread at a time, `send` by any, `close` at any time. There are three: `rmq`, `memory`, and `rocksmq.clients.pulsar.transport`.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,11 +1,12 @@
 """The one place that imports Pulsar's client: connections to it, and its failures as errors of our own.
 
 That client is C++ with threads of its own. They call back holding the GIL, where an exception ends the process; a connection of
-it does not survive a fork. What it says goes to the logger ``rocksmq.pulsar``.
+it does not survive a fork. What it says goes to the logger ``rocksmq.pulsar`` if that is set to DEBUG when it connects.
 """
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -82,13 +83,22 @@ def connect(url: str, *, token: str | None = None, ca: str | None = None, operat
             connection_timeout_ms=max(1, math.ceil(operation_seconds * 1000)),
             tls_trust_certs_file_path=ca,
             tls_validate_hostname=True,
-            logger=logger,
+            logger=_logger(),
         )
 
     try:
         return asked(f"connecting to {url}", made)
     except (RuntimeError, ValueError) as error:
         raise InvalidRequest(f"{url!r} is no address of Pulsar, as pulsar://host:6650 is: {error}") from error
+
+
+def _logger() -> Any:
+    """Where the client says what it does.
+
+    One of Python's is called twice for each message, whatever its level, which takes a third of a sender's time; and also while
+    the interpreter ends. Failures are raised, so by default nothing is lost with it.
+    """
+    return logger if logger.isEnabledFor(logging.DEBUG) else pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull)
 
 
 def asked(what: str, call: Callable[[], Result]) -> Result:
