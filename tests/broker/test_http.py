@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.health import Health
-from rocksmq.broker.http import prefers_openmetrics, routes
+from rocksmq.broker.http import routes
+from rocksmq.metrics.exposition import prefers_openmetrics
 from rocksmq.metrics.http import Request, Response
 
 from .support import in_trio

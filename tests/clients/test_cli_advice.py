@@ -131,6 +131,45 @@ def test_given_a_check_that_fails_when_looked_at_then_it_is_not_said_twice(
     assert len(said(broker(changed, problems=["store: it says something else"]))) == 1
 
 
+# -- the mirror ----------------------------------------------------------------------
+
+
+def mirror(*, up: int = 1, waiting: int = 0, stopped: int = 0, lag_seconds: float = 0.0) -> dict[catalogue.Metric, Samples]:
+    return {
+        catalogue.MIRROR_UP: {("pulsar",): up},
+        catalogue.MIRROR_CHANNELS: {("pulsar", "waiting"): waiting, ("pulsar", "stopped"): stopped, ("pulsar", "running"): 5},
+        catalogue.GROUP_LAG_SECONDS: {("orders", "mirror.pulsar"): lag_seconds},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentences"),
+    [
+        (mirror(), []),
+        (mirror(up=0, stopped=1, lag_seconds=HOUR), ["the mirror pulsar to Pulsar does not run: the broker starts it again"]),
+        (mirror(stopped=1), ["the mirror pulsar has stopped at 1 channel, by what does not go away by itself"]),
+        (mirror(waiting=2, lag_seconds=HOUR), ["the mirror pulsar waits for Pulsar with 2 channels, and goes on by itself"]),
+        (
+            mirror(waiting=1, stopped=1),
+            ["the mirror pulsar has stopped at 1 channel", "the mirror pulsar waits for Pulsar with 1"],
+        ),
+        (mirror(lag_seconds=HOUR), ["the mirror pulsar is far behind, most at channel orders, by 1 h"]),
+    ],
+)
+def test_given_a_mirror_of_the_brokers_own_when_looked_at_then_it_is_spoken_of_as_such(
+    changed: Mapping[catalogue.Metric, Samples], sentences: list[str]
+) -> None:
+    found = said(broker(changed))
+    assert len(found) == len(sentences)
+    assert all(sentence.startswith(begin) for sentence, begin in zip(found, sentences, strict=True))
+
+
+def test_given_the_group_of_a_mirror_that_runs_elsewhere_when_it_is_behind_then_it_is_a_group_like_others() -> None:
+    changed = mirror() | {catalogue.GROUP_LAG_SECONDS: {("orders", "mirror.other"): HOUR}}
+    [sentence] = said(broker(changed))
+    assert sentence.startswith("nobody reads group mirror.other of channel orders")
+
+
 # -- groups ------------------------------------------------------------------------
 
 BEHIND: dict[catalogue.Metric, Samples] = {catalogue.GROUP_LAG_SECONDS: {("orders", "mail"): HOUR}}
@@ -183,6 +222,15 @@ def test_given_groups_when_those_behind_are_asked_for_then_the_worst_comes_first
         (
             {catalogue.REQUESTS: {("PRODUCE", "OK"): 9, ("FETCH", "InternalError"): 1, ("SEEK", "InternalError"): 1}},
             "2 times since its start the broker met a bug: its log has each",
+        ),
+        (
+            {catalogue.MIRROR_GAPS: {("pulsar", "orders"): 3, ("pulsar", "bills"): 1}},
+            "4 times since the broker's start a message was removed before the mirror had sent it, and is missing in Pulsar",
+        ),
+        ({catalogue.MIRROR_SKIPPED: 2}, "2 times since the broker's start the mirror left a message out that is too large"),
+        (
+            {catalogue.MIRROR_NOT_DEDUPLICATED: {("pulsar", "orders"): 1, ("pulsar", "bills"): 0}},
+            "Pulsar does not deduplicate 1 topic of the mirror: after a failure messages may be there twice",
         ),
         (
             {catalogue.AGGREGATED: 1, catalogue.SERIES: 5_000, catalogue.GROUP_LAG_SECONDS: 0},

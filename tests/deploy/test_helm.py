@@ -16,6 +16,7 @@ HOW = "go install helm.sh/helm/v3/cmd/helm@v3.22.0"
 OLDEST = "1.25.0"  # Kubernetes that the chart is for
 NO_SCHEMA = {"ServiceMonitor", "PrometheusRule"}  # resources of the Prometheus operator
 FIXED = {"data_dir"}  # by the chart
+TABLES = ("mirror", "limits")
 
 EVERYTHING: dict[str, Any] = {
     "fullnameOverride": "mq",
@@ -23,6 +24,12 @@ EVERYTHING: dict[str, Any] = {
         "durability": "interval:50",
         "meta": "etcds://etcd.infra:2379/rocksmq",
         "log_level": "debug",
+        "mirror": {
+            "to": "pulsar+ssl://pulsar.infra:6651",
+            "channels": "orders.*,bills",
+            "require_deduplication": True,
+            "buffer_bytes": 33_554_432,
+        },
         "limits": {"payload_bytes_max": 4_194_304, "drain_seconds": 40.5, "groups_total_max": 2_000_000},
     },
     "imagePullSecrets": [{"name": "registry"}],
@@ -125,8 +132,8 @@ def test_given_the_chart_when_compared_with_the_package_then_the_versions_agree(
 def test_given_the_schema_of_the_values_when_compared_with_the_broker_then_it_has_every_option_with_its_type() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["config"]["properties"]
     types = {"string": str, "integer": int, "number": float, "boolean": bool}
-    flat = {key: value for key, value in schema.items() if key != "limits"}
-    flat |= {f"limits.{key}": value for key, value in schema["limits"]["properties"].items()}
+    flat = {key: value for key, value in schema.items() if key not in TABLES}
+    flat |= {f"{table}.{key}": value for table in TABLES for key, value in schema[table]["properties"].items()}
     defaults = {key: value for key, value in config.Config().values().items() if key not in FIXED}
     assert set(flat) == set(defaults)
     for key, default in defaults.items():
@@ -140,8 +147,9 @@ def test_given_options_when_rendered_then_the_broker_reads_what_was_said_and_the
     plain, changed = configuration({}, tmp_path), configuration(EVERYTHING, tmp_path)
     pod_needs = {"data_dir": "/var/lib/rocksmq", "listen": "0.0.0.0:7660", "http": "0.0.0.0:7661", "insecure": True}
     assert plain.values() == config.Config().values() | pod_needs | {"log_format": "json"}
-    wanted = EVERYTHING["config"] | {f"limits.{key}": value for key, value in EVERYTHING["config"]["limits"].items()}
-    del wanted["limits"]
+    told = EVERYTHING["config"]
+    wanted = {key: value for key, value in told.items() if key not in TABLES}
+    wanted |= {f"{table}.{key}": value for table in TABLES for key, value in told[table].items()}
     assert changed.values() == plain.values() | wanted
 
 
@@ -150,6 +158,8 @@ def test_given_options_when_rendered_then_the_broker_reads_what_was_said_and_the
     [
         ({"config": {"durabilty": "os"}}, "durabilty"),
         ({"config": {"limits": {"channels_max": "many"}}}, "channels_max"),
+        ({"config": {"mirror": {"to": "http://pulsar"}}}, "to"),
+        ({"config": {"mirror": {"channel": "orders"}}}, "channel"),
         ({"config": {"data_dir": "/tmp"}}, "data_dir"),
         ({"config": {"listen": "0.0.0.0:1"}}, "listen"),
         ({"replicas": 2}, "replicas"),
@@ -247,11 +257,13 @@ def test_given_rules_and_dashboard_when_rendered_then_they_are_those_of_metrics(
 
 
 def test_given_network_policies_when_rendered_then_they_let_in_and_out_what_was_said_and_nothing_else() -> None:
-    plain, etcd, closed = (resources(values)["NetworkPolicy"]["spec"] for values in ({}, EVERYTHING, CLOSED))
+    alone: dict[str, Any] = {"config": {"meta": "etcd://etcd.infra/rocksmq"}}
+    plain, both, closed, etcd = (resources(values)["NetworkPolicy"]["spec"] for values in ({}, EVERYTHING, CLOSED, alone))
     assert [[port["port"] for port in rule["ports"]] for rule in plain["ingress"]] == [["client"], ["http"]]
     assert all(rule["from"] for rule in plain["ingress"])
     assert plain["egress"] == []
     assert {port["port"] for rule in etcd["egress"] for port in rule["ports"]} == {53, 2379}
+    assert {port["port"] for rule in both["egress"] for port in rule["ports"]} == {53, 2379, 6650, 6651}
     assert (closed["ingress"], closed["egress"]) == ([], CLOSED["networkPolicy"]["egress"])
     assert {tuple(spec["policyTypes"]) for spec in (plain, etcd, closed)} == {("Ingress", "Egress")}
 

@@ -11,7 +11,7 @@ from tests.helpers.prometheus import METRIC, known_metrics, metrics_in
 
 from .test_alerts import rules
 
-ROWS = ["Summary", "Produce", "Consume", "Storage", "Connections", "Dependencies", "Process"]
+ROWS = ["Summary", "Produce", "Consume", "Storage", "Connections", "Dependencies", "Mirror", "Process"]
 UNITS = {"none", "short", "s", "dtdurations", "bytes", "binBps", "percentunit", "mps", "reqps", "ops", "cps"}  # of Grafana's
 COLUMNS = 24
 SHOWN: Sequence[Panel] = [panel for panel in panels() if not panel.is_row]

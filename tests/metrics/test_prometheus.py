@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rocksmq.clients.mirror.report import ChannelReport, State
 from rocksmq.clients.testing import Broker
+from tests.helpers.broker_with_mirror import BrokerWithMirror
 from tests.helpers.dashboard import Panel, filled, panels
 from tests.helpers.etcd import Etcd
 from tests.helpers.metrics_table import DOCUMENT
@@ -19,24 +21,29 @@ from .test_alerts import RULES, RUNBOOK, rules
 WINDOW = "10s"  # as $__rate_interval
 PATIENCE_SECONDS = 10.0  # on a busy machine a scrape may come too late, and there is nothing until the next
 SHOWN = [panel for panel in panels() if not panel.is_row]
+MIRRORED = ChannelReport(
+    channel="orders", topic="t", state=State.RUNNING, messages=1_000, lag=5, deduplication=True, errors=1, last_error_at=1.7e9
+)
 SELECTOR = re.compile(r"(?<![\w:])(?:up|(?:rocksmq|process)[_:][\w:]+)(?:\{[^}]*\})?")
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, Prometheus]]:
-    """A broker under load whose positions are in etcd, and a Prometheus that has looked at it for a while."""
+    """A broker under load with positions in etcd and a mirror, and a Prometheus that has looked at it for a while."""
     require_prometheus()
     data = tmp_path_factory.mktemp("watched") / "data"
     with (
         Etcd() as etcd,
-        Broker(data, "--meta", etcd.url("rocksmq"), http="127.0.0.1:0") as broker,
+        BrokerWithMirror(data, "--meta", etcd.url("rocksmq")) as broker,
         Traffic(broker),
         Prometheus({"rocksmq": [broker.http]}, [RULES]) as prometheus,
     ):
+        broker.stand_in.tell([MIRRORED])
         # Every kind of client has come and gone, and rates have what they need.
         prometheus.wait_for('increase(rocksmq_connections_closed_total{reason="client"}[10s]) > 3')
         prometheus.wait_for('increase(rocksmq_protocol_errors_total{kind="protocol"}[10s]) > 3')
         prometheus.wait_for('rocksmq_group_lag_messages{group="report"} > 1000')
+        prometheus.wait_for("rocksmq_mirror_lag_messages == 5")
         yield broker, prometheus
 
 
@@ -79,6 +86,13 @@ def test_given_a_broker_under_load_when_the_series_of_a_channel_are_counted_then
         for name in ("", "watch")
     )
     assert f"Each channel has {channel:.0f} series, each group {group:.0f}." in DOCUMENT.read_text()
+
+
+def test_given_a_mirror_when_the_series_of_its_channel_are_counted_then_there_are_as_many_as_metrics_md_says(
+    watched: tuple[Broker, Prometheus],
+) -> None:
+    (found,) = watched[1].wait_for('count({channel="orders",mirror="pulsar",__name__!~".*:.*"})', seconds=PATIENCE_SECONDS)
+    assert f"{found.value:.0f} further series for each channel that is mirrored" in DOCUMENT.read_text()
 
 
 def test_given_a_broker_under_load_when_its_series_are_listed_then_all_of_the_catalogue_are_there(

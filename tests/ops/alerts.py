@@ -8,15 +8,18 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from tests.helpers.prometheus import PrometheusFailed
 
-from . import provocations_disk as _  # noqa: F401  registers its own
 from .provocations import PROVOCATIONS, Provocation
 from .stage import RULES, NotProvoked
+
+for _module in ("provocations_disk", "provocations_mirror"):
+    import_module(f"tests.ops.{_module}")  # it registers its own
 
 README = RULES.with_name("README.md")
 HEAD = "| alert | how it was provoked | fired after | over after |\n|---|---|---|---|\n"

@@ -20,9 +20,11 @@ from .durability import Durability
 from .limits import LIMIT_NAMES, MIB, Limits
 from .logs import CONSOLE, FORMATS, LEVELS
 from .meta_url import MetaUrl
+from .mirror_options import MirrorSection
 
 ENVIRONMENT_PREFIX = "ROCKSMQ_"
 LIMITS_TABLE = "limits"
+MIRROR_TABLE = "mirror"
 PAYLOAD_BYTES_MOST = 64 * MIB
 COLUMN_BYTES = 20  # a message, at most, in the columns of a reply beside payloads and headers
 DEFAULT = "default"  # the origin of what nobody has set
@@ -55,6 +57,7 @@ class Config:
     log_level: str = "info"
     log_format: str = CONSOLE
     insecure: bool = False  # allow an address that other machines reach, without TLS and token
+    mirror: MirrorSection = field(default_factory=MirrorSection)
     limits: Limits = field(default_factory=Limits)
     origins: Mapping[str, str] = field(default_factory=dict[str, str])  # key -> where its value comes from
 
@@ -69,9 +72,15 @@ class Config:
         return None if self.http == OFF else _host_and_port(self.http)
 
     def values(self) -> dict[str, Any]:
-        """Every key with its value, limits as ``limits.<name>``."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (LIMITS_TABLE, "origins")}
-        return own | {f"{LIMITS_TABLE}.{name}": getattr(self.limits, name) for name in LIMIT_NAMES}
+        """Every key with its value, those of a table as ``<table>.<name>``."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*_TABLES, "origins")}
+        of_tables = {
+            f"{table}.{name}": getattr(getattr(self, table), name) for table, names in _TABLES.items() for name in names
+        }
+        return own | of_tables
+
+
+_TABLES = {MIRROR_TABLE: tuple(option.name for option in fields(MirrorSection)), LIMITS_TABLE: LIMIT_NAMES}
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
@@ -93,8 +102,10 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
                 raise BadConfiguration(f"{origin}: there is no option {key!r}")
             values[key] = _typed(key, value, origin)
             origins[key] = origin
-    limits = Limits(**{name: values.pop(f"{LIMITS_TABLE}.{name}") for name in LIMIT_NAMES})
-    config = Config(**values, limits=limits, origins=origins)
+    limits, mirror = (
+        {name: values.pop(f"{table}.{name}") for name in _TABLES[table]} for table in (LIMITS_TABLE, MIRROR_TABLE)
+    )
+    config = Config(**values, mirror=MirrorSection(**mirror), limits=Limits(**limits), origins=origins)
     _check(config)
     return config
 
@@ -112,10 +123,11 @@ def _from_file(file: Path | None) -> dict[str, tuple[Any, str]]:
         raise BadConfiguration(f"{file}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise BadConfiguration(f"{file}: not valid TOML: {error}") from None
-    limits = tree.pop(LIMITS_TABLE, {})
-    if not isinstance(limits, dict):
-        raise BadConfiguration(f"{file}: {LIMITS_TABLE} is a table: write [{LIMITS_TABLE}] above its options")
-    tree |= {f"{LIMITS_TABLE}.{name}": value for name, value in cast(dict[str, Any], limits).items()}
+    for table in _TABLES:
+        inside = tree.pop(table, {})
+        if not isinstance(inside, dict):
+            raise BadConfiguration(f"{file}: {table} is a table: write [{table}] above its options")
+        tree |= {f"{table}.{name}": value for name, value in cast(dict[str, Any], inside).items()}
     return {key: (value, str(file)) for key, value in tree.items()}
 
 
@@ -160,6 +172,8 @@ def _check(config: Config) -> None:
     if config.http != OFF:
         _check_address(config, "http", refuse, "HOST:PORT, for example 127.0.0.1:7661, nor off")
     _check_meta(config, refuse)
+    for name, why in config.mirror.problems():
+        refuse(f"{MIRROR_TABLE}.{name}", why)
     for key, known in (("log_level", LEVELS), ("log_format", FORMATS)):
         if getattr(config, key) not in known:
             refuse(key, f"not one of {', '.join(known)}")

@@ -11,7 +11,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ import trio
 
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.http import HttpServer
-from rocksmq.metrics.instruments import gauge
+from rocksmq.metrics.instruments import MetricFamily, gauge
 from rocksmq.protocol.errors import DiskFull, StorageFailed
 
 from .config import DEFAULT, EMBEDDED, Config
@@ -32,7 +32,10 @@ from .http import routes
 from .limits import LIMIT_NAMES, Limits
 from .logs import ALIKE_SECONDS, JSON, Logs
 from .meta_url import MetaUrl
+from .mirror import MirrorProcess
+from .mirror_options import environment_of_child
 from .notify import PARTS, Notifier
+from .readings import is_aggregated
 from .reconcile import PrefixInUse
 from .reload import Reloader
 from .remote import Remote
@@ -117,6 +120,7 @@ class _Daemon:
     async def live(self) -> None:
         """All of it; returns once stopped by a signal."""
         config = self._config
+        config.mirror.require_client()
         remote = meta_store(config)
         self._log_start()
         signals = Signals(self._limits.drain_seconds + CLOSE_SECONDS)
@@ -152,6 +156,7 @@ class _Daemon:
         engine.core.status.checks = health.checks
         for families in (health.families, self._logs.families, self._reloader.families):
             engine.core.telemetry.add(families)
+        mirror = self._mirror_of(engine, listener)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, listener)
             if http is not None:
@@ -164,17 +169,21 @@ class _Daemon:
             nursery.start_soon(self._feed_watchdog, engine)
             nursery.start_soon(self._reload, signals)
             nursery.start_soon(self._tell_withheld)
+            if mirror is not None:
+                nursery.start_soon(mirror.run)
             await signals.stop.wait()
-            await self._stop(engine, server)
+            await self._stop(engine, server, mirror)
             nursery.cancel_scope.cancel()
 
-    async def _stop(self, engine: RocksMQ, server: Server) -> None:
+    async def _stop(self, engine: RocksMQ, server: Server, mirror: MirrorProcess | None) -> None:
         logger.info("stopping: finishing what is in flight")
         await self._notifier.tell("STOPPING=1", "STATUS=finishing what is in flight")
         seconds = self._limits.drain_seconds
         is_drained = False
         with trio.move_on_after(seconds):
             server.stop_accepting()
+            if mirror is not None:
+                await mirror.stop()
             await engine.drain()
             is_drained = True
             await server.flushed()  # to clients that read
@@ -182,6 +191,20 @@ class _Daemon:
             cut_off(f"what was in flight took longer than {seconds:g} s (drain_seconds)")
 
     # -- beside serving ----------------------------------------------------------
+
+    def _mirror_of(self, engine: RocksMQ, listener: socket.socket) -> MirrorProcess | None:
+        """The one that the options want, not started yet; its figures are among the broker's."""
+        section = self._config.mirror
+        if not section.is_on:
+            return None
+        command = section.command(*listener.getsockname()[:2])
+        mirror = MirrorProcess(section.name, command, environment_of_child())
+
+        def families(names: Sequence[str] | None) -> Iterator[MetricFamily]:
+            return mirror.families(names, is_aggregated=is_aggregated(engine.core, names))
+
+        engine.core.telemetry.add_of_channels(families)
+        return mirror
 
     async def _feed_watchdog(self, engine: RocksMQ) -> None:
         """Tell systemd that all is well, as long as what makes messages durable answers."""

@@ -1,11 +1,10 @@
 """What is served over HTTP: metrics and health. The paths and what they answer; how, is `rocksmq.metrics.http`'s business."""
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
-from rocksmq.metrics.exposition import CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE
+from rocksmq.metrics.exposition import CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE, prefers_openmetrics
 from rocksmq.metrics.http import TEXT, Request, Response, Route
 from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest
 
@@ -19,8 +18,6 @@ LISTING = b"""rocksmqd
 /livez               the broker runs
 /readyz              it can do its work, or why not; ?exclude=CHECK, which may be repeated, leaves one out of the verdict
 """
-ACCEPT_CHARACTERS = 1_000  # looked at; Prometheus sends some 250
-_QUALITY = re.compile(r"[01](\.\d{0,3})?")
 
 
 def routes(telemetry: Telemetry, health: Health) -> Mapping[str, Route]:
@@ -58,26 +55,6 @@ def _exposition(telemetry: Telemetry, channels: Sequence[str] | None, request: R
     openmetrics = prefers_openmetrics(request.accept)
     content_type = OPENMETRICS_CONTENT_TYPE if openmetrics else CONTENT_TYPE
     return Response(HTTPStatus.OK, content_type, telemetry.exposition(channels, openmetrics=openmetrics))
-
-
-def prefers_openmetrics(accept: str) -> bool:
-    """Whether a header ``Accept`` asks for OpenMetrics 1.0.0, and not more for plain text."""
-    openmetrics = plain = 0.0
-    for kind, parameters in _media_ranges(accept):
-        quality = parameters.get("q", "1")
-        weight = float(quality) if _QUALITY.fullmatch(quality) else 0.0
-        if kind == "application/openmetrics-text" and parameters.get("version", "1.0.0") == "1.0.0":
-            openmetrics = max(openmetrics, weight)
-        elif kind == "text/plain":
-            plain = max(plain, weight)
-    return openmetrics > 0 and openmetrics >= plain
-
-
-def _media_ranges(accept: str) -> Iterator[tuple[str, dict[str, str]]]:
-    for wanted in accept[:ACCEPT_CHARACTERS].lower().split(","):
-        kind, *parameters = wanted.split(";")
-        pairs = (parameter.partition("=") for parameter in parameters)
-        yield kind.strip(), {name.strip(): value.strip(' "') for name, _, value in pairs}
 
 
 def _json(status: HTTPStatus, content: object) -> Response:

@@ -89,16 +89,21 @@ def of_channels(core: "Core", names: Sequence[str] | None) -> Iterator[MetricFam
     Raises ChannelNotFound, at once.
     """
     channels = [core.channels.find(name) for name in dict.fromkeys(names)] if names else list(core.channels)
-    count, most = len(core.channels), core.limits.metrics_series_max
-    is_aggregated = names is None and (count > most or count + core.channels.group_count > most)
-    families = _sums(core, channels) if is_aggregated else _each(core, channels)
+    is_of_sums = is_aggregated(core, names)
+    families = _sums(core, channels) if is_of_sums else _each(core, channels)
 
     def found() -> Iterator[MetricFamily]:
         yield catalogue.SERIES, _count(core, channels=True, groups=True)
-        yield gauge(catalogue.AGGREGATED, is_aggregated)
+        yield gauge(catalogue.AGGREGATED, is_of_sums)
         yield from families
 
     return found()
+
+
+def is_aggregated(core: "Core", names: Sequence[str] | None) -> bool:
+    """Whether there are too many channels and groups for series of their own, and nobody asked for them by ``names``."""
+    count, most = len(core.channels), core.limits.metrics_series_max
+    return names is None and (count > most or count + core.channels.group_count > most)
 
 
 def _count(core: "Core", *, channels: bool, groups: bool) -> Iterator[Sample | None]:

@@ -56,21 +56,26 @@ class Telemetry:
         self.loop_lag = Histogram(catalogue.LOOP_LAG)
         self.produced = Traffic()  # of all channels there ever were: sums of those that are there would fall
         self.delivered = Traffic()
-        self._of_channels = of_channels
+        self._of_channels = [of_channels]
         self._sources: list[Source] = [self._instruments]
 
     def add(self, source: Source) -> None:
         """Have the families of ``source`` exposed too."""
         self._sources.append(source)
 
+    def add_of_channels(self, source: ChannelSource) -> None:
+        """The same, of one that is asked for channels as ``of_channels`` is; they are there."""
+        self._of_channels.append(source)
+
     def families(self, channels: Sequence[str] | None = None) -> Iterator[MetricFamily]:
         """All there is; of which channels, as ``of_channels`` has it. Raises ChannelNotFound, at once."""
-        of_channels = self._of_channels(channels)
+        of_channels = [source(channels) for source in self._of_channels]
 
         def found() -> Iterator[MetricFamily]:
             for source in self._sources:
                 yield from _whole(source())
-            yield from _whole(of_channels)
+            for families in of_channels:
+                yield from _whole(families)
 
         return ((metric, _whole(samples)) for metric, samples in found())
 

@@ -42,6 +42,8 @@ LOOP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 
 _CHANNEL = ("channel",)
 _GROUP = ("channel", "group")
+_MIRROR = ("mirror",)
+_MIRRORED = ("mirror", "channel")
 _COUNTER, _GAUGE, _HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 
 # -- the broker itself
@@ -203,6 +205,41 @@ ETCD_SECONDS = Metric("rocksmq_etcd_request_duration_seconds", _HISTOGRAM, "One 
 POSITIONS_WAITING = Metric("rocksmq_positions_waiting", _GAUGE, "Operations on groups that wait for etcd.")
 POSITIONS_BROUGHT_BACK = Metric(
     "rocksmq_positions_brought_back_total", _COUNTER, "Groups moved back to a channel's end that a power cut had shortened."
+)
+
+# -- the mirror to Pulsar: of the broker's own, or of a `rocksmq mirror --http`; there is nothing of it where there is none
+MIRROR_UP = Metric("rocksmq_mirror_up", _GAUGE, "1 while the mirror runs, and says how it does.", _MIRROR)
+MIRROR_RESTARTS = Metric(
+    "rocksmq_mirror_restarts_total", _COUNTER, "How often the broker started the mirror's process again.", _MIRROR
+)
+MIRROR_CHANNELS = Metric(
+    "rocksmq_mirror_channels",
+    _GAUGE,
+    "Channels mirrored, by how that goes: starting, running, waiting for the other side, stopped, ended.",
+    ("mirror", "state"),
+)
+MIRROR_CHANNEL_UP = Metric("rocksmq_mirror_channel_up", _GAUGE, "1 while the channel is being mirrored.", _MIRRORED)
+MIRROR_CHANNEL_STOPPED = Metric(
+    "rocksmq_mirror_channel_stopped", _GAUGE, "1 while it is stopped by what somebody must look at.", _MIRRORED
+)
+MIRROR_MESSAGES = Metric("rocksmq_mirror_messages_total", _COUNTER, "Messages that the other side acknowledged.", _MIRRORED)
+MIRROR_BYTES = Metric("rocksmq_mirror_bytes_total", _COUNTER, "Bytes of their payloads.", _MIRRORED)
+MIRROR_LAG = Metric("rocksmq_mirror_lag_messages", _GAUGE, "Messages not mirrored yet, where that is known.", _MIRRORED)
+MIRROR_SKIPPED = Metric(
+    "rocksmq_mirror_skipped_messages_total", _COUNTER, "Messages left out, too large for the other side.", _MIRRORED
+)
+MIRROR_GAPS = Metric(
+    "rocksmq_mirror_gap_messages_total", _COUNTER, "Messages that were removed before they were mirrored.", _MIRRORED
+)
+MIRROR_ERRORS = Metric("rocksmq_mirror_errors_total", _COUNTER, "Failures that mirroring the channel met.", _MIRRORED)
+MIRROR_LAST_ERROR = Metric(
+    "rocksmq_mirror_last_error_timestamp_seconds", _GAUGE, "When it met the last, since 1970; 0: none yet.", _MIRRORED
+)
+MIRROR_NOT_DEDUPLICATED = Metric(
+    "rocksmq_mirror_not_deduplicated",
+    _GAUGE,
+    "1 where Pulsar was found not to deduplicate the topic: after a failure messages may be there twice.",
+    _MIRRORED,
 )
 
 # -- the process; rocksmq.metrics.process adds process_* and python_gc_*

@@ -46,6 +46,11 @@ def notes(look: Interval) -> list[str]:
             " there, and its log, or the system's, says why"
         )
     said += [f"{_times(number)} {text}" for metric, text in _COUNTED if (number := found.total(metric))]
+    if topics := found.total(catalogue.MIRROR_NOT_DEDUPLICATED):
+        said.append(
+            f"Pulsar does not deduplicate {counted(topics, 'topic')} of the mirror: after a failure messages may be there"
+            " twice; turn it on in Pulsar (set-deduplication --enable), or do without"
+        )
     if found.value(catalogue.AGGREGATED):
         said.append(
             f"{count(found.value(catalogue.SERIES))} channels and groups are too many to be shown one by one, so only their"
@@ -132,7 +137,8 @@ def _connections(look: _Look, now: float) -> Iterator[str]:
 
 
 def _groups(look: _Look, now: float) -> Iterator[str]:
-    behind = groups_behind(look.look.later)
+    mirrors = _mirrors(look)
+    behind = [labels for labels in groups_behind(look.look.later) if labels[1:] not in mirrors]
     if behind == [()]:
         oldest = look.value(catalogue.GROUP_LAG_SECONDS)
         yield (
@@ -162,6 +168,36 @@ def _group(look: _Look, labels: LabelValues, now: float) -> str:
     )
 
 
+def _mirrors(look: _Look) -> dict[LabelValues, LabelValues]:
+    """The groups of the mirrors that the broker runs, with their names: the mirror's findings speak for them."""
+    return {(f"mirror.{name}",): (name,) for (name,) in look.look.values(catalogue.MIRROR_UP.name)}
+
+
+def _mirror(look: _Look, now: float) -> Iterator[str]:
+    for group, (name,) in _mirrors(look).items():
+        waiting, stopped = (look.value(catalogue.MIRROR_CHANNELS, name, state) for state in ("waiting", "stopped"))
+        behind = [labels for labels in groups_behind(look.look.later) if labels[1:] == group]
+        if not look.value(catalogue.MIRROR_UP, name):
+            yield f"the mirror {name} to Pulsar does not run: the broker starts it again, and its log says why it ended"
+            continue
+        if stopped:
+            yield (
+                f"the mirror {name} has stopped at {counted(stopped, 'channel')}, by what does not go away by itself:"
+                " `rocksmq mirror status` says why"
+            )
+        if waiting:
+            yield (
+                f"the mirror {name} waits for Pulsar with {counted(waiting, 'channel')}, and goes on by itself once it is back:"
+                " `rocksmq mirror status` says what it tried"
+            )
+        if behind and not stopped and not waiting:
+            oldest = look.value(catalogue.GROUP_LAG_SECONDS, *behind[0])
+            yield (
+                f"the mirror {name} is far behind, most at channel {behind[0][0]}, by {duration(oldest)}: if it does not catch"
+                " up, Pulsar or the network takes less than is produced"
+            )
+
+
 def _reload(look: _Look, now: float) -> Iterator[str]:
     if look.look.values(catalogue.RELOAD_OK.name) == {(): 0}:
         yield "the last SIGHUP failed, and the former options stay: the broker's log says what is wrong with the new ones"
@@ -173,6 +209,7 @@ _PRESENT: tuple[Callable[[_Look, float], Iterator[str]], ...] = (
     _disk,
     _syncs,
     _groups,
+    _mirror,
     _connections,
     _ids,
     _reload,
@@ -199,5 +236,13 @@ _COUNTED: tuple[tuple[Metric, str], ...] = (
     (
         catalogue.POSITIONS_BROUGHT_BACK,
         "at the broker's start a group was moved back to its channel's end, which a power cut had shortened",
+    ),
+    (
+        catalogue.MIRROR_GAPS,
+        "since the broker's start a message was removed before the mirror had sent it, and is missing in Pulsar",
+    ),
+    (
+        catalogue.MIRROR_SKIPPED,
+        "since the broker's start the mirror left a message out that is too large for Pulsar",
     ),
 )
