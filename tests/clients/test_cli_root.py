@@ -34,7 +34,7 @@ def test_given_version_when_asked_for_then_it_is_the_package_s() -> None:
 
 
 def test_given_an_unknown_command_when_called_then_the_exit_code_is_2() -> None:
-    assert CliRunner().invoke(main, ["mirror"]).exit_code == 2
+    assert CliRunner().invoke(main, ["mirrors"]).exit_code == 2
 
 
 def test_given_help_when_asked_for_then_neither_rich_nor_the_benchmarks_are_loaded() -> None:

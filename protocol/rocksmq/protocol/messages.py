@@ -197,6 +197,11 @@ class MessageBatch(Sequence[Message]):
         headers = self._split_headers()
         return {} if headers is None else decode_headers(headers[index])
 
+    @property
+    def encoded_headers(self) -> list[bytes] | None:
+        """Each message's headers as the sender packed them; None: no message has any."""
+        return self._split_headers()
+
     def _split_headers(self) -> list[bytes] | None:
         if isinstance(self._headers, bytes) and self._header_lengths is not None:
             self._headers = _split(self._header_lengths, self._headers, len(self))

@@ -3,6 +3,15 @@
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Takes how far it is, and of how much."""
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """``total``: None while that is not known."""
+        ...
 
 
 @contextmanager
@@ -23,5 +32,24 @@ def progress(
         yield lambda done: bar.advance(task, done)
 
 
+@contextmanager
+def catching_up(description: str, *, is_shown: bool) -> Generator[Advance]:
+    """As `progress`, of an end that moves; lines that go to stderr meanwhile stand above the bar."""
+    if not (is_shown and sys.stderr.isatty()):
+        yield _no_advance
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _nothing(done: int) -> None:
+    """Nobody watches."""
+
+
+def _no_advance(done: int, total: int | None) -> None:
     """Nobody watches."""

@@ -18,6 +18,7 @@ from .channel import channel
 from .consume import consume
 from .extensions import EXTENSIONS
 from .group import group
+from .mirror import mirror
 from .msgstream import msgstream
 from .output import Failed
 from .parameters import seconds
@@ -97,5 +98,5 @@ def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float | No
     ctx.obj = Session(url, as_json, timeout)
 
 
-for command in (channel, group, produce, consume, tail, msgstream, status, top, bench, *EXTENSIONS):
+for command in (channel, group, produce, consume, tail, msgstream, mirror, status, top, bench, *EXTENSIONS):
     main.add_command(command)

@@ -31,6 +31,11 @@ class Stop:
         """Whether a signal came."""
         return self._number is not None
 
+    @property
+    def number(self) -> int | None:
+        """Of that signal."""
+        return self._number
+
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:  # a shell has its background jobs ignore Ctrl-C

@@ -1,0 +1,99 @@
+"""What a message of RocksMQ is in Pulsar, and one of Pulsar in RocksMQ. Pure.
+
+payload      data, both ways
+id           property `rocksmq.id`, decimal, and the sequence id; its time is the event time
+origin       property `rocksmq.mirror`: name of the mirror, `#`, number of the channel
+header       property of the same name; `rocksmq.header64.<name>` in base64 if it is no text, or its name is one of ours
+event time   header `pulsar.event-time`, milliseconds, decimal; way back only
+key          header `pulsar.key`; on the way there, the header that the mirror was told to take
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from rocksmq.protocol.batch import decode_headers
+from rocksmq.protocol.errors import ProtocolError
+
+OURS = "rocksmq."
+ID = "rocksmq.id"
+MIRROR = "rocksmq.mirror"
+HEADER64 = "rocksmq.header64."
+HEADERS64 = "rocksmq.headers64"  # all of a message's, as they are, if they are none that can be read
+EVENT_TIME = "pulsar.event-time"
+KEY = "pulsar.key"
+PROPERTY_BYTES = 8  # beside name and value
+
+
+class Outgoing(NamedTuple):
+    """Beside the payload."""
+
+    properties: dict[str, str]
+    key: str | None
+    size: int  # bytes, of properties and key
+
+
+def origin_of(mirror: str, channel_number: int) -> str:
+    """The value of `rocksmq.mirror`."""
+    return f"{mirror}#{channel_number}"
+
+
+def plain_size(origin: str) -> int:
+    """Of an `Outgoing` without headers, at most."""
+    return len(ID) + len(MIRROR) + len(origin) + 20 + 2 * PROPERTY_BYTES
+
+
+def outgoing(message_id: int, origin: str, headers: bytes, key_header: str | None = None) -> Outgoing:
+    """Of a message; ``headers`` as `encode_headers` gives them, whatever else they hold is carried all the same."""
+    properties: dict[str, str] = {}
+    key: str | None = None
+    if headers:
+        try:
+            found = decode_headers(headers)
+        except ProtocolError:  # nobody has checked what the sender packed
+            found, properties[HEADERS64] = {}, _in64(headers)
+        for name, value in found.items():
+            text = _text(value)
+            if text is None or name.startswith(OURS):
+                properties[HEADER64 + name] = _in64(value)
+            else:
+                properties[name] = text
+            if name == key_header:
+                key = text
+    properties[ID], properties[MIRROR] = str(message_id), origin
+    size = sum(len(name.encode()) + len(value.encode()) + PROPERTY_BYTES for name, value in properties.items())
+    return Outgoing(properties, key or None, size + len((key or "").encode()))
+
+
+def headers_of(properties: Mapping[str, str], event_time_ms: int, key: str) -> dict[str, bytes]:
+    """Headers of a message that comes from Pulsar. What it had before it was mirrored there is undone; our own marks stay."""
+    headers: dict[str, bytes] = {}
+    for name, value in properties.items():
+        if name.startswith(HEADER64) and (content := _of64(value)) is not None:
+            headers.setdefault(name.removeprefix(HEADER64), content)
+        else:
+            headers[name] = value.encode(errors="surrogatepass")
+    if event_time_ms:
+        headers[EVENT_TIME] = b"%d" % event_time_ms
+    if key:
+        headers[KEY] = key.encode(errors="surrogatepass")
+    return headers
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _in64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _of64(value: str) -> bytes | None:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None

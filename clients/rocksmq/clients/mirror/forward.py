@@ -1,0 +1,469 @@
+"""`ForwardMirror`: channels of a broker of RocksMQ to topics of Pulsar, each message once and in order.
+
+One thread, that of `run`, reads, sends and commits; a few others do what blocks: they open topics, look channels up, connect.
+What Pulsar's client calls back only leaves a note.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from rocksmq.protocol.errors import (
+    ChannelNotFound,
+    ConnectionFailed,
+    GroupNotFound,
+    InternalError,
+    InvalidRequest,
+    MessageTooLarge,
+    PermissionDenied,
+    RocksMQError,
+    Timeout,
+    Unauthenticated,
+    UnsupportedVersion,
+)
+
+from ..address import Address
+from ..deadline import Deadline
+from ..link import Link
+from ..pulsar.client import connect
+from .course import MESSAGE_OVERHEAD_BYTES, Phase, Room
+from .groups import ChannelGone, Groups, TakenOver
+from .lane import Answer, Job, Lane, Opened
+from .listing import channels_matching
+from .options import MirrorOptions
+from .positions import Positions
+from .reading import CHANNELS_MAX, Poll, Wanted
+from .report import Report, State
+from .topics import send_failure
+
+logger = logging.getLogger("rocksmq.mirror")
+
+OPENERS = 8
+LOOK_SECONDS = 5.0  # between two looks at which channels there are
+SILENT_SECONDS = 5.0  # of Pulsar, with something on the way, until it is told
+GIVEN_UP_SECONDS = 60.0  # until the topic is opened anew
+DRAIN_SECONDS = 3.0  # at the end, for what is on the way
+ENDED_SECONDS = 60.0  # that a channel which is gone stays in the report
+READ_BYTES = 1 << 20
+READ_MESSAGES = 10_000
+BUSY_WAIT_SECONDS = 0.01  # of a poll, while a channel that is left out of it may have room soon
+IDLE_WAIT_SECONDS = 0.2
+_FOR_GOOD = (Unauthenticated, PermissionDenied, UnsupportedVersion)
+
+
+class ForwardMirror:
+    """`run` it once; `report` may be called meanwhile, by any thread."""
+
+    def __init__(self, options: MirrorOptions) -> None:
+        """Connects nothing yet. Raises InvalidRequest."""
+        self._options = options.checked()
+        address = Address.parse(options.source)
+        name = f"mirror {options.name} {socket.gethostname()}:{os.getpid()}"
+        self._link = Link(address, options.token if options.token is not None else address.token, name)
+        self._groups = Groups(self._link, options.group, options.timeout)
+        self._client: Any = None
+        self._room = Room(options.buffer_bytes)
+        self._lanes: dict[str, Lane] = {}
+        self._ended: deque[tuple[float, Lane]] = deque()
+        self._answers: deque[Answer] = deque()
+        self._results: deque[Callable[[], None]] = deque()  # of what was done elsewhere, for the loop
+        self._wake = threading.Event()
+        self._pool = ThreadPoolExecutor(OPENERS, "mirror")
+        self._poll: Poll[tuple[Lane, int]] | None = None
+        self._positions = Positions(self._groups, self._take_group_error, options.timeout)
+        self._look_at = 0.0
+        self._is_looking = self._is_connecting = False
+        self._error: RocksMQError | None = None
+        self._turn = 0  # for channels that are more than go into a poll
+
+    def report(self) -> Report:
+        """As of now, of every channel that is or was mirrored."""
+        ended = [lane for _, lane in tuple(self._ended) if lane.channel not in self._lanes]
+        return Report(self._options.name, [lane.report() for lane in (*tuple(self._lanes.values()), *ended)])
+
+    def run(self, is_stopped: threading.Event) -> None:
+        """Mirror until then; what is on the way is waited for, a little, and the position committed.
+
+        Raises Conflict when another mirror of this name has taken over, Unauthenticated, PermissionDenied, UnsupportedVersion.
+        """
+        self._client = connect(
+            self._options.target,
+            token=self._options.pulsar_token,
+            ca=self._options.pulsar_ca,
+            operation_seconds=self._options.timeout,
+        )
+        try:
+            while not is_stopped.is_set():
+                self._step()
+            self._drain()
+        finally:
+            self._close()
+
+    # -- the loop ------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self._wake.clear()
+        now = time.monotonic()
+        self._settle(now)
+        if self._error is not None:
+            raise self._error
+        if self._is_up():
+            self._look_for_channels(now)
+            self._open_topics(now)
+            self._ask(now)
+            self._positions.commit(self._lanes.values(), now)
+            self._positions.check(self._lanes.values(), now)
+        self._watch(now)
+        self._send()
+        self._read()
+
+    def _settle(self, now: float) -> None:
+        """What came from elsewhere, and from Pulsar."""
+        while self._results:
+            self._results.popleft()()
+        self._take_answers(now)
+
+    def _take_answers(self, now: float) -> None:
+        while self._answers:
+            lane, opening, number, failed, is_fresh = self._answers.popleft()
+            if lane.opening != opening or lane.course.phase is Phase.OPENING:
+                continue
+            try:
+                if failed is not None:
+                    self._take_failure(lane, number, failed, now)
+                    continue
+                lane.acknowledged(number, is_fresh, now)
+            except Exception as error:
+                self._fail(lane, _told_bug(lane, error), now)
+                continue
+            if lane.must_check:
+                lane.again()
+            elif lane.course.phase is Phase.LOOKING:
+                self._elsewhere(lane, partial(self._look, lane, lane.opening))
+
+    def _take_failure(self, lane: Lane, number: int, failed: str, now: float) -> None:
+        error = send_failure(lane.topic_name, failed)
+        if isinstance(error, MessageTooLarge) and lane.course.refused(number, failed):
+            lane.note(error)
+            return
+        self._fail(lane, error, now)
+
+    def _fail(self, lane: Lane, error: RocksMQError, now: float) -> None:
+        lane.failed(error, now)
+        topic = lane.topic
+        if topic is not None:  # at once: it must not come back and send what follows on what has failed
+            self._elsewhere(lane, lane.close_topic)
+
+    def _elsewhere(self, lane: Lane, job: Job) -> None:
+        """Do what blocks; what it returns is done in the loop. One at a time a lane, in order."""
+        lane.jobs.append((lane.opening, job))
+        if not lane.is_busy:
+            lane.is_busy = True
+            self._pool.submit(self._work, lane)
+
+    def _work(self, lane: Lane) -> None:
+        while True:
+            try:
+                opening, job = lane.jobs.popleft()
+            except IndexError:
+                self._results.append(lambda: self._rest(lane))
+                break
+            result: Callable[[], None] | None
+            try:
+                result = job()
+            except Exception as error:
+                result = self._failing(lane, opening, _told_bug(lane, error))
+            if result is not None:
+                self._results.append(result)
+                self._wake.set()
+        self._wake.set()
+
+    def _rest(self, lane: Lane) -> None:
+        lane.is_busy = False
+        if lane.jobs:
+            lane.is_busy = True
+            self._pool.submit(self._work, lane)
+
+    def _failing(self, lane: Lane, opening: int, error: RocksMQError) -> Callable[[], None]:
+        return lambda: self._take_error(lane, opening, error)
+
+    def _take_error(self, lane: Lane, opening: int, error: RocksMQError) -> None:
+        if lane.opening != opening:
+            return
+        if isinstance(error, TakenOver):
+            self._error = error
+        elif isinstance(error, ChannelGone):
+            self._end(lane, error.message)
+        else:
+            self._fail(lane, error, time.monotonic())
+
+    # -- channels --------------------------------------------------------------------
+
+    def _look_for_channels(self, now: float) -> None:
+        if self._is_looking or now < self._look_at:
+            return
+        self._is_looking = True
+        self._pool.submit(self._list)
+
+    def _list(self) -> None:
+        """Elsewhere."""
+        try:
+            numbers = channels_matching(self._link, self._options.channels, self._options.timeout)
+            self._results.append(lambda: self._take_channels(numbers))
+        except ChannelNotFound:
+            self._results.append(lambda: self._looked(0.0))
+        except RocksMQError as error:
+            found = error
+            self._results.append(lambda: self._take_listing_error(found))
+        except Exception as error:
+            logger.exception("a bug: listing channels")
+            bug = InternalError(f"a bug: {error!r}")
+            self._results.append(lambda: self._take_listing_error(bug))
+        self._wake.set()
+
+    def _looked(self, seconds: float) -> None:
+        self._is_looking = False
+        self._look_at = time.monotonic() + seconds
+
+    def _take_listing_error(self, error: RocksMQError) -> None:
+        self._looked(1.0)
+        if isinstance(error, _FOR_GOOD):
+            self._error = error
+        for lane in self._lanes.values():
+            lane.note(error)
+
+    def _take_channels(self, numbers: dict[str, int]) -> None:
+        self._looked(LOOK_SECONDS)
+        for lane in tuple(self._lanes.values()):
+            if numbers.get(lane.channel) != lane.number:
+                self._end(lane, "the channel was destroyed")
+        for channel, number in numbers.items():
+            if channel not in self._lanes:
+                self._lanes[channel] = Lane(self._options, channel, number, self._room, self._answered)
+
+    def _answered(self, answer: Answer) -> None:
+        """On a thread of Pulsar's client."""
+        self._answers.append(answer)
+
+    def _end(self, lane: Lane, why: str) -> None:
+        if self._lanes.get(lane.channel) is lane:
+            del self._lanes[lane.channel]
+            self._ended.append((time.monotonic(), lane))
+        if not lane.is_gone:
+            lane.is_gone = True
+            lane.ended(why)
+            self._elsewhere(lane, lane.close_topic)
+        self._look_at = 0.0
+
+    # -- topics ------------------------------------------------------------------------
+
+    def _open_topics(self, now: float) -> None:
+        for lane in self._lanes.values():
+            if lane.course.phase is Phase.OPENING and not lane.is_busy and now >= lane.retry_at:
+                lane.retry_at = now + GIVEN_UP_SECONDS * 10
+                self._elsewhere(lane, partial(self._open, lane, lane.opening))
+
+    def _open(self, lane: Lane, opening: int) -> Callable[[], None]:
+        """Elsewhere."""
+        found = lane.open_topic(self._client, self._groups, opening)
+        return lambda: self._take_opened(lane, opening, found)
+
+    def _take_opened(self, lane: Lane, opening: int, found: Opened) -> None:
+        if lane.opening != opening:
+            self._pool.submit(found.topic.close)
+            return
+        lane.opened(found, time.monotonic())
+        if lane.deduplication is False:
+            self._tell_no_deduplication(lane)
+
+    def _tell_no_deduplication(self, lane: Lane) -> None:
+        told_before, lane.is_told = lane.is_told, True
+        how = "turn it on for the namespace (set-deduplication --enable), and start the mirror again"
+        if self._options.requires_deduplication:
+            error = InvalidRequest(f"{lane.topic_name}: deduplication is off, and the mirror was told to require it: {how}")
+            self._fail(lane, error, time.monotonic())
+        elif not told_before:
+            logger.warning(
+                "%s: deduplication is off: after a lost connection or a crash messages may be there twice, each for the first "
+                "time still in order; %s",
+                lane.topic_name,
+                how,
+            )
+
+    def _look(self, lane: Lane, opening: int) -> Callable[[], None]:
+        """Elsewhere."""
+        position = lane.look(self._client, self._groups)
+        return lambda: self._take_look(lane, opening, position)
+
+    def _take_look(self, lane: Lane, opening: int, position: int) -> None:
+        if lane.opening == opening:
+            lane.course.looked(position)
+
+    def _watch(self, now: float) -> None:
+        """What does not come."""
+        is_up = self._link.is_up
+        for lane in tuple(self._lanes.values()):
+            if lane.course.phase not in (Phase.SINGLES, Phase.FLOWING):
+                continue
+            silent = now - lane.answered_at
+            if not lane.course.is_on_the_way:
+                lane.answered_at = now
+                lane.state = State.RUNNING if is_up else State.WAITING
+            elif silent > GIVEN_UP_SECONDS or (silent > SILENT_SECONDS and self._is_alone_away(lane)):
+                self._fail(lane, Timeout(f"{lane.topic_name}: Pulsar has acknowledged nothing for {silent:.0f} s"), now)
+            elif silent > SILENT_SECONDS and lane.state is State.RUNNING:
+                lane.state = State.WAITING
+                lane.note(Timeout(f"{lane.topic_name}: Pulsar has acknowledged nothing for {silent:.0f} s"))
+        while self._ended and self._ended[0][0] < now - ENDED_SECONDS:
+            self._ended.popleft()
+
+    def _is_alone_away(self, lane: Lane) -> bool:
+        """Whether the lane's topic has no connection while another's has: an opening will tell why."""
+        if lane.topic is None or lane.topic.is_connected:
+            return False
+        return any(other.topic is not None and other.topic.is_connected for other in self._lanes.values())
+
+    def _send(self) -> None:
+        """All that may be sent, channel by channel in turns."""
+        sending = [lane for lane in self._lanes.values() if lane.topic is not None]
+        while sending:
+            again: list[Lane] = []
+            for lane in sending:
+                try:
+                    chunk = lane.course.next_chunk()
+                    topic = lane.topic
+                    if chunk is None or topic is None:
+                        continue
+                    topic.send(chunk)
+                    again.append(lane)
+                except Exception as error:
+                    self._fail(lane, _told_bug(lane, error), time.monotonic())
+            self._take_answers(time.monotonic())
+            sending = again
+
+    # -- the broker ----------------------------------------------------------------------
+
+    def _is_up(self) -> bool:
+        if self._link.is_up:
+            return True
+        self._poll = None
+        if not self._is_connecting:
+            self._is_connecting = True
+            self._pool.submit(self._reconnect)
+        return False
+
+    def _reconnect(self) -> None:
+        """Elsewhere."""
+        failed: RocksMQError | None = None
+        try:
+            self._link.connected(Deadline(self._options.timeout))
+        except RocksMQError as error:
+            failed = error
+        self._results.append(lambda: self._take_connection(failed))
+        self._wake.set()
+
+    def _take_connection(self, failed: RocksMQError | None) -> None:
+        self._is_connecting = False
+        if failed is None:
+            return
+        if isinstance(failed, _FOR_GOOD):
+            self._error = failed
+        for lane in self._lanes.values():
+            lane.note(failed)
+            if lane.state is State.RUNNING:
+                lane.state = State.WAITING
+
+    def _ask(self, now: float) -> None:
+        """Have a poll on its way, for the channels that have room."""
+        if self._poll is not None:
+            return
+        wanting = [lane for lane in self._lanes.values() if lane.course.wants(READ_BYTES)]
+        if not wanting:
+            return
+        if len(wanting) > CHANNELS_MAX:
+            self._turn = (self._turn + CHANNELS_MAX) % len(wanting)
+            wanting = (wanting[self._turn :] + wanting[: self._turn])[:CHANNELS_MAX]
+        is_all = len(wanting) == len(self._lanes)
+        left = max(0, self._room.bytes_max - self._room.used) // 2
+        messages = max(1, min(READ_MESSAGES, left // MESSAGE_OVERHEAD_BYTES))
+        wanted = [Wanted((lane, lane.opening), lane.number, lane.course.fetch_from) for lane in wanting]
+        wait = IDLE_WAIT_SECONDS if is_all else BUSY_WAIT_SECONDS
+        with suppress(ConnectionFailed, Timeout):
+            self._poll = Poll(self._link, wanted, messages, max(1, min(READ_BYTES, left)), wait, self._options.timeout)
+
+    def _read(self) -> None:
+        """Wait a little for what the poll brings."""
+        is_hurried = any(lane.course.is_on_the_way for lane in self._lanes.values())
+        patience = BUSY_WAIT_SECONDS if is_hurried else IDLE_WAIT_SECONDS / 2
+        if self._poll is None:
+            self._wake.wait(patience)
+            return
+        try:
+            parts = self._poll.parts(patience)
+        except ChannelNotFound:
+            self._poll, self._look_at = None, 0.0
+            self._wake.wait(BUSY_WAIT_SECONDS)
+            return
+        except RocksMQError as error:
+            self._poll = None
+            for lane in self._lanes.values():
+                lane.note(error)
+            self._wake.wait(BUSY_WAIT_SECONDS)
+            return
+        if parts is None:
+            return
+        self._poll = None
+        for part in parts:
+            lane, opening = part.reader
+            if lane.opening != opening or lane.is_gone:
+                continue
+            is_taken = lane.course.fetched(part.place, part.ids, part.payloads, part.headers, part.next_place)
+            if is_taken and part.has_gap:
+                lane.gaps += part.gap_messages or 0
+                logger.warning("channel %s: retention removed %s messages unread", lane.channel, part.gap_messages)
+
+    def _take_group_error(self, lane: Lane, error: RocksMQError) -> None:
+        """What the broker answers for the lane's group."""
+        if isinstance(error, TakenOver):
+            self._error = error
+        elif isinstance(error, ChannelGone):
+            self._end(lane, error.message)
+        elif isinstance(error, GroupNotFound) or not error.retryable:
+            self._fail(lane, error, time.monotonic())
+
+    # -- the end -----------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """What is on the way, but nothing new."""
+        until = Deadline(DRAIN_SECONDS)
+        while not until.is_over and any(lane.course.is_on_the_way for lane in self._lanes.values()):
+            self._settle(time.monotonic())
+            self._wake.wait(BUSY_WAIT_SECONDS)
+
+    def _close(self) -> None:
+        for lane in self._lanes.values():
+            lane.state = State.ENDED
+        if self._link.is_up and self._error is None:
+            self._positions.commit_last(self._lanes.values())
+        for lane in self._lanes.values():
+            lane.ended()
+        self._link.close()  # who waits for it elsewhere does so no more
+        self._pool.shutdown(cancel_futures=True)  # first: closing client and reader at the same time can hang for good
+        with suppress(Exception):
+            self._client.close()  # and all producers
+
+
+def _told_bug(lane: Lane, error: Exception) -> RocksMQError:
+    """``error`` itself, or what a bug of ours is told as: it harms one channel only."""
+    if isinstance(error, RocksMQError):
+        return error
+    logger.error("a bug: mirroring %s", lane.channel, exc_info=error)
+    return InternalError(f"a bug: {error!r}")

@@ -1,0 +1,225 @@
+"""The way back against a Pulsar that does what a real one seldom does: repeats, tears batches, gets stuck, is another one."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rocksmq.clients import Client
+from rocksmq.clients.mirror import back_channel
+from rocksmq.clients.mirror.back_channel import BackChannel
+from rocksmq.clients.mirror.back_places import Place, Unstored
+from rocksmq.clients.mirror.back_route import Route
+from rocksmq.clients.mirror.options import MirrorOptions
+from rocksmq.clients.mirror.report import State
+from rocksmq.clients.pulsar.client import pulsar
+from rocksmq.protocol.errors import ConnectionFailed, InvalidRequest, RocksMQError
+from tests.clients.support import wait_until
+
+from .back_support import options, payloads
+
+NEVER = threading.Event()
+
+
+class FakeMessage:
+    """At a place, in a batch of that size."""
+
+    def __init__(self, place: tuple[int, int, int], size: int) -> None:
+        self._place = Place(*place)
+        batched = bytes([0x20, place[2], 0x30, size]) if size else b""
+        self._serialized = bytes([0x08, place[0], 0x10, place[1]]) + batched
+
+    def message_id(self) -> Any:
+        return self
+
+    def ledger_id(self) -> int:
+        return self._place.ledger
+
+    def entry_id(self) -> int:
+        return self._place.entry
+
+    def batch_index(self) -> int:
+        return self._place.batch_index
+
+    def serialize(self) -> bytes:
+        return self._serialized
+
+    def data(self) -> bytes:
+        return str(self._place).encode()
+
+    def properties(self) -> dict[str, str]:
+        return {}
+
+    def event_timestamp(self) -> int:
+        return 0
+
+    def partition_key(self) -> str:
+        return ""
+
+
+class FakePulsar:
+    """Client, consumer and reader in one. ``messages`` are delivered in turn, ``end`` is what it tells of its last."""
+
+    def __init__(self, *messages: tuple[tuple[int, int, int], int]) -> None:
+        self.messages = [FakeMessage(place, size) for place, size in messages]
+        self.end = self.messages[-1] if self.messages else FakeMessage((1, 0, -1), 0)
+        self.acknowledged: list[tuple[int, int]] = []
+        self.opened = 0
+
+    def get_topic_partitions(self, topic: str) -> list[str]:
+        return [topic]
+
+    def subscribe(self, *_: Any, **__: Any) -> "FakePulsar":
+        return self
+
+    def create_reader(self, *_: Any, **__: Any) -> "FakePulsar":
+        self.opened += 1
+        return self
+
+    def get_last_message_id(self) -> FakeMessage:
+        return self.end
+
+    def receive(self, _: int) -> FakeMessage:
+        return self.messages[0]
+
+    def read_next(self, _: int) -> FakeMessage:
+        if not self.messages:
+            time.sleep(0.001)
+            raise pulsar.Timeout
+        return self.messages.pop(0)
+
+    def acknowledge_cumulative(self, found: Any) -> None:
+        self.acknowledged.append((found.ledger_id(), found.entry_id()))
+
+    def is_connected(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+@pytest.fixture
+def made(client: Client) -> MirrorOptions:
+    """Of a way back into a channel that is there."""
+    client.create_channel("orders")
+    return options("pulsar://there", "rocksmq://here", "orders")
+
+
+def opened(client: Client, made: MirrorOptions, server: FakePulsar) -> Route:
+    route = Route(made, "orders", client, server, Unstored(), 1 << 20)
+    route.open(NEVER)
+    return route
+
+
+def carry(route: Route) -> None:
+    """All that comes."""
+    while (received := route.next()) is not None:
+        route.send(received, received.message.data(), {})
+
+
+def test_given_messages_that_come_again_when_read_then_each_is_taken_once(client: Client, made: MirrorOptions) -> None:
+    places = [((1, 0, 0), 2), ((1, 0, 1), 2), ((1, 0, 1), 2), ((1, 1, -1), 0), ((1, 0, 0), 2), ((1, 1, -1), 0), ((2, 0, -1), 0)]
+    server = FakePulsar(*places)
+    with opened(client, made, server) as route:
+        carry(route)
+    assert payloads(client, "orders") == [b"1:0:0", b"1:0:1", b"1:1", b"2:0"]
+    assert server.acknowledged[-1] == (2, 0)
+
+
+@pytest.mark.parametrize("torn", [((1, 0, 2), 3), ((1, 1, 0), 3), ((2, 0, -1), 0)])
+def test_given_a_batch_with_a_hole_when_read_then_it_is_refused_and_nothing_behind_it_is_sent(
+    client: Client, made: MirrorOptions, torn: tuple[tuple[int, int, int], int]
+) -> None:
+    server = FakePulsar(((1, 0, 0), 3), torn)
+    with opened(client, made, server) as route, pytest.raises(ConnectionFailed, match="though the batch of 1:0:0 goes on"):
+        carry(route)
+    assert payloads(client, "orders") == [b"1:0:0"]
+    assert server.acknowledged == []
+
+
+def test_given_a_hole_where_a_batch_was_left_when_read_on_then_it_is_refused(client: Client, made: MirrorOptions) -> None:
+    with opened(client, made, FakePulsar(((1, 0, 0), 3))) as route:
+        carry(route)
+    server = FakePulsar(((1, 0, 2), 3))
+    with opened(client, made, server) as route, pytest.raises(ConnectionFailed, match="though the batch of 1:0:0 goes on"):
+        carry(route)
+
+
+def test_given_another_topic_of_the_name_when_read_on_then_it_is_refused(client: Client, made: MirrorOptions) -> None:
+    with opened(client, made, FakePulsar(((7, 3, -1), 0))) as route:
+        carry(route)
+    server = FakePulsar(((2, 0, -1), 0))
+    with pytest.raises(InvalidRequest, match="ends at 2:0, but its channel has it up to 7:3"):
+        opened(client, made, server)
+    server.end = FakeMessage((7, 3, -1), 0)
+    with opened(client, made, server) as route, pytest.raises(InvalidRequest, match="goes on at 2:0"):
+        carry(route)
+    assert payloads(client, "orders") == [b"7:3"]
+
+
+def test_given_an_acknowledgement_that_was_lost_when_opened_then_it_is_made_up_for(client: Client, made: MirrorOptions) -> None:
+    with opened(client, made, FakePulsar(((1, 4, 0), 2), ((1, 4, 1), 2))) as route:
+        carry(route)
+    server = FakePulsar()
+    server.end = FakeMessage((1, 4, 1), 2)
+    with opened(client, made, server):
+        assert server.acknowledged == [(1, 4)]
+    server.end = FakeMessage((1, 4, 2), 3)
+    with opened(client, made, server):
+        assert server.acknowledged[1:] == [(1, 3)]
+
+
+def running_channel(client: Client, made: MirrorOptions, server: FakePulsar) -> tuple[BackChannel, Callable[[], None]]:
+    """A channel that is carried by a thread, and what ends it."""
+    is_stopped = threading.Event()
+
+    def fail(error: RocksMQError) -> None:
+        raise AssertionError(error)
+
+    channel = BackChannel(made, "orders", 1 << 20, is_stopped, fail)
+    thread = threading.Thread(target=channel.run, args=(client, server))
+    thread.start()
+
+    def end() -> None:
+        is_stopped.set()
+        thread.join()
+
+    return channel, end
+
+
+def test_given_a_reader_that_is_stuck_when_nothing_comes_then_it_is_opened_anew_and_an_end_that_never_comes_is_let_be(
+    client: Client, made: MirrorOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(back_channel, "END_SECONDS", 0.05)
+    monkeypatch.setattr(back_channel, "RETRY_SECONDS", 0.001)
+    server = FakePulsar(((1, 0, -1), 0))
+    server.end = FakeMessage((1, 7, -1), 0)
+    channel, end = running_channel(client, made, server)
+    try:
+        wait_until(lambda: channel.report().lag == 0)
+    finally:
+        end()
+    report = channel.report()
+    assert (report.errors, report.messages, server.opened) == (1, 1, 2)
+    assert "nothing comes of" in report.last_error
+    assert "ends at 1:7" in report.last_error
+
+
+def test_given_a_bug_when_it_strikes_then_the_channel_is_stopped_and_says_so(
+    client: Client, made: MirrorOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakePulsar(((1, 0, -1), 0))
+
+    def bug(_: str) -> list[str]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(server, "get_topic_partitions", bug)
+    channel, end = running_channel(client, made, server)
+    try:
+        wait_until(lambda: channel.report().state == State.STOPPED)
+    finally:
+        end()
+    assert "a bug: ZeroDivisionError()" in channel.report().last_error
+    assert "the mirror of orders failed" in caplog.text
