@@ -162,12 +162,11 @@ class BrokerLoad(Load):
 class PulsarLoad(Load):
     """Into topics of Pulsar; the keys are labels, and the digests those that RocksMQ is to have.
 
-    One of the topics is written without batches, unless ``is_lite``: pulsar-lite gives its readers such messages twice.
+    One of the topics is written without batches.
     """
 
-    def __init__(self, seed: object, channels: Sequence[str], topics: Mapping[str, str], url: str, *, is_lite: bool) -> None:
+    def __init__(self, seed: object, channels: Sequence[str], topics: Mapping[str, str], url: str) -> None:
         super().__init__(seed, channels)
-        self._is_lite = is_lite
         self._topics = topics
         self._client = connect(url, operation_seconds=CLOSE_SECONDS)
 
@@ -196,7 +195,7 @@ class PulsarLoad(Load):
                 producer_name=f"load {channel}",
                 send_timeout_millis=0,
                 block_if_queue_full=True,
-                batching_enabled=self._is_lite or channel != 0,
+                batching_enabled=channel != 0,
                 batching_max_messages=1_000,
                 batching_max_publish_delay_ms=5,
             ),

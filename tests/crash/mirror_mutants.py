@@ -1,4 +1,4 @@
-"""The real mirror with one of its safeguards taken out, so that `mirror` is seen to need it: `--mutant NAME` of that.
+"""The real mirror without what makes it exact, so that `mirror` is seen to find that out: `--mutant NAME` of that.
 
 python -m tests.crash.mirror_mutants NAME --json mirror …     as `rocksmq`, broken
 """
@@ -8,30 +8,26 @@ from collections.abc import Callable
 
 from rocksmq.clients.cli import main as rocksmq
 from rocksmq.clients.mirror import course, lane
-from rocksmq.clients.mirror.resume import Last, Resume
+from rocksmq.clients.mirror.resume import Extent, Identity, Last, Resume
 
 
-def _trust_the_group() -> None:
-    """It goes on where the group's position is, whatever the topic holds."""
+def _trust_deduplication() -> None:
+    """It goes on at the group's position, at full speed, and leaves it to Pulsar to drop what is there already."""
 
-    def decide(last: Last | None, mirror: str, channel_number: int, group_position: int, end_id: int) -> Resume:
+    def decide(last: Last | None, mirror: str, channel: Identity, group_position: int, extent: Extent) -> Resume:
         return Resume(group_position)
 
-    setattr(lane, "decide", decide)  # noqa: B010
-
-
-def _flow_at_once() -> None:
-    """Behind an opening it sends whole batches, though some of a producer before may still be stored."""
     opened = course.Course.opened
 
-    def flowing(self: course.Course, position: int) -> None:
-        opened(self, position)
+    def flowing(self: course.Course, position: int, counted_to: int = 0) -> None:
+        opened(self, position, counted_to)
         self.phase = course.Phase.FLOWING
 
+    setattr(lane, "decide", decide)  # noqa: B010
     course.Course.opened = flowing  # type: ignore[method-assign]
 
 
-MUTANTS: dict[str, Callable[[], None]] = {"trusts the group": _trust_the_group, "flows at once": _flow_at_once}
+MUTANTS: dict[str, Callable[[], None]] = {"trusts-deduplication": _trust_deduplication}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ AGAIN_SECONDS = ((0.0, 0.5), (0.5, 1.5), (1.5, 5.0))  # after the start: still i
 PULSAR_AGAIN_SECONDS = ((1.5, 4.0), (4.0, 9.0))  # its process is there after 1 s, and serves after 5
 SETTLED_SHARE, FLOOD_SHARE, AGAIN_SHARE = 0.6, 0.5, 0.3
 SECOND_SHARE, THIRD_SHARE = 0.4, 0.3
+LATE_SHARE = 0.15  # of cycles: what a mirror had on its way when it was killed is stored while the next one begins
+LATE_SECONDS = (0.5, 4.0)
 STOP_SHARE, TWIN_SHARE = 0.15, 0.15
 
 
@@ -88,6 +90,10 @@ def _deck(random: Random, sides: Sequence[Side]) -> Iterator[Side]:
 
 def _cycle(random: Random, deck: Iterator[Side], side_count: int) -> Cycle:
     is_settled = random.random() < SETTLED_SHARE
+    if side_count == len(Side) and random.random() < LATE_SHARE:
+        stop = Blow(Side.PULSAR, Kind.STOP, 0.0, random.uniform(*LATE_SECONDS), None)
+        kill = Blow(Side.MIRROR, Kind.KILL, random.uniform(0.05, SPREAD_SECONDS), 0.0, None)
+        return Cycle(True, True, random.uniform(0.0, 1.0), [stop, kill])
     count = 1
     if side_count > 1 and random.random() < SECOND_SHARE:
         count = min(side_count, 2 + (random.random() < THIRD_SHARE))

@@ -40,23 +40,29 @@ def read_channel_by_label(mq: Client, channel: str) -> Copy:
     return copy
 
 
-def read_topics(url: str, topics: Mapping[str, str], *, by_label: bool) -> dict[str, Copy]:
+def read_topics(url: str, topics: Mapping[str, str], *, by_label: bool, is_lite: bool) -> dict[str, Copy]:
     """All that each channel's topic holds: by label, or by the id that the mirror left in a property.
 
+    pulsar-lite (``is_lite``) gives some entries to a reader twice: they are read once.
     The digest is that of the message in RocksMQ. Raises AssertionError for a message that no mirror made from one of there.
     """
     client = connect(url, operation_seconds=READ_SECONDS)
     try:
-        return {channel: _read_topic(client, topic, by_label=by_label) for channel, topic in topics.items()}
+        return {channel: _read_topic(client, topic, by_label, is_lite) for channel, topic in topics.items()}
     finally:
         client.close()
 
 
-def _read_topic(client: Any, topic: str, *, by_label: bool) -> Copy:
+def _read_topic(client: Any, topic: str, by_label: bool, is_lite: bool) -> Copy:
     copy = Copy()
+    last: Any = pulsar.MessageId.earliest
     reader = asked("opening", lambda: client.create_reader(topic, pulsar.MessageId.earliest, receiver_queue_size=5_000))
     while asked("asking", reader.has_message_available):
         message = asked("reading", lambda: reader.read_next(int(READ_SECONDS * 1000)))
+        if is_lite:
+            if message.message_id() <= last:
+                continue
+            last = message.message_id()
         payload, properties = message.data(), message.properties()
         if by_label:
             copy.add(LABEL.unpack_from(payload)[0], digest(payload, _carried_back(message, properties)))

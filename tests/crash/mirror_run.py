@@ -74,7 +74,7 @@ class MirrorRun:
             arguments += [part for channel in CHANNELS for part in ("--channels", channel)]
         else:
             arguments += ["--channels", "orders.*", "--key-header", KEY]
-        self.mirror = MirrorSide(directory, arguments, mirror)
+        self.mirror = MirrorSide(directory, arguments, mirror, is_either=is_back)
         self._sides: dict[Side, TroubledSide] = {
             Side.BROKER: self.broker,
             Side.MIRROR: self.mirror,
@@ -133,8 +133,7 @@ class MirrorRun:
 
     def _load(self) -> Load:
         if self._is_back:
-            is_lite = isinstance(self.pulsar, LiteSide)
-            return PulsarLoad(self._seed, CHANNELS, self.topics, self.pulsar.url, is_lite=is_lite)
+            return PulsarLoad(self._seed, CHANNELS, self.topics, self.pulsar.url)
         return BrokerLoad(self._seed, CHANNELS, self.broker.url)
 
     # -- cycles ------------------------------------------------------------------
@@ -243,7 +242,8 @@ class MirrorRun:
 
     def _audit(self, load: Load) -> int:
         """Compare what was stored with what is on both sides; the number of doubles in Pulsar, if it may have them."""
-        topics = read_topics(self.pulsar.url, self.topics, by_label=self._is_back)
+        is_lite = isinstance(self.pulsar, LiteSide)
+        topics = read_topics(self.pulsar.url, self.topics, by_label=self._is_back, is_lite=is_lite)
         with Client(self.broker.url) as mq:
             read = read_channel_by_label if self._is_back else read_channel
             channels = {channel: read(mq, channel) for channel in CHANNELS}

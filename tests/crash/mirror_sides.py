@@ -171,10 +171,17 @@ class Life(NamedTuple):
 
 
 class MirrorSide(_Program):
-    """The mirror, as `rocksmq mirror` runs it. After `twin` there are two: the former is to end in a Conflict."""
+    """The mirror, as `rocksmq mirror` runs it. After `twin` there are two: the former is to end in a Conflict.
 
-    def __init__(self, directory: Path, arguments: Sequence[str], program: Sequence[str] = REAL) -> None:
+    With ``is_either`` it may be the other one: who opens a producer's name last has it.
+    """
+
+    def __init__(
+        self, directory: Path, arguments: Sequence[str], program: Sequence[str] = REAL, *, is_either: bool = False
+    ) -> None:
         super().__init__("mirror", directory)
+        self._is_either = is_either
+        self._lives: dict[int, int] = {}  # by process
         self._arguments = [*program, *arguments]
         self._directory = directory
         self._formers: list[subprocess.Popen[bytes]] = []
@@ -187,9 +194,11 @@ class MirrorSide(_Program):
         with self.log.open("ab") as log, output.open("wb") as out:
             log.write(b"-- life %d\n" % (self.life_count - 1))
             log.flush()
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, *self._arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=log, cwd=_ROOT
             )
+        self._lives[process.pid] = self.life_count - 1
+        return process
 
     def _output(self, life: int) -> Path:
         return self._directory / f"mirror.{life}.out"
@@ -217,6 +226,9 @@ class MirrorSide(_Program):
                 self._formers.remove(former)
                 self.fenced_count += 1
                 assert code == CONFLICT_EXIT, f"the former mirror ended with {code}, not in a Conflict: {self.said()}"
+        if self._is_either and self._formers and self._process is not None and self._process.poll() == CONFLICT_EXIT:
+            self._process = self._formers.pop()
+            self.fenced_count += 1
         super().check()
 
     def await_fenced(self) -> None:
@@ -237,7 +249,7 @@ class MirrorSide(_Program):
 
     def told(self) -> Report:
         """What the present life said last; no channels if nothing yet."""
-        return self._told(self.life_count - 1)
+        return self._told(self.life_count - 1 if self._process is None else self._lives[self._process.pid])
 
     def lives(self) -> list[Life]:
         """All of them, as far as they said anything."""

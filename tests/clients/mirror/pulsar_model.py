@@ -99,6 +99,7 @@ class Producer:
         if topic.producer is not None:
             topic.producer.fence()
         topic.producer = self
+        self.places: dict[int, Any] = {}
         self.last_sequence = topic.stored if topic.deduplicates else -1
         self.is_over = False
         self.unbatched: deque[Sent] = deque()

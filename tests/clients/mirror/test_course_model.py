@@ -110,10 +110,12 @@ class Mirror:
             raise TakenOver("another has it")
         return described(self.world.broker)
 
-    def end_of(self, channel: str, number: int) -> int:
+    def describe(self, channel: str, number: int) -> Any:
         if number != self.world.broker.number:
             raise ChannelGone("gone")
-        return self.world.broker.end
+        broker = self.world.broker
+        begin = broker.ids[0] if broker.ids else broker.end + 1
+        return type("Described", (), {"created_ms": 0, "begin_id": begin, "end_id": broker.end})()
 
 
 class World(RuleBasedStateMachine):

@@ -6,7 +6,7 @@ from rocksmq.clients.mirror import envelope
 from rocksmq.clients.mirror.envelope import headers_of, origin_of, outgoing, plain_size
 from rocksmq.protocol.batch import encode_headers
 
-ORIGIN = origin_of("eu", 7)
+ORIGIN = origin_of("eu", 7, 3)
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 HEADERS = st.dictionaries(NAMES | st.sampled_from(["rocksmq.id", "rocksmq.header64.x"]), st.binary(max_size=20), max_size=5)
 
@@ -18,7 +18,7 @@ def test_given_text_headers_when_sent_then_they_are_properties_of_the_same_name(
         "rocksmq.header64.raw": "/w==",
         "rocksmq.header64.rocksmq.x": "eQ==",
         "rocksmq.id": "5",
-        "rocksmq.mirror": "eu#7",
+        "rocksmq.mirror": "eu#7@3",
     }
     assert found.key is None
 
@@ -30,13 +30,13 @@ def test_given_a_key_header_when_sent_then_its_text_is_the_key(value: bytes, key
 
 def test_given_headers_that_nobody_can_read_when_sent_then_they_go_as_they_are() -> None:
     found = outgoing(5, ORIGIN, b"\x01\x02")
-    assert found.properties == {"rocksmq.headers64": "AQI=", "rocksmq.id": "5", "rocksmq.mirror": "eu#7"}
+    assert found.properties == {"rocksmq.headers64": "AQI=", "rocksmq.id": "5", "rocksmq.mirror": "eu#7@3"}
 
 
 @given(headers=HEADERS)
 def test_given_any_headers_when_there_and_back_then_they_are_the_same_beside_our_marks(headers: dict[str, bytes]) -> None:
     found = headers_of(outgoing(5, ORIGIN, encode_headers(headers)).properties, 0, "")
-    marks = {"rocksmq.id": b"5", "rocksmq.mirror": b"eu#7"}
+    marks = {"rocksmq.id": b"5", "rocksmq.mirror": b"eu#7@3"}
     assert {name: found[name] for name in marks} == marks
     assert {name: value for name, value in found.items() if name not in marks} == {
         name: value for name, value in headers.items() if name not in marks

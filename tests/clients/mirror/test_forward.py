@@ -1,17 +1,21 @@
 """The mirror to Pulsar, against a real broker and a Pulsar of each kind."""
 
 import logging
+import re
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rocksmq.clients import Client, Conflict, OutgoingMessage
+from rocksmq.clients.mirror import forward
 from rocksmq.clients.mirror.notes import decode
 from rocksmq.clients.mirror.report import State
 from rocksmq.clients.pulsar.client import connect
 from rocksmq.clients.testing import Broker
 from rocksmq.protocol.messages import Outgoing
+from tests.clients.support import wait_until
 from tests.helpers.pulsar import Pulsar, PulsarLite, PulsarServer
 
 from .forward_support import content, ids, running
@@ -53,21 +57,21 @@ def test_given_messages_when_mirrored_then_all_of_each_is_carried_over(
 ) -> None:
     sent: list[Outgoing] = [OutgoingMessage(b"\x00\xff", {"kind": b"a", "raw": b"\xfe", "user": b"u1"}), b"", b"plain"]
     wanted = mq.produce(channel, sent)
-    number = 0
     with running(broker.url, server.url, channel, key_header="user") as mirror:
         mirror.wait_for(channel, 3)
         first, empty, plain = content(server.url, topic_of(channel))
         assert mirror.channel(channel).state is State.RUNNING
         assert mirror.channel(channel).bytes == len(b"\x00\xffplain")
-    number = int(first.properties()["rocksmq.mirror"].removeprefix("pulsar#"))
-    assert number > 0
+    origin = first.properties()["rocksmq.mirror"]
+    created_ms = int(mq.describe_channel(channel).created_at.timestamp() * 1_000)
+    assert re.fullmatch(f"pulsar#[1-9][0-9]*@{created_ms}", origin)
     assert first.data() == b"\x00\xff"
     assert first.properties() == {
         "kind": "a",
         "user": "u1",
         "rocksmq.header64.raw": "/g==",
         "rocksmq.id": str(wanted[0]),
-        "rocksmq.mirror": f"pulsar#{number}",
+        "rocksmq.mirror": origin,
     }
     assert first.partition_key() == "u1"
     assert [message.event_timestamp() for message in (first, empty, plain)] == [one >> 18 for one in wanted]
@@ -263,3 +267,51 @@ def test_given_a_broker_that_dies_when_it_is_back_then_the_mirror_goes_on(
             mirror.wait_for(name, 200)
             assert mirror.channel(name).state is State.RUNNING
     assert ids(server.url, topic_of(name)) == wanted
+
+
+def test_given_another_brokers_mirror_of_the_same_name_when_its_messages_are_there_then_that_channel_stops(
+    tmp_path: Path, broker: Broker, mq: Client, real_pulsar: Pulsar, channel: str
+) -> None:
+    with Broker(tmp_path / "other") as other, other.client() as other_mq:
+        other_mq.create_channel(channel)
+        other_mq.produce(channel, [b"older"] * 10)
+        wanted = list(mq.produce(channel, [b"x"] * 10))
+        with running(broker.url, real_pulsar.url, channel) as mirror:
+            mirror.wait_for(channel, 10)
+        with running(other.url, real_pulsar.url, channel) as mirror:
+            mirror.wait(lambda running: running.channel(channel).state is State.STOPPED)
+            assert "another broker" in mirror.channel(channel).last_error
+        assert other_mq.describe_consumer_group(channel, "mirror.pulsar").lag_messages == 10
+    assert ids(real_pulsar.url, topic_of(channel)) == wanted
+
+
+def test_given_a_skipped_message_at_the_end_when_mirrored_again_then_it_is_no_lag_and_counted_once(
+    broker: Broker, mq: Client, real_pulsar: Pulsar, channel: str
+) -> None:
+    mq.produce(channel, [b"x", b"y" * 300_000])
+    for _ in range(2):
+        with running(broker.url, real_pulsar.url, channel, too_large="skip", message_bytes_max=256 << 10) as mirror:
+            mirror.wait(lambda running: running.channel(channel).lag == 0)
+    group = mq.describe_consumer_group(channel, "mirror.pulsar")
+    note = decode(group.metadata)
+    assert group.lag_messages == 0
+    assert note is not None
+    assert (note.messages, note.skipped) == (1, 1)
+
+
+def test_given_a_topic_that_refuses_batches_when_it_takes_later_messages_then_the_channel_stops_and_tells_which_are_missing(
+    broker: Broker, mq: Client, real_pulsar: Pulsar, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "GIVEN_UP_SECONDS", 2.0)  # it is never answered
+    real_pulsar.create_topic(channel)
+    real_pulsar.ask("POST", f"persistent/public/default/{channel}/maxMessageSize", 50_000)
+    policy = f"persistent/public/default/{channel}/maxMessageSize?applied=true"
+    wait_until(lambda: real_pulsar.ask("GET", policy) == 50_000)
+    wanted = [mq.produce(channel, [b"x" * 1_000])[0] for _ in range(300)]
+    with running(broker.url, real_pulsar.url, channel) as mirror:
+        mirror.wait(lambda running: running.channel(channel).state is State.STOPPED)
+        told = mirror.channel(channel)
+    there = set(ids(real_pulsar.url, topic_of(channel)))
+    lost = [one for one in wanted[: wanted.index(max(there))] if one not in there]
+    assert f"refused {len(lost)} messages, {lost[0]} to {lost[-1]}," in told.last_error
+    assert told.messages < len(wanted) - len(lost)

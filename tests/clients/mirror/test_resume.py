@@ -1,12 +1,12 @@
 import pytest
 
-from rocksmq.clients.mirror.resume import Last, Refusal, Resume, decide
+from rocksmq.clients.mirror.resume import Extent, Identity, Last, Refusal, Resume, decide, missing
 
-OURS = {"rocksmq.id": "50", "rocksmq.mirror": "eu#7"}
+OURS = {"rocksmq.id": "50", "rocksmq.mirror": "eu#7@3"}
 
 
-def found(last: Last | None, *, group: int = 10, end: int = 100) -> Resume | Refusal:
-    return decide(last, "eu", 7, group, end)
+def found(last: Last | None, *, group: int = 10, begin: int = 1, end: int = 100) -> Resume | Refusal:
+    return decide(last, "eu", Identity(7, 3), group, Extent(begin, end))
 
 
 def test_given_an_empty_topic_when_decided_then_the_groups_position() -> None:
@@ -23,8 +23,8 @@ def test_given_our_last_message_when_decided_then_behind_it_whatever_the_group_s
     [
         {},
         {"rocksmq.id": "50"},
-        {"rocksmq.mirror": "eu#7"},
-        {"rocksmq.id": "x", "rocksmq.mirror": "eu#7"},
+        {"rocksmq.mirror": "eu#7@3"},
+        {"rocksmq.id": "x", "rocksmq.mirror": "eu#7@3"},
         {"rocksmq.id": "5", "rocksmq.mirror": "eu"},
     ],
 )
@@ -35,13 +35,13 @@ def test_given_a_message_of_nobody_when_decided_then_refused(properties: dict[st
 
 
 def test_given_a_message_of_another_mirror_when_decided_then_refused_with_its_name() -> None:
-    decision = found(Last.of(OURS | {"rocksmq.mirror": "us#7"}))
+    decision = found(Last.of(OURS | {"rocksmq.mirror": "us#7@3"}))
     assert isinstance(decision, Refusal)
     assert "'us'" in decision.reason
 
 
 def test_given_a_mirror_with_a_hash_in_its_name_when_read_then_the_number_is_the_last_part() -> None:
-    assert Last.of(OURS | {"rocksmq.mirror": "a#b#7"}) == Last(50, "a#b", 7)
+    assert Last.of(OURS | {"rocksmq.mirror": "a#b#7@3"}) == Last(50, "a#b", Identity(7, 3))
 
 
 def test_given_our_message_beyond_the_end_when_decided_then_refused_until_the_end_has_passed_it() -> None:
@@ -51,5 +51,26 @@ def test_given_our_message_beyond_the_end_when_decided_then_refused_until_the_en
     assert found(Last.of(OURS), end=50) == Resume(51)
 
 
-def test_given_a_channel_made_anew_when_its_predecessors_message_is_last_then_behind_that() -> None:
-    assert found(Last.of(OURS | {"rocksmq.mirror": "eu#6"}), end=0) == Resume(51)
+@pytest.mark.parametrize("other", ["eu#6@3", "eu#7@2"])
+def test_given_a_channel_made_anew_when_its_predecessors_message_is_last_then_all_of_it(other: str) -> None:
+    last = Last.of(OURS | {"rocksmq.mirror": other})
+    assert found(last, group=1, begin=1, end=0) == Resume(1)
+    assert found(last, group=51, begin=51, end=60) == Resume(51)
+
+
+@pytest.mark.parametrize("other", ["eu#6@3", "eu#7@2"])
+@pytest.mark.parametrize(("begin", "end"), [(50, 60), (1, 10), (1, 100)])
+def test_given_another_brokers_message_when_this_channel_has_some_as_old_then_refused(other: str, begin: int, end: int) -> None:
+    decision = found(Last.of(OURS | {"rocksmq.mirror": other}), begin=begin, end=end)
+    assert isinstance(decision, Refusal)
+    assert "another broker" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("there", "lost"),
+    [((), []), ((1, 2), []), ((1, 2, 3, 4), []), ((2,), [1]), ((1, 4), [2, 3]), ((4, 9), [1, 2, 3]), ((7,), [])],
+)
+def test_given_what_was_sent_when_some_is_not_there_before_what_is_then_it_is_missing(
+    there: tuple[int, ...], lost: list[int]
+) -> None:
+    assert missing([1, 2, 3, 4], set(there)) == lost

@@ -15,7 +15,7 @@ beside others that might: a message of a size that Pulsar has not taken before g
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import accumulate, takewhile
 from typing import Literal
@@ -127,12 +127,21 @@ class Course:
         self._cost = 0  # of those
         self._property_bytes = 0  # of those
         self._number = 0
+        self._counted_to = 0
 
     # -- opening -----------------------------------------------------------------
 
-    def opened(self, position: int) -> None:
-        """All before ``position`` is stored; what follows may be on the way from a producer before."""
+    def named(self, origin: str) -> None:
+        """What every message is to tell of where it comes from."""
+        self._rules = replace(self._rules, origin=origin)
+
+    def opened(self, position: int, counted_to: int = 0) -> None:
+        """All before ``position`` is stored; what follows may be on the way from a producer before.
+
+        ``counted_to``: what is skipped before that was counted.
+        """
         self.drop()
+        self._counted_to = max(self._counted_to, counted_to)
         self.phase = Phase.SINGLES
         self.fetch_from = self.done_to = position
 
@@ -154,6 +163,11 @@ class Course:
         self.phase = Phase.OPENING
 
     # -- reading -----------------------------------------------------------------
+
+    @property
+    def ids_on_the_way(self) -> list[int]:
+        """In order."""
+        return [message_id for chunk in self._on_the_way for message_id in chunk.ids]
 
     @property
     def is_on_the_way(self) -> bool:
@@ -304,7 +318,6 @@ class Course:
             self._room.proven_bytes = max(self._room.proven_bytes, chunk.payload_bytes + chunk.property_bytes + FRAME_BYTES)
         if self.phase is Phase.SINGLES:
             self.phase = Phase.FLOWING if is_fresh else Phase.LOOKING
-        # While it flows, a duplicate is what the library itself sent again after a connection was lost.
 
     def refused(self, number: int, said: str) -> bool:
         """Pulsar takes no message as large as the one of that chunk; whether it went alone, so that nothing else is harmed.
@@ -323,5 +336,6 @@ class Course:
     def _too_large(self, message_id: int, size: int, limit: str) -> None:
         if self._rules.too_large == "stop":
             raise MessageTooLarge(f"message {message_id} of {size} bytes with its headers exceeds {limit}")
-        self._counts.skipped += 1
         self.done_to = message_id + 1
+        self._counts.skipped += message_id >= self._counted_to
+        self._counted_to = max(self._counted_to, self.done_to)

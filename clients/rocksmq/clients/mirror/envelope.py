@@ -2,7 +2,7 @@
 
 payload      data, both ways
 id           property `rocksmq.id`, decimal, and the sequence id; its time is the event time
-origin       property `rocksmq.mirror`: name of the mirror, `#`, number of the channel
+origin       property `rocksmq.mirror`: name of the mirror, `#`, number of the channel, `@`, when that was made in milliseconds
 header       property of the same name; `rocksmq.header64.<name>` in base64 if it is no text, or its name is one of ours
 event time   header `pulsar.event-time`, milliseconds, decimal; way back only
 key          header `pulsar.key`; on the way there, the header that the mirror was told to take
@@ -34,9 +34,9 @@ class Outgoing(NamedTuple):
     size: int  # bytes, of properties and key
 
 
-def origin_of(mirror: str, channel_number: int) -> str:
-    """The value of `rocksmq.mirror`."""
-    return f"{mirror}#{channel_number}"
+def origin_of(mirror: str, number: int, created_ms: int) -> str:
+    """The value of `rocksmq.mirror`, for the channel of that number that was made then."""
+    return f"{mirror}#{number}@{created_ms}"
 
 
 def plain_size(origin: str) -> int:

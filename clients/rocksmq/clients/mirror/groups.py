@@ -8,6 +8,7 @@ from rocksmq.protocol.batch import pack_lengths, unpack_lengths
 from rocksmq.protocol.columns import pack_numbers, unpack_numbers
 from rocksmq.protocol.errors import ChannelNotFound, Conflict, ProtocolError, RocksMQError
 from rocksmq.protocol.operations import (
+    ChannelDescribed,
     CommitMany,
     DescribeChannel,
     DescribeGroup,
@@ -71,13 +72,12 @@ class Groups:
         """As `checked`, now. Raises TakenOver, ChannelGone, GroupNotFound."""
         return checked(self._call(DescribeGroup(channel, self._name)), channel, generation)
 
-    def end_of(self, channel: str, number: int) -> int:
-        """The id of the last message that the channel has had. Raises ChannelGone, also when its name is another's."""
-        found = self._call(DescribeChannel(channel))
+    def describe(self, channel: str, number: int) -> ChannelDescribed:
+        """The channel. Raises ChannelGone, also when its name is another's."""
+        found: ChannelDescribed = self._call(DescribeChannel(channel))
         if found.number != number:
             raise ChannelGone(f"channel {channel!r} was destroyed, and made anew")
-        end_id: int = found.end_id
-        return end_id
+        return found
 
     def begin_check(self, channel: str) -> Sent:
         """The reply is for `checked`."""

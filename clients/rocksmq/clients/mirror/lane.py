@@ -27,8 +27,8 @@ from .groups import Groups, Place
 from .notes import Totals, decode, encode
 from .options import MirrorOptions
 from .report import ChannelReport, State
-from .resume import Last, Refusal, Resume, decide
-from .topics import Topic, check_unpartitioned, last_of
+from .resume import Extent, Identity, Last, Refusal, Resume, decide, missing
+from .topics import Proof, Topic, check_unpartitioned, ids_behind, last_of
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 60.0  # of a channel that is stopped
@@ -46,7 +46,7 @@ class Opened:
     topic: Topic
     position: int
     last_sequence: int
-    end_id: int  # of the channel
+    origin: str  # of what is sent
 
 
 class Lane:
@@ -78,10 +78,9 @@ class Lane:
         self._counts = Counts()
         self._before = Totals()
         self._options = options
-        self._origin = origin_of(options.name, number)
-        self.course = Course(
-            Rules(self._origin, options.message_bytes_max, options.too_large, options.key_header), room, self._counts
-        )
+        self.course = Course(Rules("", options.message_bytes_max, options.too_large, options.key_header), room, self._counts)
+        self._proof: Proof | None = None  # of this opening
+        self._doubtful: tuple[Proof, list[int]] | None = None  # what was on the way behind that when it was given up
         self._answered = answered
         self._errors = 0
         self._last_error = ""
@@ -110,14 +109,28 @@ class Lane:
         def done(number: int, failed: str | None, is_fresh: bool) -> None:
             self._answered((self, opening, number, failed, is_fresh))
 
-        opened = Topic(client, name, self._options.producer_name(self.channel), self._origin, done)
+        origin = origin_of(self._options.name, self.number, groups.describe(self.channel, self.number).created_ms)
+        opened = Topic(client, name, self._options.producer_name(self.channel), origin, done)
         try:
             last_sequence = opened.last_sequence
-            found, end_id = self._decide(last_of(client, name, is_bare=last_sequence < 0), groups)
+            self._check_whole(client)
+            found = self._decide(last_of(client, name, is_bare=last_sequence < 0), groups)
         except BaseException:
             opened.close()
             raise
-        return Opened(opened, found.position, last_sequence, end_id)
+        return Opened(opened, found.position, last_sequence, origin)
+
+    def _check_whole(self, client: Any) -> None:
+        """Of what was on the way when it was given up, Pulsar may have refused some and taken what followed."""
+        if self._doubtful is None:
+            return
+        proof, sent = self._doubtful
+        found = ids_behind(client, self.topic_name, proof)
+        if found is not None and (lost := missing(sent, found)):
+            raise InvalidRequest(
+                f"{self.topic_name}: Pulsar has refused {len(lost)} messages, {lost[0]} to {lost[-1]}, and taken later ones: "
+                "is there a maxMessageSize of the topic's own? Nothing more is sent; mirror the channel to another topic"
+            )
 
     def _hold_group(self, groups: Groups) -> None:
         if self.generation is not None:
@@ -132,17 +145,19 @@ class Lane:
         if (note := decode(taken.metadata)) is not None:
             self._before = note.totals
 
-    def _decide(self, last: Last | None, groups: Groups) -> tuple[Resume, int]:
-        end_id = groups.end_of(self.channel, self.number)
-        decision = decide(last, self._options.name, self.number, self._group_position, end_id)
+    def _decide(self, last: Last | None, groups: Groups) -> Resume:
+        found = groups.describe(self.channel, self.number)
+        identity, extent = Identity(self.number, found.created_ms), Extent(found.begin_id, found.end_id)
+        decision = decide(last, self._options.name, identity, self._group_position, extent)
         if isinstance(decision, Refusal):
             raise InvalidRequest(f"{self.topic_name}: {decision.reason}")
-        return decision, end_id
+        return decision
 
     def look(self, client: Any, groups: Groups) -> int:
         """Behind a duplicate: the position behind the topic's last message, 0 if it is empty. Raises RocksMQError."""
+        self._check_whole(client)
         last = last_of(client, self.topic_name, is_bare=False)
-        return 0 if last is None else self._decide(last, groups)[0].position
+        return 0 if last is None else self._decide(last, groups).position
 
     def close_topic(self) -> None:
         """Never raises."""
@@ -162,25 +177,32 @@ class Lane:
             self.deduplication = False
         self.state = State.RUNNING
         self.answered_at = now
-        self.course.opened(found.position)
-        self._group_position = max(self._group_position, min(found.position, found.end_id + 1))
+        self._proof = None
+        self.course.named(found.origin)
+        self.course.opened(found.position, self._group_position)
 
     def acknowledged(self, number: int, is_fresh: bool, now: float) -> None:
         """By Pulsar. Raises InternalError."""
         was_single = self.course.phase is Phase.SINGLES
+        if not (is_fresh or was_single):
+            # What the library sent again after a lost connection; or what Pulsar has refused before, and takes for a duplicate
+            # since it has taken what follows.
+            self.again()
+            return
         self.course.acknowledged(number, is_fresh)
-        self._group_position = max(self._group_position, self.course.done_to)
         self.answered_at = now
         self.state = State.RUNNING
         if is_fresh:
+            if self.topic is not None and (place := self.topic.places.pop(number, None)) is not None:
+                self._proof = Proof(self.course.done_to - 1, place)
+            self._doubtful = None
             self._delay = RETRY_SECONDS
             self.must_check = was_single and self.deduplication is None
 
     def failed(self, error: RocksMQError, now: float) -> None:
         """What is on the way is void; it is opened again after a while."""
-        self.opening += 1
         self.must_check = False
-        self.course.drop()
+        self._give_up()
         is_passing = isinstance(error, _PASSING)
         self.state = State.WAITING if is_passing else State.STOPPED
         self.note(error)
@@ -188,10 +210,17 @@ class Lane:
         self.retry_at = now + self._delay * random.uniform(0.5, 1)  # noqa: S311
 
     def again(self) -> None:
-        """It is opened again at once, as nothing is on the way."""
+        """It is opened again at once."""
+        self._give_up()
+        self.retry_at = 0.0
+
+    def _give_up(self) -> None:
+        if self._proof is not None:
+            self._doubtful = self._proof, self.course.ids_on_the_way
+            self._proof = None
+        self._group_position = max(self._group_position, self.course.done_to)
         self.opening += 1
         self.course.drop()
-        self.retry_at = 0.0
 
     def note(self, error: RocksMQError) -> None:
         """An error to be shown."""
@@ -211,7 +240,7 @@ class Lane:
         if self.generation is None or self.is_gone:
             return None
         metadata = encode(self.report(), self._before)
-        position = self._group_position
+        position = self._group_position = max(self._group_position, self.course.done_to)
         if self._committed == (position, metadata):
             return None
         return Place(self.number, self.generation, position, metadata)

@@ -4,14 +4,28 @@ Of a batch Pulsar's deduplication knows the first sequence id only: its `last_se
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .envelope import ID, MIRROR
 
-_ORIGIN = re.compile(r"(.+)#([0-9]{1,20})")
+_ORIGIN = re.compile(r"(.+)#([0-9]{1,20})@([0-9]{1,20})")
 _ID = re.compile("[0-9]{1,20}")
+
+
+class Identity(NamedTuple):
+    """Which channel of all brokers it is: its number there, and when it was made, in milliseconds since 1970."""
+
+    number: int
+    created_ms: int
+
+
+class Extent(NamedTuple):
+    """``begin_id``: of the first message that the channel holds; beyond ``end_id``, of the last one it had: it holds none."""
+
+    begin_id: int
+    end_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +34,14 @@ class Last:
 
     message_id: int | None = None
     mirror: str | None = None
-    channel_number: int | None = None
+    channel: Identity | None = None
 
     @classmethod
     def of(cls, properties: Mapping[str, str]) -> "Last":
         origin, message_id = _ORIGIN.fullmatch(properties.get(MIRROR, "")), _ID.fullmatch(properties.get(ID, ""))
         if origin is None or message_id is None:
             return cls()
-        return cls(int(message_id[0]), origin[1], int(origin[2]))
+        return cls(int(message_id[0]), origin[1], Identity(int(origin[2]), int(origin[3])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +61,11 @@ class Refusal:
 Decision: TypeAlias = Resume | Refusal
 
 
-def decide(last: Last | None, mirror: str, channel_number: int, group_position: int, end_id: int) -> Decision:
+def decide(last: Last | None, mirror: str, channel: Identity, group_position: int, extent: Extent) -> Decision:
     """What to do with a topic whose last message is ``last``; None: it is empty.
 
-    ``end_id`` is of the channel's last message, read after ``last`` was: what is stored in the topic is not beyond it, unless
-    the broker has less than it had.
+    ``extent`` is the channel's, read after ``last`` was: what is stored in the topic is not beyond its end, unless the broker
+    has less than it had.
     """
     if last is None:
         return Resume(group_position)
@@ -62,10 +76,28 @@ def decide(last: Last | None, mirror: str, channel_number: int, group_position: 
             f"foreign messages: the topic's last one came from mirror {last.mirror!r}, this is {mirror!r}; "
             "give each mirror topics of its own"
         )
-    # A channel that was destroyed and made anew: ids rise over that, so all of it is above.
-    if last.channel_number == channel_number and last.message_id > end_id:
+    if last.channel == channel:
+        return _behind(last.message_id, extent)
+    # One that was destroyed and made anew has nothing at or below that id, for ids rise over this. Another broker's may.
+    if extent.begin_id <= min(last.message_id, extent.end_id):
         return Refusal(
-            f"the topic's last message, {last.message_id}, is beyond the channel's end, {end_id}: was the broker restored from "
+            "foreign messages: the topic's last one came from another channel of this name, and this one has messages as old: "
+            "does another broker's mirror of the same name send there? Give each mirror a name and topics of its own"
+        )
+    return Resume(group_position)
+
+
+def _behind(last_id: int, extent: Extent) -> Decision:
+    if last_id > extent.end_id:
+        return Refusal(
+            f"the topic's last message, {last_id}, is beyond the channel's end, {extent.end_id}: was the broker restored from "
             "an older copy? It goes on once the channel's end has passed it"
         )
-    return Resume(last.message_id + 1)
+    return Resume(last_id + 1)
+
+
+def missing(sent: Sequence[int], found: Collection[int]) -> list[int]:
+    """Of the ids that were sent, in order: those that are not there, while a later one is."""
+    there = [message_id in found for message_id in sent]
+    last = max((index for index, is_there in enumerate(there) if is_there), default=0)
+    return [message_id for message_id, is_there in zip(sent[:last], there[:last], strict=True) if not is_there]

@@ -7,7 +7,7 @@ client, where an exception would end the process.
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from rocksmq.protocol.errors import InvalidRequest, RocksMQError
 
@@ -29,14 +29,25 @@ _Builder = pulsar._pulsar.MessageBuilder  # see `Topic._send`
 Done = Callable[[int, str | None, bool], None]
 
 
+class Proof(NamedTuple):
+    """A message that Pulsar has acknowledged as fresh, where: all that was sent before it is stored before it."""
+
+    message_id: int
+    place: Any
+
+
 class Topic:
-    """An open producer. ``last_sequence``: of what Pulsar's deduplication knows under its name, -1: nothing, or it is off."""
+    """An open producer. ``last_sequence``: of what Pulsar's deduplication knows under its name, -1: nothing, or it is off.
+
+    ``places``: where Pulsar has put the last message of each chunk that is acknowledged as fresh, until somebody takes it.
+    """
 
     def __init__(self, client: Any, name: str, producer_name: str, origin: str, done: Done) -> None:
         """Fences whoever produces there: in what it has on its way, and for what it sends from then on. Raises RocksMQError."""
         self._origin = origin
         self._done = done
         self._is_closed = False
+        self.places: dict[int, Any] = {}
         self._producer = asked(
             f"opening a producer on {name}",
             lambda: client.create_producer(
@@ -78,12 +89,12 @@ class Topic:
             send(built.build(), self._answered(chunk.number) if message_id == last else None)
 
     def _answered(self, number: int) -> Callable[[Any, Any], None]:
-        done = self._done
-
-        def answered(result: Any, message_id: Any) -> None:
+        def answered(result: Any, place: Any) -> None:
             with suppress(BaseException):
                 failed = None if result == pulsar.Result.Ok else result.name
-                done(number, failed, failed is None and message_id.ledger_id() >= 0)
+                if is_fresh := failed is None and place.ledger_id() >= 0:
+                    self.places[number] = place
+                self._done(number, failed, is_fresh)
 
         return answered
 
@@ -128,6 +139,26 @@ def last_of(client: Any, name: str, *, is_bare: bool) -> Last | None:
         except pulsar.PulsarException as error:
             raise failure(f"reading the last message of {name}", type(error).__name__) from error
     return asked(f"reading {name}", lambda: _last_of_all(client, name))
+
+
+def ids_behind(client: Any, name: str, proof: Proof) -> set[int] | None:
+    """Of all messages behind that one; None: it is not there any more. Raises RocksMQError."""
+    return asked(f"reading {name}", lambda: _ids_behind(client, name, proof))
+
+
+def _ids_behind(client: Any, name: str, proof: Proof) -> set[int] | None:
+    reader = client.create_reader(name, proof.place, start_message_id_inclusive=True)
+    found = set[int]()
+    try:
+        while reader.has_message_available():
+            last = Last.of(reader.read_next(READ_MS).properties())
+            if not found and last.message_id != proof.message_id:
+                return None
+            found.add(last.message_id or 0)
+        return found
+    finally:
+        with suppress(pulsar.PulsarException):
+            reader.close()
 
 
 def _first_from(client: Any, name: str, start: Any) -> Last | None:
