@@ -16,7 +16,7 @@ def test_given_connections_that_come_and_go_when_all_are_gone_then_the_broker_ho
     with Broker(tmp_path / "data") as broker:
         found = churn(broker, processes=6, connections=20, seconds=8, stay_s=0.5, seed="short")
         print(found)  # noqa: T201
-        assert found.most.sockets > found.before.sockets + 60, "there were many"
+        assert found.most.sockets > found.before.sockets + 20, "there were many"
         assert found.after.sockets == found.before.sockets
         assert found.after.files == found.before.files
         assert found.after.rss_bytes < found.before.rss_bytes + RSS_BYTES_MORE

@@ -259,6 +259,31 @@ def test_given_a_part_that_was_not_stored_when_sent_again_then_it_is_stored(
     assert part.ids[0] > other.ids[-1]
 
 
+def test_given_a_topic_that_is_long_when_a_part_is_looked_for_then_each_time_goes_on_and_the_reason_stays(
+    transport: PulsarTransport, channels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_LOOK_PREFETCH", 2)
+    transport.open_producers(channels)
+    parts = [transport.parts([b"x"], channels[:1])[0] for _ in range(500)]
+    transport.send(parts)
+    part = parts[-1]
+    assert isinstance(part, PulsarPart)
+    assert part.outlet is not None
+    stored, part.ids, part.is_in_doubt, part.reason = part.ids, None, True, "it is so"
+    part.outlet.is_broken, part.outlet.last = True, None
+    transport.send(parts[:1])  # its outlet is closed in time
+    told = set[str]()
+
+    def is_found() -> bool:
+        transport._sending.send([part], Deadline(0.05))  # pyright: ignore[reportPrivateUsage]
+        told.add("" if part.error is None else part.error.message)
+        return part.error is None
+
+    wait_until(is_found)
+    assert part.ids == stored
+    assert told == {"", f"Pulsar does not say whether the part for {channels[0]!r} is stored (it is so)"}
+
+
 def test_given_parts_when_too_large_for_an_entry_then_they_are_refused_before_anything_is_sent(
     pulsar: PulsarWorld, out: MsgStream, channels: list[str]
 ) -> None:

@@ -3,7 +3,7 @@
 payload      data, both ways
 id           property `rocksmq.id`, decimal, and the sequence id; its time is the event time
 origin       property `rocksmq.mirror`: name of the mirror, `#`, number of the channel, `@`, when that was made in milliseconds
-header       property of the same name; `rocksmq.header64.<name>` in base64 if it is no text, or its name is one of ours
+header       property of the same name; `rocksmq.header64.<name>` in base64 if it is no text, or its name begins as ours do
 event time   header `pulsar.event-time`, milliseconds, decimal; way back only
 key          header `pulsar.key`; on the way there, the header that the mirror was told to take
 """
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from rocksmq.protocol.batch import decode_headers
 from rocksmq.protocol.errors import ProtocolError
 
-OURS = "rocksmq."
+RESERVED = ("rocksmq.", "pulsar.")  # beginnings of names that are given here
 ID = "rocksmq.id"
 MIRROR = "rocksmq.mirror"
 HEADER64 = "rocksmq.header64."
@@ -55,7 +55,7 @@ def outgoing(message_id: int, origin: str, headers: bytes, key_header: str | Non
             found, properties[HEADERS64] = {}, _in64(headers)
         for name, value in found.items():
             text = _text(value)
-            if text is None or name.startswith(OURS):
+            if text is None or name.startswith(RESERVED):
                 properties[HEADER64 + name] = _in64(value)
             else:
                 properties[name] = text
@@ -67,18 +67,22 @@ def outgoing(message_id: int, origin: str, headers: bytes, key_header: str | Non
 
 
 def headers_of(properties: Mapping[str, str], event_time_ms: int, key: str) -> dict[str, bytes]:
-    """Headers of a message that comes from Pulsar. What it had before it was mirrored there is undone; our own marks stay."""
+    """Headers of a message that comes from Pulsar. What it had before it was mirrored there is undone; our own marks stay.
+
+    Where both have a name, it is what the message had.
+    """
     headers: dict[str, bytes] = {}
+    before: dict[str, bytes] = {}
     for name, value in properties.items():
         if name.startswith(HEADER64) and (content := _of64(value)) is not None:
-            headers.setdefault(name.removeprefix(HEADER64), content)
+            before[name.removeprefix(HEADER64)] = content
         else:
             headers[name] = value.encode(errors="surrogatepass")
     if event_time_ms:
         headers[EVENT_TIME] = b"%d" % event_time_ms
     if key:
         headers[KEY] = key.encode(errors="surrogatepass")
-    return headers
+    return headers | before
 
 
 def _text(value: bytes) -> str | None:

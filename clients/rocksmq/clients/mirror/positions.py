@@ -40,6 +40,7 @@ class Positions:
         self._sent: tuple[Sent, list[_Commit]] | None = None
         self._checks: deque[tuple[Sent, Lane, int]] = deque()  # and the generation that is ours
         self._commit_at = 0.0
+        self._turn = 0  # for places that are more than go into a request
 
     def commit(self, lanes: Iterable[Lane], now: float) -> None:
         """Now and then, what is new."""
@@ -52,9 +53,16 @@ class Positions:
         if now < self._commit_at:
             return
         self._commit_at = now + COMMIT_SECONDS
-        if places := _places(lanes):
+        if places := self._next(_places(lanes)):
             with suppress(ConnectionFailed, Timeout):
                 self._sent = self._groups.begin_commit([one.place for one in places]), places
+
+    def _next(self, places: list[_Commit]) -> list[_Commit]:
+        """As many as go into a request, so that each has its turn."""
+        if len(places) <= CHANNELS_MAX:
+            return places
+        self._turn = (self._turn + CHANNELS_MAX) % len(places)
+        return (places[self._turn :] + places[: self._turn])[:CHANNELS_MAX]
 
     def commit_last(self, lanes: Iterable[Lane]) -> None:
         """What is new; waits, a little, and never raises."""
@@ -108,4 +116,4 @@ class Positions:
 
 
 def _places(lanes: Iterable[Lane]) -> list[_Commit]:
-    return [_Commit(lane, place, lane.done) for lane in lanes if (place := lane.place()) is not None][:CHANNELS_MAX]
+    return [_Commit(lane, place, lane.done) for lane in lanes if (place := lane.place()) is not None]

@@ -43,6 +43,8 @@ class PulsarPart:
         self.answer: Answer | None = None  # once it was handed over
         self.outlet: Outlet | None = None
         self.is_in_doubt = False  # it may be stored, and no answer will come
+        self.reason = ""  # why not
+        self.looked_to: Place | None = None  # in the topic, for it
 
 
 class Outlet:
@@ -180,6 +182,7 @@ class Sending:
         else:
             outlet.is_broken = True
             part.error = answer.error(f"sending to {part.channel!r}")
+        part.reason = part.error.message
 
     # -- looking for what is in doubt ----------------------------------------------
 
@@ -192,17 +195,21 @@ class Sending:
                     part.error = error
 
     def _look_for(self, part: PulsarPart, deadline: Deadline) -> None:
-        """Find out whether it is stored: its producer has ended, so it is now or never will be."""
+        """Find out whether it is stored: its producer has ended, so it is now or never will be.
+
+        A topic that is too long to be read by the deadline is read on the next time.
+        """
+        unknown = f"Pulsar does not say whether the part for {part.channel!r} is stored ({part.reason})"
         outlet = part.outlet
         assert outlet is not None, "it was handed over"
         if outlet.is_broken:
             if outlet.closed is None:
                 outlet.closed = self._answers.close(outlet.producer)
             if not self._answers.wait([outlet.closed], deadline):
-                raise Timeout(f"Pulsar does not say whether the part for {part.channel!r} is stored")
+                raise Timeout(unknown)
         tail = Tail(self._client, self._answers, self._topic_of(part.channel), part.channel, _LOOK_PREFETCH)
         try:
-            tail.stand(None if outlet.last is None else outlet.last.behind)
+            tail.stand(part.looked_to or (None if outlet.last is None else outlet.last.behind))
             while (at_end := tail.maybe_at_end() if not tail.is_ready() else False) is not True:
                 tail.advance()
                 for place, message in tail.take(_LOOK_PREFETCH, ENTRY_BYTES_MAX, gives_one=True):
@@ -210,13 +217,14 @@ class Sending:
                         part.ids = range(place.number, place.number + len(part.payloads))
                         part.error, part.is_in_doubt = None, False
                         return
+                    part.looked_to = place.behind
                 if deadline.is_over:
-                    raise Timeout(f"Pulsar does not say whether the part for {part.channel!r} is stored")
+                    raise Timeout(unknown)
                 if at_end is not False or not tail.is_ready():
                     tail.wait(deadline)
         finally:
             tail.close()
-        part.answer = part.outlet = None  # it is not: it may be sent anew
+        part.answer = part.outlet = part.looked_to = None  # it is not: it may be sent anew
         part.is_in_doubt = False
 
 
