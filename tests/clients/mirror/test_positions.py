@@ -19,10 +19,13 @@ def test_given_more_busy_channels_than_go_into_a_request_when_committed_then_eac
             committed[place.number] += 1
         return SimpleNamespace(call=SimpleNamespace(done=True, result=lambda: None))
 
-    def lane(number: int) -> Any:
-        return SimpleNamespace(place=lambda: Place(number, 1, 1, b""), done=0, committed=lambda *_: None)
+    def nothing(*given: Any) -> None:
+        """Of no interest."""
 
-    positions = Positions(cast(Groups, SimpleNamespace(begin_commit=begin_commit)), lambda *_: None, 1.0)
+    def lane(number: int) -> Any:
+        return SimpleNamespace(place=lambda: Place(number, 1, 1, b""), done=0, committed=nothing)
+
+    positions = Positions(cast(Groups, SimpleNamespace(begin_commit=begin_commit)), nothing, 1.0)
     lanes = cast(list[Lane], [lane(number) for number in range(count)])
     for step in range(12):
         positions.commit(lanes, 2 * step * COMMIT_SECONDS)
