@@ -191,7 +191,7 @@ def test_given_a_topic_that_ends_before_what_is_stored_when_mirrored_then_it_is_
 # -- what only a real one has ----------------------------------------------------------
 
 
-def test_given_what_was_mirrored_when_looked_at_in_pulsar_then_all_of_it_is_acknowledged_and_nothing_else(
+def test_given_what_was_mirrored_when_looked_at_in_pulsar_then_all_of_it_but_the_last_entry_is_acknowledged(
     real_pulsar: Pulsar, broker: Broker, client: Client
 ) -> None:
     channel = new_name()
@@ -199,10 +199,12 @@ def test_given_what_was_mirrored_when_looked_at_in_pulsar_then_all_of_it_is_ackn
         topic.send(numbered(100))
         with running(options(real_pulsar.url, broker.url, channel)):
             wait_for(client, channel, 100)
-            wait_until(lambda: real_pulsar.backlog(channel, "mirror.pulsar") == 0, PATIENCE)
-        topic.send(numbered(10, 100))
+            topic.send(numbered(10, 100))
+            wait_for(client, channel, 110)
+            wait_until(lambda: real_pulsar.backlog(channel, "mirror.pulsar") == 1, PATIENCE)
+        topic.send(numbered(10, 110))
         assert real_pulsar.subscriptions(channel) == ["mirror.pulsar"]
-        assert real_pulsar.backlog(channel, "mirror.pulsar") == 1  # it counts batches
+        assert real_pulsar.backlog(channel, "mirror.pulsar") == 2  # it counts batches
 
 
 def test_given_a_second_mirror_of_the_name_when_it_starts_then_the_first_ends_and_nothing_is_doubled(
@@ -228,17 +230,61 @@ def test_given_a_name_that_the_broker_has_forgotten_when_mirrored_then_it_goes_o
 ) -> None:
     channel = new_name()
     with topic_of(real_pulsar.url, channel) as topic:
-        topic.send(numbered(100))
+        topic.send(numbered(98))
+        topic.send(numbered(2, 98))
         with running(options(real_pulsar.url, broker.url, channel)):
             wait_for(client, channel, 100)
-            wait_until(lambda: real_pulsar.backlog(channel, "mirror.pulsar") == 0, PATIENCE)
+            wait_until(lambda: real_pulsar.backlog(channel, "mirror.pulsar") == 1, PATIENCE)
         client.destroy_channel(channel)
         topic.send(numbered(10, 100))
         with running(options(real_pulsar.url, broker.url, channel)):
-            wait_for(client, channel, 10)
+            wait_for(client, channel, 12)
             topic.send(numbered(10, 110))
+            wait_for(client, channel, 22)
+    assert payloads(client, channel) == numbered(22, 98)
+
+
+def test_given_what_pulsar_removed_while_no_mirror_ran_when_mirrored_on_then_it_is_a_gap_and_a_ledger_that_ended_is_none(
+    real_pulsar: Pulsar, broker: Broker, client: Client
+) -> None:
+    channel = new_name()
+    path = f"persistent/public/default/{channel}"
+    made = options(real_pulsar.url, broker.url, channel)
+    with topic_of(real_pulsar.url, channel) as topic:
+        topic.send(numbered(10), batched=False)
+        with running(made):
+            wait_for(client, channel, 10)
+        real_pulsar.ask("PUT", f"{path}/unload")
+        topic.send(numbered(10, 10), batched=False)
+        with running(made) as mirror:
             wait_for(client, channel, 20)
-    assert payloads(client, channel) == numbered(20, 100)
+            assert mirror.report(channel).gaps == 0
+        topic.send(numbered(100, 20), batched=False)
+        real_pulsar.ask("PUT", f"{path}/unload")
+        topic.send(numbered(1, 120), batched=False)
+        real_pulsar.ask("DELETE", f"{path}/truncate")
+        with running(made) as mirror:
+            wait_for(client, channel, 21)
+            report = mirror.report(channel)
+    assert (report.gaps, report.state) == (1, State.RUNNING)
+    assert "Pulsar has removed messages behind" in report.last_error
+    assert payloads(client, channel) == numbered(20) + numbered(1, 120)
+
+
+def test_given_a_first_message_in_chunks_when_mirrored_then_it_is_not_passed_over(
+    real_pulsar: Pulsar, broker: Broker, client: Client
+) -> None:
+    channel = new_name()
+    with topic_of(real_pulsar.url, channel) as topic:
+        producer = topic.client.create_producer(topic.name, chunking_enabled=True, batching_enabled=False)
+        for payload in (b"x" * (6 << 20), b"small", b"x" * (6 << 20), b"last"):
+            producer.send(payload)
+        with running(options(real_pulsar.url, broker.url, channel)) as mirror:
+            assert "payload_bytes_max" in mirror.wait_for(channel, State.STOPPED).last_error
+        with running(options(real_pulsar.url, broker.url, channel, too_large="skip")) as mirror:
+            wait_for(client, channel, 2)
+            assert mirror.report(channel).skipped == 2
+    assert payloads(client, channel) == [b"small", b"last"]
 
 
 def test_given_a_topic_with_partitions_when_mirrored_then_it_is_stopped_and_the_reason_told(

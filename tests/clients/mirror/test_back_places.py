@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rocksmq.clients.mirror.back_messages import batch_size, check
+from rocksmq.clients.mirror.back_messages import batch_size, check, first_chunk
 from rocksmq.clients.mirror.back_places import UNBATCHED, Place, Unstored
 from rocksmq.protocol.errors import InvalidRequest, MessageTooLarge
 
@@ -44,10 +44,10 @@ def test_given_half_a_batch_is_stored_when_asked_then_it_is_counted_and_its_entr
     assert (unstored.messages, unstored.take_done()) == (0, None)
     unstored.stored(batch[0].sequence)
     assert (unstored.messages, unstored.bytes, len(unstored)) == (2, 30, 1)
-    assert unstored.take_done() == first
-    assert unstored.take_done() is None
+    assert unstored.take_done() is None, "the last entry stays"
     unstored.stored(batch[1].sequence)
-    assert (unstored.messages, unstored.bytes, unstored.take_done()) == (3, 70, batch[1])
+    assert (unstored.messages, unstored.bytes, unstored.take_done()) == (3, 70, first)
+    assert unstored.take_done() is None
 
 
 def test_given_skipped_messages_when_all_before_them_is_stored_then_they_are_done_and_not_counted() -> None:
@@ -57,7 +57,18 @@ def test_given_skipped_messages_when_all_before_them_is_stored_then_they_are_don
     unstored.stored(None)
     assert unstored.take_done() is None
     unstored.stored(Place(1, 0, UNBATCHED).sequence)
-    assert (unstored.messages, unstored.take_done()) == (1, Place(1, 1, UNBATCHED))
+    assert (unstored.messages, unstored.take_done()) == (1, Place(1, 0, UNBATCHED))
+
+
+@pytest.mark.parametrize(("last", "done"), [(Place(1, 1, 0), None), (Place(1, 0, 7), Place(1, 0, 7)), (None, None)])
+def test_given_what_is_stored_when_read_on_then_its_entry_is_done_with_the_next_one(
+    last: Place | None, done: Place | None
+) -> None:
+    unstored = Unstored()
+    unstored.forget(last)
+    unstored.add(Place(1, 1, 1), 0, ends_entry=True)
+    unstored.stored(Place(1, 1, 1).sequence)
+    assert unstored.take_done() == done
 
 
 def test_given_what_was_read_when_it_is_read_again_then_the_counts_stay() -> None:
@@ -74,6 +85,22 @@ def test_given_what_was_read_when_it_is_read_again_then_the_counts_stay() -> Non
 )
 def test_given_a_message_id_of_pulsar_when_asked_for_the_batch_s_size_then_it_is_told(serialized: str, size: int) -> None:
     assert batch_size(bytes.fromhex(serialized)) == size
+
+
+@pytest.mark.parametrize(
+    ("serialized", "first"),
+    [
+        ("089a0b10023a05089a0b1001", (1434, 1)),
+        ("089a0b10023a03089a0b", None),
+        ("089a0b1000", None),
+        ("081d10002009300a", None),
+        ("", None),
+    ],
+)
+def test_given_a_message_id_of_pulsar_when_asked_for_the_first_chunk_then_it_is_told(
+    serialized: str, first: tuple[int, int] | None
+) -> None:
+    assert first_chunk(bytes.fromhex(serialized)) == first
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ from rocksmq.clients.mirror.report import ChannelReport, Report, State
 from rocksmq.clients.testing import Broker
 from rocksmq.protocol.errors import ConnectionFailed
 from tests.clients.cli_support import PROGRAM, rocksmq, started
-from tests.clients.support import PATIENCE
+from tests.clients.support import PATIENCE, wait_until
 from tests.helpers.pulsar import PulsarLite
 from tests.helpers.terminal import Terminal
 
@@ -68,6 +69,23 @@ def test_given_a_token_file_that_is_missing_when_called_then_it_is_named() -> No
     arguments = ["mirror", "--channels", "a", "--to", PULSAR, "--pulsar-token-file", "/nowhere/token"]
     result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, result.stderr) == (1, "error: /nowhere/token: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"\xff\xfe", "it is not UTF-8 text"), (b" \n", "it is empty"), (b"", "it is empty")]
+)
+def test_given_a_token_file_without_a_token_when_called_then_it_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    result = CliRunner().invoke(main, ["mirror", "--channels", "a", "--to", PULSAR, "--pulsar-token-file", str(file)])
+    assert (result.exit_code, result.stderr) == (1, f"error: {file}: no token, as {said}\n")
+
+
+@pytest.mark.parametrize("direction", ["--from", "--to"])
+def test_given_a_secret_in_an_address_of_pulsar_when_called_then_it_is_not_shown(direction: str) -> None:
+    result = CliRunner().invoke(main, ["mirror", "--channels", "a", direction, "pulsar://user:secret@host:1"])
+    assert result.exit_code == 2
+    assert "secret" not in result.output
 
 
 def test_given_no_client_of_pulsar_when_called_then_it_says_what_to_install() -> None:
@@ -187,6 +205,31 @@ def test_given_a_broker_that_is_missing_when_it_runs_then_it_waits_and_says_so_o
     assert exit_code == 143
     assert reports[-1]["orders"].state == State.WAITING
     assert said.count("orders: waiting: no broker answers") == 1
+
+
+def test_given_a_broker_that_is_missing_and_comes_when_it_mirrors_to_pulsar_then_each_is_told_once(
+    pulsar_lite: PulsarLite, broker: Broker
+) -> None:
+    channel = new_name()
+    broker.kill()
+    with started(broker.url, "--json", "--timeout", "0.2", "mirror", "--to", pulsar_lite.url, "--channels", channel) as process:
+        assert process.stdout is not None
+
+        def until(said: str) -> None:
+            wait_until(lambda: said in Report.of_json(process.stdout.readline().decode()).last_error)  # type: ignore[union-attr]
+
+        until("no broker answers")
+        broker.start()
+        until("no channel matches")
+        with broker.client() as mq:
+            mq.create_channel(channel)
+        wait_until(lambda: Report.of_json(process.stdout.readline().decode()).state is State.RUNNING)  # type: ignore[union-attr]
+        process.terminate()
+        exit_code, _, said = ended(process)
+    assert exit_code == 143
+    lines = [line for line in said.splitlines() if line.startswith("mirror pulsar: ")]
+    assert re.match("mirror pulsar: waiting: .*no broker answers", lines[0])
+    assert lines[1:] == [f"mirror pulsar: waiting: no channel matches '{channel}' yet", "mirror pulsar: running"]
 
 
 def test_given_a_terminal_when_it_catches_up_then_there_is_a_bar_and_lines_above_it(

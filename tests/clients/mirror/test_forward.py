@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rocksmq.clients import Client, Conflict, OutgoingMessage
-from rocksmq.clients.mirror import forward
+from rocksmq.clients.mirror import silence
 from rocksmq.clients.mirror.notes import decode
 from rocksmq.clients.mirror.report import State
 from rocksmq.clients.pulsar.client import connect
@@ -302,7 +302,7 @@ def test_given_a_skipped_message_at_the_end_when_mirrored_again_then_it_is_no_la
 def test_given_a_topic_that_refuses_batches_when_it_takes_later_messages_then_the_channel_stops_and_tells_which_are_missing(
     broker: Broker, mq: Client, real_pulsar: Pulsar, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "GIVEN_UP_SECONDS", 2.0)  # it is never answered
+    monkeypatch.setattr(silence, "GIVEN_UP_SECONDS", 2.0)  # it is never answered
     real_pulsar.create_topic(channel)
     real_pulsar.ask("POST", f"persistent/public/default/{channel}/maxMessageSize", 50_000)
     policy = f"persistent/public/default/{channel}/maxMessageSize?applied=true"

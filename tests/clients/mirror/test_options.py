@@ -25,6 +25,18 @@ def test_given_tokens_when_shown_then_they_are_left_out() -> None:
     assert "secret" not in repr(options)
 
 
+@pytest.mark.parametrize("scheme", ["pulsar", "pulsar+ssl"])
+@pytest.mark.parametrize("is_forward", [True, False])
+def test_given_a_secret_in_an_address_of_pulsar_when_checked_then_it_is_refused_and_not_repeated(
+    scheme: str, is_forward: bool
+) -> None:
+    there = f"{scheme}://user:secret@host:6650"
+    source, target = (HERE, there) if is_forward else (there, HERE)
+    with pytest.raises(InvalidRequest, match="'@' is not allowed") as caught:
+        MirrorOptions(source=source, target=target, channels=("orders",)).checked()
+    assert "secret" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

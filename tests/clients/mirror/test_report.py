@@ -26,6 +26,19 @@ def test_given_a_report_when_it_goes_through_json_then_it_is_the_same_and_one_li
     assert (back.mirror, back.sums) == (report.mirror, report.sums)
 
 
+def test_given_what_concerns_all_channels_when_it_goes_through_json_then_it_is_the_same_and_cut() -> None:
+    report = Report("m", [], state=State.WAITING, last_error="e" * 9_999, last_error_at=1.5)
+    back = Report.of_json(report.to_json())
+    assert (back.state, back.last_error, back.last_error_at) == (State.WAITING, "e" * ERROR_CHARACTERS_MAX, 1.5)
+
+
+def test_given_a_report_of_an_earlier_version_when_read_then_the_mirror_runs() -> None:
+    told = json.loads(Report("m", [one("a")], state=State.WAITING, last_error="e").to_json())
+    del told["state"], told["last_error"], told["last_error_at"]
+    back = Report.of_json(json.dumps(told))
+    assert (back.state, back.last_error, back.last_error_at) == (State.RUNNING, "", 0.0)
+
+
 def test_given_more_channels_than_a_line_holds_when_reported_then_the_sums_are_of_all() -> None:
     report = Report("m", [one(f"c{index:05}", messages=1) for index in range(CHANNELS_MAX + 5)])
     back = Report.of_json(report.to_json())

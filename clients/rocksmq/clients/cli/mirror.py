@@ -163,7 +163,7 @@ def _checked(ctx: click.Context, session: Session, channels: tuple[str, ...], gi
     if source is None and target is None:
         raise click.UsageError("give --to pulsar://host:port, or --from pulsar://host:port for the way back")
     token_file: Path | None = given.pop("pulsar_token_file")
-    pulsar_token = None if token_file is None else token_file.read_text().strip()
+    pulsar_token = None if token_file is None else _token_in(token_file)
     try:
         source, from_token = _side(source or session.url)
         target, to_token = _side(target or session.url)
@@ -182,6 +182,17 @@ def _checked(ctx: click.Context, session: Session, channels: tuple[str, ...], gi
         if given[name] and not options.is_forward:
             raise click.UsageError(f"{shown} is for the way to Pulsar: leave it out")
     return options
+
+
+def _token_in(file: Path) -> str:
+    """Raises Failed for a file that holds none, OSError."""
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise Failed(f"{file}: no token, as it is not UTF-8 text") from error
+    if not token:
+        raise Failed(f"{file}: no token, as it is empty")
+    return token
 
 
 def _side(url: str | None) -> tuple[str, str | None]:

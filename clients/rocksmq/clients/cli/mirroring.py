@@ -151,9 +151,11 @@ class _Shown:
         self._as_json = as_json
         self._advance = advance
         self._told: dict[str, tuple[State, str]] = {}
+        self._told_of_all = (State.STARTING, "")
 
     def show(self, report: "Report") -> None:
         """The newest."""
+        self._tell_of_all(report)
         for one in report.values():
             self._tell(one)
         if self._as_json:
@@ -161,6 +163,18 @@ class _Shown:
         else:
             sums = report.sums
             self._advance(sums.messages, None if any(one.lag is None for one in report.values()) else sums.messages + sums.lag)
+
+    def _tell_of_all(self, report: "Report") -> None:
+        """What concerns the mirror as a whole; not that it runs, as it should."""
+        before, present = self._told_of_all, (report.state, report.last_error)
+        if present == before or report.state in (State.STARTING, State.ENDED):
+            return
+        self._told_of_all = present
+        is_new = present[1] != before[1]
+        if report.state == State.RUNNING and not is_new and before[0] == State.STARTING:
+            return
+        reason = f": {report.last_error}" if report.last_error and (is_new or report.state != State.RUNNING) else ""
+        click.echo(printable(f"mirror {report.mirror}: {report.state}{reason}"), err=True)
 
     def _tell(self, one: "ChannelReport") -> None:
         """A state that is new, or has a new reason. That it is tried again is not worth a line."""

@@ -59,7 +59,8 @@ class BackChannel:
         self._idle_since = 0.0  # likewise: nothing came; 0: something does
         self._end_due = 0.0  # likewise: when to look at the topic's end
         self._barren: Place | None = None  # an end that is never delivered, as a mark of Pulsar's own
-        self._skipped = self._errors = 0
+        self._skipped = self._gaps = self._errors = 0
+        self._told_at: Place | None = None  # the message before which the last gap is
         self._lag: int | None = None
         self._last_error, self._last_error_at = "", 0.0
 
@@ -72,6 +73,7 @@ class BackChannel:
             messages=self._unstored.messages,
             bytes=self._unstored.bytes,
             skipped=self._skipped,
+            gaps=self._gaps,
             errors=self._errors,
             lag=self._lag,
             last_error=self._last_error,
@@ -116,6 +118,8 @@ class BackChannel:
             self._is_created = True  # one that is destroyed later stays so: somebody meant it
         with Route(self._options, self._channel, mq, client, self._unstored, self._share_bytes) as route:
             route.open(self._is_stopped)
+            if route.begins_late is not None:
+                self._tell_late(route, route.begins_late)
             self._moved_at = time.monotonic()
             self._idle_since = due = 0.0
             while not (self._is_stopped.is_set() or route.is_old):
@@ -129,6 +133,8 @@ class BackChannel:
 
     def _pass(self, route: Route, received: Received) -> None:
         """Queue the message, waiting for room as long as it takes."""
+        if received.lost_behind is not None:
+            self._tell_gap(route, received.place, received.lost_behind)
         try:
             payload, headers = contents(received.message, route.payload_bytes_max)
         except MessageTooLarge as error:
@@ -152,6 +158,25 @@ class BackChannel:
         logger.warning("%s: skipped", text)
         self._skipped += 1
         route.skip(received)
+
+    def _tell_gap(self, route: Route, place: Place, last: Place) -> None:
+        """How many are lost nobody can tell: it counts as one. A message that is read again does not count again."""
+        if place != self._told_at:
+            self._told_at = place
+            self._gaps += 1
+            what = f"Pulsar has removed messages behind {last}, before they were mirrored"
+            self._tell(f"{route.topic}: {what}; it goes on at {place}")
+
+    def _tell_late(self, route: Route, place: Place) -> None:
+        if place != self._told_at:
+            self._told_at = place
+            where = f"begins at {place}, where its subscription {self._options.group} is"
+            self._tell(f"{route.topic}: {where}; the topic has more before that")
+
+    def _tell(self, text: str) -> None:
+        """What does not stand against going on."""
+        logger.warning("%s", text)
+        self._last_error, self._last_error_at = text, time.time()
 
     def _look(self, route: Route, *, is_idle: bool) -> None:
         """Acknowledge what is stored, and see how it is going. Raises what asks for a new beginning."""

@@ -11,6 +11,7 @@ from .envelope import headers_of
 CHARACTERS_SAFE = 1_000  # of headers: so few are within all limits, and need not be encoded to know that
 # A MessageId as Pulsar serializes it: numbers, each behind its tag. Of a message in a batch the last is the batch's size.
 _BATCH_SIZE_TAG = 6 << 3
+_FIRST_CHUNK_TAG = 7 << 3 | 2  # then a length, and the MessageId of a message's first chunk
 _VARINT_MORE = 0x80
 
 
@@ -40,8 +41,23 @@ def check(payload: bytes, headers: Mapping[str, bytes], payload_bytes_max: int) 
 
 def batch_size(serialized: bytes) -> int:
     """How many messages the batch has, of a MessageId as Pulsar serializes it; 0: not told."""
-    fields = _varints(serialized)
-    return next((value for tag, value in zip(fields[::2], fields[1::2], strict=False) if tag == _BATCH_SIZE_TAG), 0)
+    return next((value for tag, value in _fields(serialized) if tag == _BATCH_SIZE_TAG), 0)
+
+
+def first_chunk(serialized: bytes) -> tuple[int, int] | None:
+    """Ledger and entry of the first chunk, of a MessageId as Pulsar serializes it; None: the message came as a whole."""
+    fields = _fields(serialized)
+    tags = [tag for tag, _ in fields]
+    if _FIRST_CHUNK_TAG not in tags:
+        return None
+    inner = fields[tags.index(_FIRST_CHUNK_TAG) + 1 :][:2]
+    return (inner[0][1], inner[1][1]) if len(inner) == 2 else None
+
+
+def _fields(serialized: bytes) -> list[tuple[int, int]]:
+    """Tags and numbers; those of an inner MessageId follow its tag and length."""
+    numbers = _varints(serialized)
+    return list(zip(numbers[::2], numbers[1::2], strict=False))
 
 
 def _varints(data: bytes) -> list[int]:

@@ -55,21 +55,26 @@ class _Read(NamedTuple):
 
 
 class Unstored:
-    """What was read and is not known to be stored, in order; counts what is."""
+    """What was read and is not known to be stored, in order; counts what is.
+
+    An entry is done, so that Pulsar may let go of it, once a later one is stored as a whole: the last one stays there, as
+    what tells that nothing behind it was removed.
+    """
 
     def __init__(self) -> None:
         self.messages = 0
         self.bytes = 0  # of their payloads
         self._read: deque[_Read] = deque()
+        self._kept: Place | None = None
         self._done: Place | None = None
 
     def __len__(self) -> int:
         return len(self._read)
 
-    def forget(self) -> None:
-        """It will be read again."""
+    def forget(self, last: Place | None = None) -> None:
+        """It will be read again, from behind the last one that is stored."""
         self._read.clear()
-        self._done = None
+        self._kept, self._done = last, None
 
     def add(self, place: Place, payload_bytes: int, *, ends_entry: bool, is_skipped: bool = False) -> None:
         """The next message; ``is_skipped``: it will never be stored."""
@@ -86,9 +91,11 @@ class Unstored:
                 self.messages += 1
                 self.bytes += first.payload_bytes
             if first.ends_entry:
-                self._done = first.place
+                if self._kept is not None and self._kept[:2] < first.place[:2]:
+                    self._done = self._kept
+                self._kept = first.place
 
     def take_done(self) -> Place | None:
-        """The last of the entries that are stored as a whole, if that is further than when this was asked last."""
+        """The last of the entries that are done, if that is further than when this was asked last."""
         done, self._done = self._done, None
         return done

@@ -1,7 +1,10 @@
 """One topic opened for the way back: its reader, the subscription that holds its data, the named producer of its channel.
 
-Reading begins behind the last sequence that is stored, whatever the subscription says, but for the first time: so it is exact
-also within a batch. The subscription is acknowledged behind what is stored, by whole entries; it makes Pulsar keep the rest.
+Reading goes on behind the last sequence that is stored, whatever the subscription says, but for the first time: so it is exact
+also within a batch. The subscription is acknowledged behind what is stored, by whole entries; it makes Pulsar keep the rest,
+and the last entry that is stored. Ledgers are removed as a whole, the oldest first: while that entry's can be read, nothing
+behind it was removed. So where what is read does not follow on it, the reader is opened anew before it, to see whether it is
+there.
 """
 
 import logging
@@ -17,7 +20,7 @@ from ..deadline import Deadline
 from ..outbox import WINDOW
 from ..producer import BATCH_BYTES
 from ..pulsar.client import asked, failure, pulsar
-from .back_messages import batch_size
+from .back_messages import batch_size, first_chunk
 from .back_places import UNBATCHED, Place, Unstored
 from .options import MirrorOptions
 
@@ -28,6 +31,7 @@ POLL_SECONDS = 0.25  # of one wait for a message: how long an end that is wanted
 FLUSH_SECONDS = 2.0  # for what is on its way when it is closed
 NAME_SECONDS = 12 * 3_600.0  # after which it is opened anew: a broker forgets a name that is idle for 30 days
 AHEAD_MAX = 1_000  # messages that Pulsar's client reads ahead
+CHUNKED_ENTRIES = 64  # before what is stored, that are read again: a message in chunks may begin there and end behind it
 START = Place(-1, -1, UNBATCHED)
 
 
@@ -41,6 +45,7 @@ class Received(NamedTuple):
     place: Place
     message: Any
     ends_entry: bool
+    lost_behind: Place | None = None  # Pulsar has removed that, and maybe more, up to this message
 
 
 class Route:
@@ -60,6 +65,9 @@ class Route:
         self._ahead = max(1, min(AHEAD_MAX, share_bytes // 2 // self.payload_bytes_max))
         self._last = self._begin = START
         self._batch_size = 0
+        self._before = self._read_again = START  # where the reader was opened, and what it has given of what was read before
+        self._looked_behind: Place | None = None  # the reader was opened to see whether that is there
+        self._begins_late: Place | None = None
         self._consumer: Any = None
         self._reader: Any = None
         self._opened_at = time.monotonic()
@@ -84,6 +92,11 @@ class Route:
         return time.monotonic() - self._opened_at > NAME_SECONDS
 
     @property
+    def begins_late(self) -> Place | None:
+        """Where it began, if that was for the first time, and behind the topic's beginning."""
+        return self._begins_late
+
+    @property
     def is_connected(self) -> bool:
         """To Pulsar."""
         return bool(self._reader.is_connected())
@@ -106,38 +119,37 @@ class Route:
         self._consumer = self._asked("subscribing to", lambda: self._subscribed(is_first=last is None))
         if last is None:
             start = self._first_place(is_stopped)
+            if start is not None:
+                self._reader = self._reader_at(start)
         else:
             self._last = self._begin = Place.of_sequence(last)
+            self._unstored.forget(self._last)
             self._look_at_end()
-            start = self._last.after
-        if start is not None:
-            self._reader = self._asked("reading", lambda: self._reader_at(start))
+            self._read_before_last()
 
     def next(self) -> Received | None:
         """The next message, None when none came within POLL_SECONDS. Raises what stands against it."""
         until = time.monotonic() + POLL_SECONDS
-        while True:
-            try:
-                message = self._reader.read_next(round(POLL_SECONDS * 1_000))
-            except pulsar.Timeout:
-                return None
-            except pulsar.PulsarException as error:
-                raise failure(f"reading {self.topic}", type(error).__name__) from error
+        while (message := self._read_one()) is not None:
             found = message.message_id()
             place = Place(found.ledger_id(), found.entry_id(), found.batch_index())
-            if place > self._last:
-                break
-            if self._last == self._begin:
-                raise self._other_topic(f"goes on at {place}")
-            if time.monotonic() > until:  # some repeat what they sent before a connection was lost; not for ever
-                raise ConnectionFailed(f"Pulsar: {self.topic} was read at {place}, behind {self._last}")
-        goes_on = self._last.batch_index + 1 < self._batch_size or place[:2] == self._last[:2]
-        if goes_on and place != self._last.after:
-            raise ConnectionFailed(f"Pulsar: {self.topic} was read at {place}, though the batch of {self._last} goes on")
-        if place[:2] != self._last[:2] or not self._batch_size:
-            self._batch_size = batch_size(found.serialize())
-        self._last = place
-        return Received(place, message, place.batch_index in (UNBATCHED, self._batch_size - 1))
+            if place <= self._last:
+                self._drop(place, found, until)
+                continue
+            goes_on = self._last.batch_index + 1 < self._batch_size or place[:2] == self._last[:2]
+            if goes_on and place != self._last.after:
+                raise ConnectionFailed(f"Pulsar: {self.topic} was read at {place}, though the batch of {self._last} goes on")
+            if not (self._follows(place, found) or self._looked_behind == self._last):
+                self._looked_behind = self._last
+                self._read_before_last()
+                continue
+            is_lost = self._last > START and self._last.ledger not in (place.ledger, self._read_again.ledger)
+            lost_behind = self._last if is_lost and self._looked_behind == self._last else None
+            if place[:2] != self._last[:2] or not self._batch_size:
+                self._batch_size = batch_size(found.serialize())
+            self._last = place
+            return Received(place, message, place.batch_index in (UNBATCHED, self._batch_size - 1), lost_behind)
+        return None
 
     def send(self, received: Received, payload: bytes, headers: Mapping[str, bytes]) -> None:
         """Queue it. Raises TakenOver, and what `Producer.send` raises."""
@@ -179,32 +191,87 @@ class Route:
 
     def _reader_at(self, place: Place) -> Any:
         begin = pulsar.MessageId(-1, *place)
-        return self._client.create_reader(
-            self.topic, begin, receiver_queue_size=self._ahead, start_message_id_inclusive=True, reader_name=self._name
+        return self._asked(
+            "reading",
+            lambda: self._client.create_reader(
+                self.topic, begin, receiver_queue_size=self._ahead, start_message_id_inclusive=True, reader_name=self._name
+            ),
         )
+
+    def _read_before_last(self) -> None:
+        """Have the reader begin some way before the last message, of which nothing is taken again."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self._asked("closing", reader.close)
+        self._read_again = START
+        self._before = Place(self._last.ledger, max(0, self._last.entry - CHUNKED_ENTRIES), UNBATCHED)
+        self._reader = self._reader_at(self._before)
+
+    def _read_one(self) -> Any:
+        """None: none came."""
+        try:
+            return self._reader.read_next(round(POLL_SECONDS * 1_000))
+        except pulsar.Timeout:
+            return None
+        except pulsar.PulsarException as error:
+            raise failure(f"reading {self.topic}", type(error).__name__) from error
+
+    def _drop(self, place: Place, found: Any, until: float) -> None:
+        """What was read before. Raises for what is not to come again."""
+        if place < self._before and self._last == self._begin:
+            raise self._other_topic(f"goes on at {place}")
+        if place > self._read_again:
+            self._read_again = place
+        elif time.monotonic() > until:  # some repeat what they sent before a connection was lost; not for ever
+            raise ConnectionFailed(f"Pulsar: {self.topic} was read at {place}, behind {self._last}")
+        if place[:2] == self._last[:2]:
+            self._batch_size = batch_size(found.serialize())
+
+    def _follows(self, place: Place, found: Any) -> bool:
+        """Whether there is nothing between it and the last one, for certain."""
+        if self._last == START or place[:2] == self._last[:2]:
+            return True
+        ledger, entry = first_chunk(found.serialize()) or place[:2]
+        return ledger == self._last.ledger and entry <= self._last.entry + 1
 
     def _first_place(self, is_stopped: threading.Event) -> Place | None:
         """Where the subscription begins, once there is a message; None: an end was wanted before.
 
         So it is for a channel in which nothing is stored under this name, or so long ago that the broker has forgotten it.
+        START when that is the topic's beginning: a message in chunks may begin there too, and be whole only later.
         """
         while not is_stopped.is_set():
             try:
                 found = self._consumer.receive(round(POLL_SECONDS * 1_000)).message_id()
-                return Place(found.ledger_id(), found.entry_id(), found.batch_index())
             except pulsar.Timeout:
                 continue
             except pulsar.PulsarException as error:
                 raise failure(f"reading {self.topic}", type(error).__name__) from error
+            place = Place(found.ledger_id(), found.entry_id(), found.batch_index())
+            if self._is_beginning(place):
+                return START
+            self._begins_late = place
+            chunk = first_chunk(found.serialize())
+            return place if chunk is None else Place(*chunk, UNBATCHED)
         return None
 
+    def _is_beginning(self, place: Place) -> bool:
+        """Whether no message of the topic is before it."""
+        self._reader = self._reader_at(START)
+        message = self._read_one()
+        reader, self._reader = self._reader, None
+        self._asked("closing", reader.close)
+        if message is None:
+            raise ConnectionFailed(f"Pulsar: {self.topic} was not read from its beginning")
+        found = message.message_id()
+        return Place(found.ledger_id(), found.entry_id(), found.batch_index()) >= place
+
     def _look_at_end(self) -> None:
-        """Refuse a topic that ends too early; acknowledge what a lost connection has kept from being so."""
+        """Refuse a topic that ends too early; acknowledge what a lost connection has kept from being so, but for the last."""
         end = self._end()
         if START[:2] < end[:2] < self._last[:2]:
             raise self._other_topic(f"ends at {end}")
-        ledger, entry, _ = self._last
-        self._acknowledge_entry(ledger, entry if end <= self._last else entry - 1)
+        self._acknowledge_entry(self._last.ledger, self._last.entry - 1)
 
     def _end(self) -> Place:
         """Of the last message."""

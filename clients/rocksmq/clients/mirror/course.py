@@ -23,6 +23,7 @@ from typing import Literal
 from rocksmq.protocol.errors import InternalError, MessageTooLarge
 
 from .envelope import Outgoing, outgoing, plain_size
+from .silence import Alone
 
 CHUNK_MESSAGES = 500  # between two acknowledgements that are asked for: each costs as much as three messages
 CHUNK_BYTES = 64 << 10
@@ -174,6 +175,14 @@ class Course:
         """Whether an acknowledgement is awaited."""
         return bool(self._on_the_way)
 
+    @property
+    def alone(self) -> Alone | None:
+        """A message that is on the way with nothing beside it."""
+        if len(self._on_the_way) != 1 or len(self._on_the_way[0].ids) != 1:
+            return None
+        chunk = self._on_the_way[0]
+        return Alone(chunk.ids[0], chunk.payload_bytes + chunk.property_bytes)
+
     def wants(self, held_bytes_max: int) -> bool:
         """Whether more is to be read from ``fetch_from`` on."""
         if self.phase is Phase.OPENING or self.phase is Phase.LOOKING:
@@ -324,10 +333,10 @@ class Course:
 
         Raises MessageTooLarge if it must stop the channel.
         """
-        if len(self._on_the_way) != 1 or self._on_the_way[0].number != number or len(self._on_the_way[0].ids) != 1:
+        alone = self.alone
+        if alone is None or self._on_the_way[0].number != number:
             return False
-        chunk = self._on_the_way[0]
-        self._too_large(chunk.ids[0], chunk.payload_bytes + chunk.property_bytes, f"Pulsar's limit: {said}")
+        self._too_large(alone.message_id, alone.size, f"Pulsar's limit: {said}")
         self._on_the_way.popleft()
         self._room.used -= self._cost
         self._cost = self._property_bytes = 0

@@ -10,8 +10,6 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -36,20 +34,20 @@ from ..link import Link
 from ..pulsar.client import connect
 from .course import MESSAGE_OVERHEAD_BYTES, Phase, Room
 from .groups import ChannelGone, Groups, TakenOver
-from .lane import Answer, Job, Lane, Opened
-from .listing import channels_matching
+from .lane import Answer, Lane, Opened
+from .listing import channels_matching, unmatched
 from .options import MirrorOptions
 from .positions import Positions
 from .reading import CHANNELS_MAX, Poll, Wanted
 from .report import Report, State
+from .silence import GIVEN_UP_SECONDS, SILENT_SECONDS, silent
 from .topics import send_failure
+from .workers import Result, Workers, told_bug
 
 logger = logging.getLogger("rocksmq.mirror")
 
-OPENERS = 8
 LOOK_SECONDS = 5.0  # between two looks at which channels there are
-SILENT_SECONDS = 5.0  # of Pulsar, with something on the way, until it is told
-GIVEN_UP_SECONDS = 60.0  # until the topic is opened anew
+UNWATCHED_SECONDS = 0.2  # of silence, which say nothing
 DRAIN_SECONDS = 3.0  # at the end, for what is on the way
 ENDED_SECONDS = 60.0  # that a channel which is gone stays in the report
 READ_BYTES = 1 << 20
@@ -70,42 +68,50 @@ class ForwardMirror:
         self._link = Link(address, options.token if options.token is not None else address.token, name)
         self._groups = Groups(self._link, options.group, options.timeout)
         self._client: Any = None
+        self._suspects_client: Any = None  # for topics that may break the connection of all that share it
         self._room = Room(options.buffer_bytes)
         self._lanes: dict[str, Lane] = {}
         self._ended: deque[tuple[float, Lane]] = deque()
         self._answers: deque[Answer] = deque()
-        self._results: deque[Callable[[], None]] = deque()  # of what was done elsewhere, for the loop
+        self._results: deque[Result] = deque()  # of what was done elsewhere, for the loop
         self._wake = threading.Event()
-        self._pool = ThreadPoolExecutor(OPENERS, "mirror")
+        self._workers = Workers(self._done_elsewhere, self._failing)
         self._poll: Poll[tuple[Lane, int]] | None = None
         self._positions = Positions(self._groups, self._take_group_error, options.timeout)
         self._look_at = 0.0
         self._is_looking = self._is_connecting = False
         self._error: RocksMQError | None = None
+        self._state = State.STARTING
+        self._last_error, self._last_error_at = "", 0.0  # of what concerns all channels
         self._turn = 0  # for channels that are more than go into a poll
 
     def report(self) -> Report:
         """As of now, of every channel that is or was mirrored."""
         ended = [lane for _, lane in tuple(self._ended) if lane.channel not in self._lanes]
-        return Report(self._options.name, [lane.report() for lane in (*tuple(self._lanes.values()), *ended)])
+        return Report(
+            self._options.name,
+            [lane.report() for lane in (*tuple(self._lanes.values()), *ended)],
+            state=self._state,
+            last_error=self._last_error,
+            last_error_at=self._last_error_at,
+        )
 
     def run(self, is_stopped: threading.Event) -> None:
         """Mirror until then; what is on the way is waited for, a little, and the position committed.
 
         Raises Conflict when another mirror of this name has taken over, Unauthenticated, PermissionDenied, UnsupportedVersion.
         """
-        self._client = connect(
-            self._options.target,
-            token=self._options.pulsar_token,
-            ca=self._options.pulsar_ca,
-            operation_seconds=self._options.timeout,
-        )
+        self._client = self._connected()
         try:
             while not is_stopped.is_set():
                 self._step()
             self._drain()
         finally:
             self._close()
+
+    def _connected(self) -> Any:
+        options = self._options
+        return connect(options.target, token=options.pulsar_token, ca=options.pulsar_ca, operation_seconds=options.timeout)
 
     # -- the loop ------------------------------------------------------------------
 
@@ -142,12 +148,12 @@ class ForwardMirror:
                     continue
                 lane.acknowledged(number, is_fresh, now)
             except Exception as error:
-                self._fail(lane, _told_bug(lane, error), now)
+                self._fail(lane, told_bug(lane, error), now)
                 continue
             if lane.must_check:
                 lane.again()
             elif lane.course.phase is Phase.LOOKING:
-                self._elsewhere(lane, partial(self._look, lane, lane.opening))
+                self._workers.do(lane, partial(self._look, lane, lane.opening))
 
     def _take_failure(self, lane: Lane, number: int, failed: str, now: float) -> None:
         error = send_failure(lane.topic_name, failed)
@@ -158,41 +164,14 @@ class ForwardMirror:
 
     def _fail(self, lane: Lane, error: RocksMQError, now: float) -> None:
         lane.failed(error, now)
-        topic = lane.topic
-        if topic is not None:  # at once: it must not come back and send what follows on what has failed
-            self._elsewhere(lane, lane.close_topic)
+        if lane.topic is not None:  # at once: it must not come back and send what follows on what has failed
+            self._workers.do(lane, lane.close_topic)
 
-    def _elsewhere(self, lane: Lane, job: Job) -> None:
-        """Do what blocks; what it returns is done in the loop. One at a time a lane, in order."""
-        lane.jobs.append((lane.opening, job))
-        if not lane.is_busy:
-            lane.is_busy = True
-            self._pool.submit(self._work, lane)
-
-    def _work(self, lane: Lane) -> None:
-        while True:
-            try:
-                opening, job = lane.jobs.popleft()
-            except IndexError:
-                self._results.append(lambda: self._rest(lane))
-                break
-            result: Callable[[], None] | None
-            try:
-                result = job()
-            except Exception as error:
-                result = self._failing(lane, opening, _told_bug(lane, error))
-            if result is not None:
-                self._results.append(result)
-                self._wake.set()
+    def _done_elsewhere(self, result: Result) -> None:
+        self._results.append(result)
         self._wake.set()
 
-    def _rest(self, lane: Lane) -> None:
-        lane.is_busy = False
-        if lane.jobs:
-            lane.is_busy = True
-            self._pool.submit(self._work, lane)
-
-    def _failing(self, lane: Lane, opening: int, error: RocksMQError) -> Callable[[], None]:
+    def _failing(self, lane: Lane, opening: int, error: RocksMQError) -> Result:
         return lambda: self._take_error(lane, opening, error)
 
     def _take_error(self, lane: Lane, opening: int, error: RocksMQError) -> None:
@@ -211,23 +190,20 @@ class ForwardMirror:
         if self._is_looking or now < self._look_at:
             return
         self._is_looking = True
-        self._pool.submit(self._list)
+        self._workers.ask(self._list)
 
     def _list(self) -> None:
         """Elsewhere."""
         try:
             numbers = channels_matching(self._link, self._options.channels, self._options.timeout)
-            self._results.append(lambda: self._take_channels(numbers))
+            self._done_elsewhere(lambda: self._take_channels(numbers))
         except ChannelNotFound:
-            self._results.append(lambda: self._looked(0.0))
+            self._done_elsewhere(lambda: self._looked(0.0))
         except RocksMQError as error:
-            found = error
-            self._results.append(lambda: self._take_listing_error(found))
+            self._done_elsewhere(partial(self._take_listing_error, error))
         except Exception as error:
             logger.exception("a bug: listing channels")
-            bug = InternalError(f"a bug: {error!r}")
-            self._results.append(lambda: self._take_listing_error(bug))
-        self._wake.set()
+            self._done_elsewhere(partial(self._take_listing_error, InternalError(f"a bug: {error!r}")))
 
     def _looked(self, seconds: float) -> None:
         self._is_looking = False
@@ -235,8 +211,7 @@ class ForwardMirror:
 
     def _take_listing_error(self, error: RocksMQError) -> None:
         self._looked(1.0)
-        if isinstance(error, _FOR_GOOD):
-            self._error = error
+        self._wait_for_broker(error)
         for lane in self._lanes.values():
             lane.note(error)
 
@@ -248,6 +223,21 @@ class ForwardMirror:
         for channel, number in numbers.items():
             if channel not in self._lanes:
                 self._lanes[channel] = Lane(self._options, channel, number, self._room, self._answered)
+        missing = unmatched(self._options.channels, numbers)
+        self._state = State.RUNNING if self._lanes else State.WAITING
+        if missing:
+            self._note(f"no channel matches {', '.join(map(repr, missing))} yet")
+
+    def _note(self, error: str) -> None:
+        if error != self._last_error:
+            self._last_error_at = time.time()
+        self._last_error = error
+
+    def _wait_for_broker(self, error: RocksMQError) -> None:
+        if isinstance(error, _FOR_GOOD):
+            self._error = error
+        self._state = State.WAITING
+        self._note(error.message)
 
     def _answered(self, answer: Answer) -> None:
         """On a thread of Pulsar's client."""
@@ -260,7 +250,7 @@ class ForwardMirror:
         if not lane.is_gone:
             lane.is_gone = True
             lane.ended(why)
-            self._elsewhere(lane, lane.close_topic)
+            self._workers.do(lane, lane.close_topic)
         self._look_at = 0.0
 
     # -- topics ------------------------------------------------------------------------
@@ -269,16 +259,22 @@ class ForwardMirror:
         for lane in self._lanes.values():
             if lane.course.phase is Phase.OPENING and not lane.is_busy and now >= lane.retry_at:
                 lane.retry_at = now + GIVEN_UP_SECONDS * 10
-                self._elsewhere(lane, partial(self._open, lane, lane.opening))
+                self._workers.do(lane, partial(self._open, lane, self._client_of(lane), lane.opening))
 
-    def _open(self, lane: Lane, opening: int) -> Callable[[], None]:
+    def _client_of(self, lane: Lane) -> Any:
+        if not lane.silence.is_suspect:
+            return self._client
+        self._suspects_client = self._suspects_client or self._connected()
+        return self._suspects_client
+
+    def _open(self, lane: Lane, client: Any, opening: int) -> Result:
         """Elsewhere."""
-        found = lane.open_topic(self._client, self._groups, opening)
+        found = lane.open_topic(client, self._groups, opening)
         return lambda: self._take_opened(lane, opening, found)
 
     def _take_opened(self, lane: Lane, opening: int, found: Opened) -> None:
         if lane.opening != opening:
-            self._pool.submit(found.topic.close)
+            self._workers.do(lane, found.topic.close)
             return
         lane.opened(found, time.monotonic())
         if lane.deduplication is False:
@@ -298,7 +294,7 @@ class ForwardMirror:
                 how,
             )
 
-    def _look(self, lane: Lane, opening: int) -> Callable[[], None]:
+    def _look(self, lane: Lane, opening: int) -> Result:
         """Elsewhere."""
         position = lane.look(self._client, self._groups)
         return lambda: self._take_look(lane, opening, position)
@@ -313,23 +309,35 @@ class ForwardMirror:
         for lane in tuple(self._lanes.values()):
             if lane.course.phase not in (Phase.SINGLES, Phase.FLOWING):
                 continue
-            silent = now - lane.answered_at
-            if not lane.course.is_on_the_way:
+            if lane.course.is_on_the_way:
+                self._watch_silence(lane, now)
+            else:
                 lane.answered_at = now
                 lane.state = State.RUNNING if is_up else State.WAITING
-            elif silent > GIVEN_UP_SECONDS or (silent > SILENT_SECONDS and self._is_alone_away(lane)):
-                self._fail(lane, Timeout(f"{lane.topic_name}: Pulsar has acknowledged nothing for {silent:.0f} s"), now)
-            elif silent > SILENT_SECONDS and lane.state is State.RUNNING:
-                lane.state = State.WAITING
-                lane.note(Timeout(f"{lane.topic_name}: Pulsar has acknowledged nothing for {silent:.0f} s"))
         while self._ended and self._ended[0][0] < now - ENDED_SECONDS:
             self._ended.popleft()
 
-    def _is_alone_away(self, lane: Lane) -> bool:
-        """Whether the lane's topic has no connection while another's has: an opening will tell why."""
-        if lane.topic is None or lane.topic.is_connected:
-            return False
-        return any(other.topic is not None and other.topic.is_connected for other in self._lanes.values())
+    def _watch_silence(self, lane: Lane, now: float) -> None:
+        seconds = now - lane.answered_at
+        if seconds < UNWATCHED_SECONDS or lane.topic is None:
+            return
+        is_connected = lane.topic.is_connected
+        failed = lane.silence.look(
+            lane.topic_name,
+            seconds,
+            lane.course.alone,
+            is_connected=is_connected,
+            is_pulsar_there=not is_connected and seconds > SILENT_SECONDS and self._is_pulsar_there(),
+        )
+        if failed is not None:
+            self._fail(lane, failed, now)
+        elif seconds > SILENT_SECONDS and lane.state is State.RUNNING:
+            lane.state = State.WAITING
+            lane.note(silent(lane.topic_name, seconds, lane.course.alone))
+
+    def _is_pulsar_there(self) -> bool:
+        """Whether some topic is connected, as far as is known."""
+        return any(lane.topic is not None and lane.topic.is_connected for lane in tuple(self._lanes.values()))
 
     def _send(self) -> None:
         """All that may be sent, channel by channel in turns."""
@@ -345,7 +353,7 @@ class ForwardMirror:
                     topic.send(chunk)
                     again.append(lane)
                 except Exception as error:
-                    self._fail(lane, _told_bug(lane, error), time.monotonic())
+                    self._fail(lane, told_bug(lane, error), time.monotonic())
             self._take_answers(time.monotonic())
             sending = again
 
@@ -357,7 +365,7 @@ class ForwardMirror:
         self._poll = None
         if not self._is_connecting:
             self._is_connecting = True
-            self._pool.submit(self._reconnect)
+            self._workers.ask(self._reconnect)
         return False
 
     def _reconnect(self) -> None:
@@ -367,15 +375,14 @@ class ForwardMirror:
             self._link.connected(Deadline(self._options.timeout))
         except RocksMQError as error:
             failed = error
-        self._results.append(lambda: self._take_connection(failed))
-        self._wake.set()
+        self._done_elsewhere(lambda: self._take_connection(failed))
 
     def _take_connection(self, failed: RocksMQError | None) -> None:
         self._is_connecting = False
         if failed is None:
+            self._look_at = 0.0
             return
-        if isinstance(failed, _FOR_GOOD):
-            self._error = failed
+        self._wait_for_broker(failed)
         for lane in self._lanes.values():
             lane.note(failed)
             if lane.state is State.RUNNING:
@@ -449,6 +456,7 @@ class ForwardMirror:
             self._wake.wait(BUSY_WAIT_SECONDS)
 
     def _close(self) -> None:
+        self._state = State.ENDED
         for lane in self._lanes.values():
             lane.state = State.ENDED
         if self._link.is_up and self._error is None:
@@ -456,14 +464,7 @@ class ForwardMirror:
         for lane in self._lanes.values():
             lane.ended()
         self._link.close()  # who waits for it elsewhere does so no more
-        self._pool.shutdown(cancel_futures=True)  # first: closing client and reader at the same time can hang for good
-        with suppress(Exception):
-            self._client.close()  # and all producers
-
-
-def _told_bug(lane: Lane, error: Exception) -> RocksMQError:
-    """``error`` itself, or what a bug of ours is told as: it harms one channel only."""
-    if isinstance(error, RocksMQError):
-        return error
-    logger.error("a bug: mirroring %s", lane.channel, exc_info=error)
-    return InternalError(f"a bug: {error!r}")
+        self._workers.close()  # first: closing client and reader at the same time can hang for good
+        for client in (self._client, self._suspects_client):
+            with suppress(Exception):
+                client.close()  # and all producers

@@ -28,6 +28,7 @@ from .notes import Totals, decode, encode
 from .options import MirrorOptions
 from .report import ChannelReport, State
 from .resume import Extent, Identity, Last, Refusal, Resume, decide, missing
+from .silence import Silence
 from .topics import Proof, Topic, check_unpartitioned, ids_behind, last_of
 
 RETRY_SECONDS = 1.0
@@ -60,6 +61,7 @@ class Lane:
         self.is_gone = False  # the channel is
         self.is_busy = False  # something of it is done elsewhere
         self.jobs: deque[tuple[int, Job]] = deque()  # to be done there
+        self.hangs = 0  # how often in a row that took long
         self.is_asked = False  # the broker was asked for its group
         self.is_told = False  # that deduplication is off
         self.gaps = 0
@@ -69,6 +71,7 @@ class Lane:
         self.asked_at = 0.0  # when the broker was last asked for the lag
         self.answered_at = 0.0  # when Pulsar last acknowledged something, or there was nothing to
         self.retry_at = 0.0  # of the next opening
+        self.silence = Silence()
         self._committed: tuple[int, bytes] | None = None
         self.opening = 0  # what comes back for an earlier one is void
         self.deduplication: bool | None = None
@@ -177,6 +180,7 @@ class Lane:
             self.deduplication = False
         self.state = State.RUNNING
         self.answered_at = now
+        self.silence.broken(is_answered=False)
         self._proof = None
         self.course.named(found.origin)
         self.course.opened(found.position, self._group_position)
@@ -184,6 +188,7 @@ class Lane:
     def acknowledged(self, number: int, is_fresh: bool, now: float) -> None:
         """By Pulsar. Raises InternalError."""
         was_single = self.course.phase is Phase.SINGLES
+        self.silence.broken(is_answered=True)
         if not (is_fresh or was_single):
             # What the library sent again after a lost connection; or what Pulsar has refused before, and takes for a duplicate
             # since it has taken what follows.

@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rocksmq.protocol.operations import ListChannels
 
@@ -23,3 +23,9 @@ def channels_matching(link: Link, patterns: Sequence[str], timeout: float) -> di
             after, more = page.names[-1] if page.names else "", page.more
     names = sorted(found)
     return dict(zip(names, channel_numbers(link, names, deadline), strict=True))
+
+
+def unmatched(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Patterns that no name matches."""
+    known = list(names)
+    return [pattern for pattern in patterns if not any(map(re.compile(fnmatch.translate(pattern)).fullmatch, known))]

@@ -77,6 +77,10 @@ class MirrorOptions:
         return self
 
     def _check_addresses(self) -> None:
+        if any(
+            url.startswith(_PULSAR) and "@" in url for url in (self.source, self.target)
+        ):  # it may be a secret: not repeated
+            raise InvalidRequest("an address of Pulsar with an '@' is not allowed: its token is given apart")
         sides = (self.source, self.target) if self.is_forward else (self.target, self.source)
         if not (sides[0].startswith(_ROCKSMQ) and sides[1].startswith(_PULSAR)):
             raise InvalidRequest(

@@ -55,11 +55,26 @@ class Sums:
 
 
 class Report(Mapping[str, ChannelReport]):
-    """By channel. `sums` are of all, also of those beyond CHANNELS_MAX, which it does not hold."""
+    """By channel. `sums` are of all, also of those beyond CHANNELS_MAX, which it does not hold.
 
-    def __init__(self, mirror: str, channels: Iterable[ChannelReport], sums: Sums | None = None) -> None:
+    ``state`` and ``last_error`` are of what concerns all channels, or those that there are not: the broker is away, say.
+    """
+
+    def __init__(
+        self,
+        mirror: str,
+        channels: Iterable[ChannelReport],
+        sums: Sums | None = None,
+        *,
+        state: State = State.RUNNING,
+        last_error: str = "",
+        last_error_at: float = 0.0,
+    ) -> None:
         ordered = sorted(channels, key=lambda one: one.channel)
         self.mirror = mirror
+        self.state = state
+        self.last_error = last_error
+        self.last_error_at = last_error_at  # seconds since 1970; 0: none yet
         self.sums = _summed(ordered) if sums is None else sums
         self._channels = {one.channel: one for one in ordered[:CHANNELS_MAX]}
 
@@ -78,16 +93,31 @@ class Report(Mapping[str, ChannelReport]):
     def to_json(self) -> str:
         """One line."""
         shown = [asdict(one) | {"last_error": one.last_error[:ERROR_CHARACTERS_MAX]} for one in self.values()]
-        return json.dumps({"mirror": self.mirror, "sums": asdict(self.sums), "channels": shown}, separators=(",", ":"))
+        told = {
+            "mirror": self.mirror,
+            "state": self.state,
+            "last_error": self.last_error[:ERROR_CHARACTERS_MAX],
+            "last_error_at": self.last_error_at,
+            "sums": asdict(self.sums),
+            "channels": shown,
+        }
+        return json.dumps(told, separators=(",", ":"))
 
     @classmethod
     def of_json(cls, line: str) -> "Report":
-        """What `to_json` made; fields of a later version are left out. Raises ProtocolError for anything else."""
+        """What `to_json` made, of a later version or an earlier one too. Raises ProtocolError for anything else."""
         try:
             told: dict[str, Any] = json.loads(line)
             channels = [_channel_of(one) for one in told["channels"]]
             sums = Sums(**{name: int(told["sums"][name]) for name in ("channels", *SUMS)})
-            return cls(str(told["mirror"]), channels, sums)
+            return cls(
+                str(told["mirror"]),
+                channels,
+                sums,
+                state=State(told.get("state", State.RUNNING)),
+                last_error=str(told.get("last_error", "")),
+                last_error_at=float(told.get("last_error_at", 0.0)),
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"this is no report of a mirror: {line!r:.100}") from error
 
