@@ -61,7 +61,7 @@ def made(path: Path, on_done: Callable[[Path], None] = lambda path: None) -> Hea
             await mq.consume("orders", "shipping", 4)
             await mq.seek("orders", "late", "latest")
             await mq.call(Consume("orders", "billing", CONSUMER, 0, 6, 1 << 22, 0))
-            await mq.call(ReleaseConsumer("orders", "billing", CONSUMER, 0, batches[3][0]))
+            await mq.call(ReleaseConsumer("orders", "billing", CONSUMER, 0, batches[3][0], 4))
             await mq.call(OpenProducer("orders", "importer", NAMED))
             await mq.call(Produce("aside", identity(1 << 62, 3), 0, *batch_of(b"numbered")))
             batches.append(await produced(mq, b"named"))

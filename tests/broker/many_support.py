@@ -39,6 +39,7 @@ class Read(NamedTuple):
 
     messages: list[Message]
     next_position: int
+    next_offset: int
 
     @property
     def payloads(self) -> list[bytes]:
@@ -133,9 +134,10 @@ def seeking(
     generations: Sequence[int] | None = None,
     to: Sequence[int] | None = None,
     metadata: Sequence[bytes] | None = None,
+    group: str = GROUP,
 ) -> SeekMany:
     packed = None if generations is None else pack_numbers(generations)
-    request = SeekMany(GROUP, pack_numbers(numbers), packed, None, None, None, request_id)
+    request = SeekMany(group, pack_numbers(numbers), packed, None, None, None, request_id)
     if to is None:
         return request
     kept = metadata or [b""] * len(to)
@@ -174,16 +176,16 @@ def read(reply: ManyMessages) -> dict[int, Read]:
     """Its parts by the channels' indexes, with every column cut as a client must."""
     assert reply.gaps == []
     columns = [_bytes(column) for column in (reply.lengths, reply.payloads, reply.header_lengths, reply.headers)]
-    whole = list(MessageBatch(Messages(0, 0, None, reply.runs, reply.message_count, *columns)))  # type: ignore[arg-type]
-    parts = list(struct.iter_unpack("<IIIQ", reply.parts))
+    whole = list(MessageBatch(Messages(0, None, 0, None, reply.runs, reply.message_count, *columns)))  # type: ignore[arg-type]
+    parts = list(struct.iter_unpack("<IIIQQ", reply.parts))
     assert sum(part[1] for part in parts) * 12 == len(reply.runs)
     counts = [count for _, count in struct.iter_unpack("<QI", reply.runs)]
     found: dict[int, Read] = {}
     runs_before = messages_before = 0
-    for index, runs, messages, next_position in parts:
+    for index, runs, messages, next_position, next_offset in parts:
         assert index > max(found, default=-1), "parts rise"
         assert sum(counts[runs_before : runs_before + runs]) == messages
-        found[index] = Read(whole[messages_before : messages_before + messages], next_position)
+        found[index] = Read(whole[messages_before : messages_before + messages], next_position, next_offset)
         runs_before, messages_before = runs_before + runs, messages_before + messages
     assert messages_before == reply.message_count == len(whole)
     return found

@@ -18,6 +18,8 @@ from .disk_support import crashed
 
 _prefixes = count()
 
+PATIENT = Limits(meta_wait_seconds=60)  # a busy machine is no outage
+
 
 class Place:
     """A data directory, and the store of its positions; each engine is a broker's life."""
@@ -30,7 +32,7 @@ class Place:
         self._current_ids = current_ids
 
     def engine(self, durability: str = "fsync", limits: Limits | None = None) -> RocksMQ:
-        return RocksMQ(self.directory, durability=Durability.parse(durability), limits=limits, remote=self._remote())
+        return RocksMQ(self.directory, durability=Durability.parse(durability), limits=limits or PATIENT, remote=self._remote())
 
     def crash(self) -> None:
         """Go on from what a kill -9 now would leave."""

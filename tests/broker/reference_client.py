@@ -342,7 +342,7 @@ class Reader:
             self.is_closed = True
             return
         number, position = (self.number - 1, self.buffer[0].id) if self.buffer else (self.number, 0)
-        self.releasing = ReleaseConsumer(CHANNEL, GROUP, self.id, number, position)
+        self.releasing = ReleaseConsumer(CHANNEL, GROUP, self.id, number, position, 0)
         self.connected()
 
     def lost(self) -> None:

@@ -38,6 +38,9 @@ class MemoryStore:
         self.on_sync: Callable[[], None] = lambda: None
         self._values: dict[Family, dict[bytes, bytes]] = {family: {} for family in Family}
 
+    def owed_bytes(self) -> int:
+        return 0
+
     def write(self, changes: Iterable[Change]) -> None:
         self.on_write()
         for change in changes:

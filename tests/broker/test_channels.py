@@ -46,7 +46,7 @@ def test_given_a_new_name_when_created_then_it_is_there_at_once_and_stored_with_
     stored = world.store.get(Family.META, keys.settings_key(channel.number))
     assert stored is not None
     assert ChannelSettings.decode(stored)[:2] == ("orders", FIRST)
-    described = world.channels.describe("orders")
+    described = world.channels.describe(world.channels.find("orders"))
     assert (described.number, described.owner, described.durability) == (
         channel.number,
         ["role", "address", "text"],
@@ -62,7 +62,7 @@ def test_given_a_channel_when_created_again_then_only_the_request_that_made_it_i
     world.commit()
     assert create(world, "orders", FIRST)
     assert not create(world, "orders", SECOND)
-    assert world.channels.describe("orders").durability == "fsync"
+    assert world.channels.describe(world.channels.find("orders")).durability == "fsync"
 
 
 @pytest.mark.parametrize("name", ["", ".x", "-x", "a/b", "a b", "ä", "x" * 201, "a\n", "!commit"])
@@ -226,8 +226,8 @@ def test_given_batches_when_produced_then_ids_rise_without_overlap_and_readers_s
     assert second >= first + 2
     assert channel.visible == EMPTY_EXTENT
     world.commit()
-    assert channel.visible == channel.value == Extent(first, second, 0, 3, 6)
-    described = world.channels.describe("orders")
+    assert channel.visible == channel.value == Extent(first, second, 0, 3, 0, 6, 0)
+    described = world.channels.describe(world.channels.find("orders"))
     assert (described.begin_id, described.end_id, described.message_count, described.byte_count) == (first, second, 3, 6)
 
 

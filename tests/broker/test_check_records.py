@@ -186,7 +186,7 @@ def test_given_other_ids_beyond_the_window_when_checked_then_they_are_told(healt
             Put(META, keys.settings_key(FAR), far_settings.encode()),
             Put(META, keys.extent_key(FAR), EMPTY_EXTENT.encode()),
         ),
-        (Put(META, keys.extent_key(number), Extent(FAR + 1, FAR, 61, 61, 0).encode()),),
+        (Put(META, keys.extent_key(number), Extent(FAR + 1, FAR, 61, 61, 0, 0, FAR + 1).encode()),),
     ]
     for index, puts in enumerate(changes):
         path = healthy.path.with_name(f"data-{index}")

@@ -174,8 +174,8 @@ async def test_given_bad_names_when_requested_then_each_is_refused(tmp_path: Pat
             Seek("orders", "a/b", 1, 0, ME),
             OpenProducer("orders", "a/b", ME),
             OpenProducer("a/b", "importer", ME),
-            ReleaseConsumer("orders", "a/b", ME, 0, 0),
-            ReleaseConsumer("a/b", "billing", ME, 0, 0),
+            ReleaseConsumer("orders", "a/b", ME, 0, 0, 0),
+            ReleaseConsumer("a/b", "billing", ME, 0, 0, 0),
         ]
         for request in requests:
             with pytest.raises(InvalidRequest, match="name"):
@@ -266,7 +266,7 @@ async def test_given_a_reader_that_was_passed_over_when_another_polls_without_wa
 
 
 def release(number: int, position: int = 0, consumer: bytes = ME) -> ReleaseConsumer:
-    return ReleaseConsumer("orders", "billing", consumer, number, position)
+    return ReleaseConsumer("orders", "billing", consumer, number, position, 0)
 
 
 def parked(mq: RocksMQ, request: Consume) -> list[Any]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rocksmq.broker.disk import CHECK_BYTES, CHECK_SECONDS, DiskGuard, reserve_bytes
+from rocksmq.broker.disk import CHECK_BYTES, CHECK_SECONDS, DiskGuard, disk_piece_bytes, piece_bytes, reserve_bytes
 
 MIB = 1 << 20
 TOTAL = 10 << 30
@@ -20,13 +20,15 @@ class Disk:
         self.free = TOTAL
         self.looks = 0
         self.now = 100.0
+        self.total = TOTAL
+        self.owed = self.waiting = 0
         monkeypatch.setattr(os, "statvfs", self._statvfs)
-        self.guard = DiskGuard(Path("/data"), clock=lambda: self.now)
+        self.guard = DiskGuard(Path("/data"), owed=lambda: self.owed, waiting=lambda: self.waiting, clock=lambda: self.now)
 
     def _statvfs(self, path: Path) -> SimpleNamespace:
         assert path == Path("/data")
         self.looks += 1
-        return SimpleNamespace(f_bavail=self.free // 4096, f_blocks=TOTAL // 4096, f_frsize=4096)
+        return SimpleNamespace(f_bavail=self.free // 4096, f_blocks=self.total // 4096, f_frsize=4096)
 
 
 @pytest.fixture
@@ -42,6 +44,32 @@ def test_given_a_disk_when_asked_for_its_reserve_then_it_is_five_percent_within_
     assert reserve_bytes(total) == reserve
 
 
+@pytest.mark.parametrize(
+    ("total", "piece"),
+    [(1 << 50, 64 * MIB), (20 << 30, 64 * MIB), (10 << 30, 32 * MIB), (2 << 30, 107_374_182 // 16), (256 * MIB, 4 * MIB)],
+)
+def test_given_a_disk_when_its_database_is_made_then_what_it_rewrites_at_once_fits_into_the_reserve(
+    disk: Disk, total: int, piece: int
+) -> None:
+    disk.total = total
+    assert piece_bytes(total) == piece
+    assert 12 * piece < reserve_bytes(total)
+
+
+def test_given_a_directory_that_is_not_made_yet_when_asked_for_a_piece_then_it_is_of_the_disk_where_it_will_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def statvfs(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(f_blocks=(10 << 30) // 4096, f_frsize=4096)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    assert disk_piece_bytes(tmp_path / "data" / "db") == disk_piece_bytes(tmp_path) == 32 * MIB
+    assert asked == [tmp_path, tmp_path]
+
+
 def test_given_space_above_the_reserve_when_asked_then_it_admits(disk: Disk) -> None:
     disk.free = RESERVE
     assert disk.guard.admits(1)
@@ -50,6 +78,37 @@ def test_given_space_above_the_reserve_when_asked_then_it_admits(disk: Disk) -> 
 
 def test_given_less_than_the_reserve_when_asked_then_it_refuses(disk: Disk) -> None:
     disk.free = RESERVE - 4096
+    assert not disk.guard.admits(1)
+
+
+def test_given_a_database_that_owes_more_than_the_reserve_when_asked_then_that_much_is_left_free(disk: Disk) -> None:
+    disk.free, disk.owed = RESERVE + 200 * MIB, RESERVE + 200 * MIB
+    assert disk.guard.admits(1)
+    assert disk.guard.reserve == RESERVE + 200 * MIB
+    disk.owed += 4096
+    disk.guard.look()
+    assert not disk.guard.admits(1)
+    # What it owes shrinks as it merges.
+    disk.owed = 0
+    disk.guard.look()
+    assert disk.guard.admits(1)
+    assert disk.guard.reserve == RESERVE
+
+
+def test_given_much_that_is_admitted_and_not_written_when_asked_then_it_is_not_free(disk: Disk) -> None:
+    disk.free, disk.waiting = RESERVE + 8 * MIB, 8 * MIB
+    assert disk.guard.admits(1)
+    disk.waiting += 1
+    disk.guard.look()
+    assert not disk.guard.admits(1)
+    assert disk.guard.free_bytes == RESERVE + 8 * MIB
+
+
+def test_given_a_small_disk_when_a_piece_was_produced_then_it_looks_again(disk: Disk) -> None:
+    disk.total = disk.free = 256 * MIB
+    assert disk.guard.admits(1)
+    disk.free = 0
+    assert disk.guard.admits(4 * MIB)
     assert not disk.guard.admits(1)
 
 

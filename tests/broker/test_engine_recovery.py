@@ -80,7 +80,7 @@ def test_given_messages_given_back_when_restarted_then_they_are_still_counted_an
 ) -> None:
     path, mode = tmp_path / "data", Durability.parse(durability)
     claim = Consume("orders", "billing", identity(1 << 62, 1), 0, 3, 1000, 0)
-    release = ReleaseConsumer("orders", "billing", claim.consumer, 0, 0)
+    release = ReleaseConsumer("orders", "billing", claim.consumer, 0, 0, 0)
 
     @in_trio
     async def before() -> None:

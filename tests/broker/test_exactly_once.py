@@ -481,6 +481,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         )
 
 
+@pytest.mark.slow
 def test_given_clients_that_follow_the_contract_when_anything_fails_then_every_message_is_stored_and_read_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

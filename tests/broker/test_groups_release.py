@@ -40,7 +40,7 @@ def lag(world: World) -> int:
 
 
 def release(world: World, consumer: bytes, number: int, position: int) -> None:
-    request = ReleaseConsumer("orders", "billing", consumer, number, position)
+    request = ReleaseConsumer("orders", "billing", consumer, number, position, 0)
     group = world.group()
     world.groups.release(world.open, group, world.channel().visible, request)
 
@@ -211,7 +211,7 @@ def test_given_a_group_when_sought_to_where_it_stands_then_only_its_generation_r
     before = filled.group().state
     sought = filled.seek(CURRENT)
     after = filled.group().state
-    assert sought == (before.position, Outcome.EXACT, after.generation)
+    assert sought == (before.position, before.offset, Outcome.EXACT, after.generation)
     assert after.generation > before.generation
     assert (after.position, after.offset) == (before.position, before.offset)
     assert filled.consume(consumer, 0, 9) == [b"e", b"f"], "its number is read anew"

@@ -107,7 +107,7 @@ async def test_given_checks_when_asked_whether_it_is_ready_then_status_and_reaso
     async with RocksMQ(tmp_path) as mq:
         place = Place(mq)
         response = place.ask("/readyz")
-        passing = [{"check": name, "ok": True, "reason": ""} for name in ("store", "disk", "meta", "draining")]
+        passing = [{"check": name, "ok": True, "reason": ""} for name in ("store", "disk", "meta", "draining", "clock")]
         assert (response.status, response.content_type) == (200, "application/json")
         assert json.loads(body(response)) == {"ready": True, "checks": passing}
         # When
@@ -124,7 +124,7 @@ async def test_given_checks_when_asked_whether_it_is_ready_then_status_and_reaso
             assert response.status == status
             assert json.loads(body(response)) == {"ready": status == 200, "checks": told["checks"]}
         response = place.ask("/readyz", exclude=["draining", "etcd"])
-        assert (response.status, body(response)) == (400, b"the checks are store, disk, meta, draining\n")
+        assert (response.status, body(response)) == (400, b"the checks are store, disk, meta, draining, clock\n")
 
 
 @in_trio

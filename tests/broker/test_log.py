@@ -33,7 +33,7 @@ class Written:
         ids = range(first_id, first_id + count)
         batch = batch_of(*(b"%d" % number + bytes(max(0, size - len(b"%d" % number))) for number in ids))
         extent = self.extents.get(channel, EMPTY_EXTENT)
-        key, stored = StoredBatch.encode(channel, first_id, extent.end_offset, batch)
+        key, stored = StoredBatch.encode(channel, first_id, extent, batch)
         self.extents[channel] = extent.appended(first_id, count, batch.size)
         self.ids.setdefault(channel, []).extend(ids)
         self.log.cache.append(channel, stored)
@@ -99,19 +99,19 @@ def test_given_a_number_of_bytes_when_read_then_it_holds_no_more_but_one_message
 
 
 def test_given_an_extent_that_ends_earlier_when_read_then_nothing_behind_it_is_seen(written: Written) -> None:
-    reading = written.log.read(CHANNEL, 0, Extent(100, 110, 0, 4, 12), 1000, 1 << 30)
+    reading = written.log.read(CHANNEL, 0, Extent(100, 110, 0, 4, 0, 12, 0), 1000, 1 << 30)
     assert (reading.message_count, reading.next_position) == (4, 111)
-    behind = written.log.read(CHANNEL, 111, Extent(100, 110, 0, 4, 12), 1000, 1 << 30)
+    behind = written.log.read(CHANNEL, 111, Extent(100, 110, 0, 4, 0, 12, 0), 1000, 1 << 30)
     assert (behind.message_count, behind.next_position) == (0, 111)
 
 
 def test_given_an_extent_that_begins_later_when_read_then_nothing_before_it_is_seen(written: Written) -> None:
-    reading = written.log.read(CHANNEL, 0, Extent(110, 124, 3, 9, 18), 1000, 1 << 30)
+    reading = written.log.read(CHANNEL, 0, Extent(110, 124, 3, 9, 0, 18, 0), 1000, 1 << 30)
     assert payloads_of(reading.slices) == [b"%d" % number for number in EVERYTHING[3:]]
 
 
 def test_given_an_extent_that_begins_before_the_first_batch_when_read_then_no_neighbour_is_seen(written: Written) -> None:
-    reading = written.log.read(CHANNEL, 0, Extent(95, 124, 0, 9, 18), 1000, 1 << 30)
+    reading = written.log.read(CHANNEL, 0, Extent(95, 124, 0, 9, 0, 18, 0), 1000, 1 << 30)
     assert payloads_of(reading.slices) == [b"%d" % number for number in EVERYTHING]
 
 
@@ -129,7 +129,7 @@ def test_given_a_channel_without_messages_when_read_then_nothing_comes(store: St
     log = Log(store, 1 << 20)
     reading = log.read(CHANNEL, 5, EMPTY_EXTENT, 10, 10)
     assert (list(reading.slices), reading.message_count, reading.next_position) == ([], 0, 5)
-    assert log.place(CHANNEL, 5, Extent(51, 50, 9, 9, 0)) == Place(51, 9)
+    assert log.place(CHANNEL, 5, Extent(51, 50, 9, 9, 0, 0, 0)) == Place(51, 9)
 
 
 def test_given_batches_read_in_part_by_many_when_they_go_on_then_each_finds_its_place(
@@ -195,7 +195,7 @@ def test_given_a_payload_damaged_on_disk_when_only_its_place_is_asked_for_then_i
 
 
 def stored(first_id: int, size: int = 100) -> StoredBatch:
-    return StoredBatch.encode(CHANNEL, first_id, 0, batch_of(bytes(size)))[1]
+    return StoredBatch.encode(CHANNEL, first_id, EMPTY_EXTENT, batch_of(bytes(size)))[1]
 
 
 COST = len(stored(1).value) + ENTRY_BYTES  # in the cache
@@ -359,7 +359,7 @@ def test_given_a_batch_that_was_read_and_has_gone_from_the_extent_when_a_place_i
     written.read(100)
     trimmed = written.extents[CHANNEL]._replace(begin_id=110, begin_offset=5)
     assert written.log.place(CHANNEL, 102, trimmed) == Place(110, 5)
-    short = Extent(100, 104, 0, 5, 0)
+    short = Extent(100, 104, 0, 5, 0, 0, 0)
     assert written.log.place(CHANNEL, 112, short) == Place(105, 5)
 
 

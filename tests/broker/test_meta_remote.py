@@ -80,7 +80,7 @@ async def test_given_everything_that_changes_groups_when_it_was_not_applied_then
             DestroyGroup("orders", "audit", (await broker.call(DescribeGroup("orders", "audit"))).creation_id),
             Seek("orders", "billing", Position.LATEST, 0, broker.unique()),
             consuming(0, "audit"),
-            ReleaseConsumer("orders", "billing", ME, 1, 0),
+            ReleaseConsumer("orders", "billing", ME, 1, 0, 0),
         ]
         broker.remote.fates.extend([Fate.LOST])
         asked = [Asked(broker, request) for request in requests]
@@ -285,7 +285,7 @@ async def test_given_a_destroy_that_is_undone_when_a_consumer_gave_back_then_it_
         Asked(broker, consuming(0, "audit"))
         await wait_all_tasks_blocked()
         destroyed = Asked(broker, DestroyGroup("orders", "billing", creation_id))
-        given_back = Asked(broker, ReleaseConsumer("orders", "billing", ME, 0, second_id))
+        given_back = Asked(broker, ReleaseConsumer("orders", "billing", ME, 0, second_id, 0))
         broker.remote.release(Fate.ANSWERED)
         await trio.sleep(A_WHILE)
         assert isinstance(destroyed.reply, MetaUnavailable)

@@ -228,10 +228,10 @@ async def test_given_groups_with_more_consumers_than_a_transaction_takes_when_mo
 
 def test_given_a_state_with_all_that_it_may_hold_when_encoded_then_it_is_no_larger_than_what_is_counted_for_it() -> None:
     most = (1 << 64) - 1
-    seek = LastSeek(bytes(16), most, 3, most)
+    seek = LastSeek(bytes(16), most, most, 3, most)
     state = GroupState(most, most, bytes(16), most, most, most, bytes(256), seek, {}, most)
     assert len(encode_state(state)) <= STATE_BYTES
-    entry = ConsumerEntry(most, most, most, 10_000, most, most)
+    entry = ConsumerEntry(most, most, most, 10_000, most, most, False, most, most)
     grown = encode_state(state._replace(consumers={bytes(16): entry, bytes(15) + b"1": entry}))
     assert len(grown) - len(encode_state(state)) <= 2 * CONSUMER_BYTES
 

@@ -34,7 +34,7 @@ from rocksmq.protocol.operations import (
 from tests.helpers.etcd import Etcd
 
 from .many_support import subscribing
-from .place_support import Place
+from .place_support import PATIENT, Place
 from .support import identity, in_trio
 
 MODES = ["fsync", "interval:50", "os"]
@@ -169,7 +169,7 @@ async def test_given_too_many_groups_or_a_bad_name_when_created_then_refused_and
 @pytest.mark.parametrize("mode", MODES)
 def test_given_groups_in_any_state_when_started_again_then_they_are_as_before(place: Place, mode: str, is_clean: bool) -> None:
     claim = Consume("orders", "claimed", identity(1 << 62, 1), 0, 2, 1000, 0)
-    release = ReleaseConsumer("orders", "returned", identity(1 << 62, 2), 0, 0)
+    release = ReleaseConsumer("orders", "returned", identity(1 << 62, 2), 0, 0, 0)
     seek = Seek("orders", "sought", 1, 0, b"5" * 16)
     names = ["claimed", "committed", "idle", "returned", "sought"]
     before: list[GroupDescribed] = []
@@ -340,14 +340,13 @@ async def test_given_hundreds_of_groups_when_all_are_created_moved_and_destroyed
     async def destroy(mq: RocksMQ, name: str) -> None:
         await mq.destroy_consumer_group("orders", name)
 
-    patient = Limits(meta_wait_seconds=60)  # the last of so many waits for several transactions
-    async with place.engine(limits=patient) as mq:
+    async with place.engine() as mq:
         ids = await ready(mq)
         await mq.destroy_consumer_group("orders", "billing")
         await each(mq, create)
         await each(mq, consume)
     assert place.current_ids() == {f"{name}/orders/current_id": str(ids[0] + int(name[1:]) % 6 + 1) for name in names}
-    async with place.engine(limits=patient) as mq:
+    async with place.engine() as mq:
         assert (await mq.call(ListGroups("orders", ""))).names == names
         await each(mq, destroy)
     assert place.current_ids() == {}
@@ -390,7 +389,7 @@ async def test_given_a_prefix_below_another_when_both_are_used_then_neither_sees
 
 async def _use_all_names(directory: Path, url: MetaUrl) -> None:
     payloads = [url.prefix.encode(), b"second"]
-    async with RocksMQ(directory, remote=EtcdRemote(url, Login(), call_seconds=10)) as mq:
+    async with RocksMQ(directory, remote=EtcdRemote(url, Login(), call_seconds=10), limits=PATIENT) as mq:
         is_first = await mq.create_channel("commit")
         for channel in ("commit", "a", "b"):
             if await mq.create_channel(channel) or is_first:

@@ -272,6 +272,7 @@ async def test_given_groups_ahead_when_their_channel_is_made_anew_before_they_ar
         nursery.start_soon(mq.create_consumer_group, "orders", "first")
         remote.failing.clear()
     async with engine(tmp_path, FaultyRemote(etcd, remote.prefix)) as mq:
+        await taken_over(mq)
         assert (await mq.call(ListGroups("orders", ""))).names == ["first"]
         await mq.produce("orders", [b"new"])
         assert (await mq.consume("orders", "first")).payloads == [b"new"]

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 
@@ -43,9 +44,11 @@ class ClientMachine(Machine):
     system_class = ClientSystem
 
 
+@pytest.mark.slow
 def test_given_the_engine_in_process_when_driven_by_any_rules_then_it_answers_as_the_model_does() -> None:
     run_state_machine_as_test(EngineMachine, settings=settings(BOUNDED, max_examples=60, stateful_step_count=50))
 
 
+@pytest.mark.slow
 def test_given_a_broker_over_tcp_when_driven_by_any_rules_and_killed_then_it_answers_as_the_model_does() -> None:
     run_state_machine_as_test(ClientMachine, settings=settings(BOUNDED, max_examples=8, stateful_step_count=50))

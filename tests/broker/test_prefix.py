@@ -31,7 +31,7 @@ KEY = ("billing", "orders")
 PATH = "billing/orders"
 ids = st.integers(0, ID_MAX)
 identities = st.binary(min_size=16, max_size=16)
-entries = st.builds(ConsumerEntry, ids, ids, ids, st.integers(0, 10_000), ids, ids, st.booleans())
+entries = st.builds(ConsumerEntry, ids, ids, ids, st.integers(0, 10_000), ids, ids, st.booleans(), ids, ids)
 states = st.builds(
     GroupState,
     ids,
@@ -41,12 +41,12 @@ states = st.builds(
     ids,
     ids,
     st.binary(max_size=256),
-    st.none() | st.builds(LastSeek, identities, ids, st.integers(0, 3), ids),
+    st.none() | st.builds(LastSeek, identities, ids, ids, st.integers(0, 3), ids),
     st.dictionaries(identities, entries, max_size=4),
     ids,
 )
 STATE_HERE = GroupState(
-    1, 2, bytes(16), 9, 4, 5, b"m", LastSeek(bytes(16), 9, 1, 5), {bytes(16): ConsumerEntry(0, 8, 9, 1, 5, 7)}, 0
+    1, 2, bytes(16), 9, 4, 5, b"m", LastSeek(bytes(16), 9, 4, 1, 5), {bytes(16): ConsumerEntry(0, 8, 9, 1, 5, 7)}, 0
 )
 
 

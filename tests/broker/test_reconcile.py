@@ -126,7 +126,7 @@ def test_given_groups_when_one_lies_beyond_what_was_recovered_then_it_is_told_an
 def test_given_a_channel_made_after_the_start_when_its_groups_are_looked_at_then_none_is_ahead(world: World) -> None:
     channel = world.channel()
     assert positions_ahead([group_at(1 << 50, channel)], world.channels, {}) == []
-    assert positions_ahead([group_at(1, channel)], world.channels, {channel.number: Extent(1, 0, 0, 0, 0)}) == []
+    assert positions_ahead([group_at(1, channel)], world.channels, {channel.number: Extent(1, 0, 0, 0, 0, 0, 0)}) == []
 
 
 # -- what becomes of it --------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from random import Random
+from typing import NamedTuple
 
 import pytest
 
 from rocksmq.broker import shares
 from rocksmq.broker.log import Log, Reading
 from rocksmq.broker.records import Extent, StoredBatch
-from rocksmq.broker.replies import Part
 from rocksmq.broker.shares import Place, read_evenly
 
 from .support import World, payloads_of
@@ -46,8 +46,15 @@ def places_of(world: World, count: int, payloads: Sequence[bytes]) -> list[Place
     return found
 
 
+class Part(NamedTuple):
+    """What one channel gets."""
+
+    channel_index: int
+    reading: Reading
+
+
 def share(log: Log, places: Sequence[Place], n: int = 10_000, size: int = 7 << 20, seed: int = 0) -> list[Part]:
-    return read_evenly(log, places, n, size, FRAME, Random(seed))
+    return [Part(*found) for found in read_evenly(log, places, n, size, FRAME, Random(seed)).items()]
 
 
 def test_given_nothing_to_read_when_shared_then_there_is_nothing(world: World) -> None:
@@ -131,8 +138,6 @@ def test_given_shares_of_one_batch_when_they_follow_on_each_other_then_they_are_
 def test_given_room_for_one_when_asked_again_and_again_then_each_channel_is_served_about_as_often(world: World) -> None:
     places = places_of(world, 8, [b"x"])
     random = Random(1)
-    served = Counter(
-        part.channel_index for _ in range(4_000) for part in read_evenly(world.log, places, 1, 7 << 20, FRAME, random)
-    )
+    served = Counter(index for _ in range(4_000) for index in read_evenly(world.log, places, 1, 7 << 20, FRAME, random))
     assert len(served) == 8
     assert min(served.values()) > 400, f"of 500: {served}"

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from rocksmq.broker import status
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.limits import Limits
-from rocksmq.broker.status import REPORTS_MAX, SLICE_SECONDS, StatusReports
+from rocksmq.broker.status import REPORTS_MAX, SLICE_SECONDS, Check, StatusReports
 from rocksmq.clients.status import parsed
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.exposition import expose
@@ -125,12 +125,19 @@ async def test_given_a_broker_that_stops_when_its_status_is_asked_for_then_it_sa
 async def test_given_a_check_that_fails_when_asked_then_the_broker_is_not_ready_and_the_reason_is_told() -> None:
     async with trio.open_nursery() as nursery:
         world = World(nursery)
-        world.reports.checks = lambda: [("store", True, ""), ("disk", False, "it is full"), ("meta", False, "x" * 9_000)]
+        world.reports.checks = lambda: [
+            Check("store", True, ""),
+            Check("disk", False, "it is full"),
+            Check("meta", False, "x" * 9_000),
+        ]
         found = await world.asked_for()
         assert not found.is_ready
         assert found.problems[0] == "disk: it is full"
         assert [problem[:7] for problem in found.problems[1:]] == ["meta: x"]
         assert len(found.problems[1]) == 1_000
+        world.reports.checks = lambda: [Check("store", True, ""), Check("clock", False, "it was set", is_vital=False)]
+        found = await world.asked_for()
+        assert (found.is_ready, found.problems) == (True, ["clock: it was set"])
 
 
 @in_trio

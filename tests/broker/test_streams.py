@@ -337,7 +337,7 @@ def test_given_messages_given_back_when_sought_then_they_are_served_from_there_o
         consumer = world.broker.unique()
         claimed = world.broker.do(Consume(name, GROUP, consumer, 0, 3, 1 << 20, 0))
         assert claimed.message_count == 3
-        world.broker.do(ReleaseConsumer(name, GROUP, consumer, 0, world.ends[0] - 2))
+        world.broker.do(ReleaseConsumer(name, GROUP, consumer, 0, world.ends[0] - 2, 0))
         to = None if position is None else [position] * 3
         found = sought(world.broker.do(seeking(world.numbers, world.broker.unique(), to=to)))
         assert found[0][0] == (world.ends[0] - 2 if position is None else position), "what was given back is not lost"

@@ -340,12 +340,12 @@ async def test_given_many_groups_that_have_not_moved_when_asked_then_a_few_are_r
         reads = 0
         lag = Groups.lag
 
-        def counted(group: Group, extent: Extent) -> int:
+        def counted(groups: Groups, group: Group, extent: Extent) -> int:
             nonlocal reads
             reads += 1
-            return lag(group, extent)
+            return lag(groups, group, extent)
 
-        monkeypatch.setattr(Groups, "lag", staticmethod(counted))
+        monkeypatch.setattr(Groups, "lag", counted)
         # When
         at_chunks = [0]
         for _ in mq.core.telemetry.exposition():
@@ -381,11 +381,11 @@ async def test_given_groups_that_stand_in_the_store_when_asked_then_each_look_up
         for _ in mq.core.telemetry.exposition():
             at_chunks.append(scans)
         # Then
-        assert scans == 20
+        assert scans == 19, "the channel's first message needs none"
         assert all(later - earlier <= 1 for earlier, later in pairwise(at_chunks))
         # And: what has not moved is not looked up again.
         told(mq)
-        assert scans == 20
+        assert scans == 19, "the channel's first message needs none"
 
 
 @in_trio

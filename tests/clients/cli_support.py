@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO
 
+import pytest
 from click.testing import CliRunner, Result
 
+from rocksmq.clients import Client
 from rocksmq.clients.cli import main
+from rocksmq.clients.testing import Broker
 
 PROGRAM = [sys.executable, "-c", "from rocksmq.clients.cli import main; main(prog_name='rocksmq')"]
 
@@ -24,6 +27,19 @@ def started(url: str, *arguments: str) -> subprocess.Popen[bytes]:
     """``rocksmq`` as a process, each of its streams a pipe without a buffer on this side. A context manager."""
     command = [*PROGRAM, "--url", url, *arguments]
     return subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def check_outlives_outage(process: subprocess.Popen[bytes], broker: Broker, client: Client) -> None:
+    """It follows channel `c`, and goes on when the broker was away for longer than its timeout of 0.2 s."""
+    assert process.stdout is not None
+    client.produce("c", [b"one"])
+    assert process.stdout.readline() == b"one\n"
+    broker.kill()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2.0)
+    broker.start()
+    client.produce("c", [b"two"])
+    assert process.stdout.readline() == b"two\n"
 
 
 def on_terminal(arguments: Sequence[str], typed: bytes = b"", stdout: IO[bytes] | None = None) -> tuple[int, str]:

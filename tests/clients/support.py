@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from rocksmq.clients import Client
 from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.operations import Messages
 from tests.helpers.fake_server import PRESENT_ID, Peer
 
 PATIENCE = 20.0  # until a test gives up; nothing waits for it to be right
-NOTHING = Messages(PRESENT_ID, 0, None, b"", 0, b"", b"", None, None)
+NOTHING = Messages(PRESENT_ID, None, 0, None, b"", 0, b"", b"", None, None)
 
 
 class Clock:
@@ -26,12 +27,12 @@ class Clock:
         return self.now
 
 
-def messages(payloads: list[bytes], first_id: int = PRESENT_ID, gap: Any = None) -> Messages:
-    """A reply with these, one id after the other from ``first_id`` on."""
+def messages(payloads: list[bytes], first_id: int = PRESENT_ID, gap: Any = None, offset: int = 0) -> Messages:
+    """A reply with these, one id after the other from ``first_id`` on; ``offset`` were ever appended before."""
     count = len(payloads)
     lengths = pack_lengths([len(payload) for payload in payloads])
     runs = struct.pack("<QI", first_id, count) if count else b""
-    return Messages(first_id + count, 0, gap, runs, count, lengths, b"".join(payloads), None, None)
+    return Messages(first_id + count, offset + count, 0, gap, runs, count, lengths, b"".join(payloads), None, None)
 
 
 def answering(handle: Callable[[Peer, int, Any], None]) -> Callable[[Peer], None]:
@@ -51,6 +52,13 @@ def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> Non
     while not condition():
         assert time.monotonic() - begin < patience, "it did not come"
         time.sleep(0.001)
+
+
+def keep_last(mq: Client, channel: str, count: int) -> None:
+    """Let retention remove all but the last ``count`` messages (0: all), then nothing more."""
+    mq.set_retention(channel, {"max_messages": count} if count else {"max_age": 0.001})
+    wait_until(lambda: mq.describe_channel(channel).message_count <= count)
+    mq.set_retention(channel, {})
 
 
 def forked(work: Callable[[], bytes]) -> bytes:

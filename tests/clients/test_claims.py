@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from rocksmq.clients.claims import Claims, release_of
+from rocksmq.clients.claims import Claims, Unread, release_of
 from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.link import Link
 from rocksmq.protocol.errors import (
@@ -283,7 +283,7 @@ def test_given_messages_that_were_all_handed_out_when_released_then_nothing_of_t
     found.claims.returned()
     found.claims.release(None, Deadline(5))
     # Of the number that comes next nothing was claimed.
-    assert found.link.requests[-1] == ReleaseConsumer("orders", "billing", found.consumer.id, 1, 0)
+    assert found.link.requests[-1] == ReleaseConsumer("orders", "billing", found.consumer.id, 1, 0, 0)
 
 
 def test_given_messages_that_were_not_returned_when_released_then_all_of_them_are_given_back(
@@ -292,15 +292,15 @@ def test_given_messages_that_were_not_returned_when_released_then_all_of_them_ar
     found = bench(SOMETHING, Empty())
     found.next()
     found.claims.release(None, Deadline(5))
-    assert found.link.requests[-1] == ReleaseConsumer("orders", "billing", found.consumer.id, 0, 0)
+    assert found.link.requests[-1] == ReleaseConsumer("orders", "billing", found.consumer.id, 0, 0, 0)
 
 
 def test_given_messages_of_which_some_are_unread_when_released_then_it_says_from_which_on(bench: Callable[..., Bench]) -> None:
     found = bench(SOMETHING, Empty())
     found.next()
     found.claims.returned()
-    found.claims.release(17, Deadline(5))
-    assert found.link.requests[-1] == ReleaseConsumer("orders", "billing", found.consumer.id, 0, 17)
+    found.claims.release(Unread(17, 3), Deadline(5))
+    assert found.link.requests[-1] == ReleaseConsumer("orders", "billing", found.consumer.id, 0, 17, 3)
 
 
 @pytest.mark.parametrize("error", [ChannelNotFound("gone"), GroupNotFound("gone")])

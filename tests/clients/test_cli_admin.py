@@ -91,6 +91,9 @@ def test_given_a_channel_when_its_info_is_asked_for_then_json_has_all_of_it(brok
         "durability": "fsync",
         "retention": {},
         "groups": ["g"],
+        "retention_is_default": True,
+        "held": None,
+        "age_suspended": False,
     }
 
 

@@ -10,7 +10,9 @@ import pytest
 import trio
 from click.testing import CliRunner, Result
 
+from rocksmq.broker import keys
 from rocksmq.broker.engine import RocksMQ
+from rocksmq.broker.store import Family, Put, Store
 from rocksmq.clients.cli import main
 
 from .cli_support import on_terminal
@@ -99,6 +101,103 @@ def test_given_a_terminal_when_checked_then_what_stays_on_it_are_the_lines(direc
     code, shown = on_terminal(["check", str(directory)])
     assert code == 0
     assert "checked 1 channel" in shown
+
+
+# -- repairs ---------------------------------------------------------------------------------
+
+
+def damaged(directory: Path) -> str:
+    """The one batch is damaged; what would repair it."""
+    store = Store(directory / "db")
+    ((key, value),) = store.scan(Family.DATA, b"", b"\xff" * 17)
+    store.write([Put(Family.DATA, key, value[:-1] + b"x")])
+    store.sync()
+    store.close()
+    return f"begin:orders:{keys.first_id_of(key) + 2}"
+
+
+def test_given_a_problem_that_can_be_repaired_when_checked_then_by_what_stands_below_it(directory: Path) -> None:
+    argument = damaged(directory)
+    result = run("check", directory)
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    (at,) = [index for index, line in enumerate(lines) if line.strip().startswith("--repair ")]
+    assert lines[at - 1].startswith("PROBLEM  channel orders: ")
+    assert f"--repair {argument}  empties orders, " in lines[at]
+    assert lines[at].endswith("none of which can be read")
+    found = [json.loads(line) for line in run("--json", "check", directory).stdout.splitlines()]
+    (repair,) = [record for record in found if record["kind"] == "repair"]
+    assert (repair["argument"], repair["message_count"], repair["readable_count"]) == (argument, 2, 0)
+    assert repair["begin_id"] == repair["end_id"] - 1
+
+
+def test_given_a_repair_when_nobody_can_be_asked_then_yes_is_wanted_and_nothing_is_changed(directory: Path) -> None:
+    argument = damaged(directory)
+    result = run("check", directory, "--repair", argument)
+    assert result.exit_code == 2
+    assert "--yes says that it is to be done" in result.stderr
+    assert run("check", directory).exit_code == 1
+
+
+def test_given_a_repair_and_yes_when_called_then_it_tells_before_and_after_and_checks_again(directory: Path) -> None:
+    argument = damaged(directory)
+    result = run("check", directory, "--repair", argument, "--yes")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"about to be done:\n  {argument}: empties orders")
+    lines = result.stdout.splitlines()
+    (at,) = [index for index, line in enumerate(lines) if line.startswith("repaired")]
+    assert lines[at].startswith(f"repaired  {argument}: channel orders begins with id ")
+    assert lines[-1] == "checked 1 channel, 1 group, 0 messages, 0 bytes: 0 problems, 0 notes"
+    assert run("check", directory).exit_code == 0
+
+
+def test_given_a_repair_and_json_when_called_then_each_line_is_an_object(directory: Path) -> None:
+    argument = damaged(directory)
+    result = run("--json", "check", directory, "--repair", argument, "--yes")
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["argument"] for record in found if record["kind"] == "repaired"] == [argument]
+    assert found[-1]["problems"] == 0
+
+
+@pytest.mark.parametrize("argument", ["begin:orders:1", "everything", "mark"])
+def test_given_what_the_check_does_not_offer_when_called_then_it_is_a_wrong_usage_that_names_what_it_offers(
+    directory: Path, argument: str
+) -> None:
+    offered = damaged(directory)
+    result = run("check", directory, "--repair", argument, "--yes")
+    assert result.exit_code == 2
+    assert f"--repair {argument} is nothing that this check offers; it offers: {offered}" in result.stderr
+    assert run("check", directory).exit_code == 1
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1)])
+def test_given_a_terminal_when_repaired_then_it_asks(directory: Path, answer: bytes, code: int) -> None:
+    argument = damaged(directory)
+    found, shown = on_terminal(["check", str(directory), "--repair", argument], answer)
+    assert "Do it? [y/N]" in shown
+    assert found == code
+    assert run("check", directory).exit_code == code
+
+
+def test_given_a_broker_that_runs_when_its_directory_is_repaired_then_it_is_refused(directory: Path) -> None:
+    async def repaired() -> Result:
+        async with RocksMQ(directory):
+            return run("check", directory, "--repair", "garbage", "--yes")
+
+    result = trio.run(repaired)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(": stop it first\n")
+
+
+def test_given_commits_missing_when_the_mark_is_not_named_then_it_says_why_and_the_exit_code_is_1(directory: Path) -> None:
+    argument = damaged(directory)
+    (directory / "mark").unlink()
+    result = run("check", directory, "--repair", argument, "--yes")
+    assert result.exit_code == 1
+    assert "error: not repaired: name --repair mark as well: " in result.stderr
+
+
+# -- without the broker ------------------------------------------------------------------------
 
 
 class Missing:

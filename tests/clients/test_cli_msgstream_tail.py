@@ -299,6 +299,12 @@ def test_given_formats_that_exclude_each_other_when_watched_then_it_is_wrong_usa
     assert "--json and --output text exclude each other" in result.stderr
 
 
+def test_given_options_of_pulsar_when_a_broker_is_watched_then_it_is_wrong_usage() -> None:
+    result = rocksmq("rocksmq://127.0.0.1:1", "msgstream", "tail", "--pulsar-ca", "ca.pem", "c")
+    assert result.exit_code == 2
+    assert "go with --url pulsar://host:port" in result.stderr
+
+
 def test_given_no_protobuf_when_watched_then_one_line_says_what_to_install() -> None:
     blocked = f"import sys; sys.modules['google.protobuf'] = None; {PROGRAM[-1]}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import click
 import pytest
 
-from rocksmq.clients.cli.parameters import header, position, seconds
+from rocksmq.clients.cli.parameters import age, header, position, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,41 @@ def test_given_a_duration_when_read_then_it_is_seconds_or_for_ever(text: str | f
 def test_given_no_duration_when_read_then_the_error_says_what_is_right(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is no duration: give seconds, more than 0, or inf for ever"):
         seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90s", 90.0), ("10m", 600.0), ("0.5h", 1_800.0), ("7d", 604_800.0), ("0.001s", 0.001)]
+)
+def test_given_an_age_when_read_then_it_is_seconds(text: str, expected: float) -> None:
+    assert age(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "7", "0d", "-7d", "7D", "7 d", "7w", "1e3s", "d", "7d1h", "\u0667d", "0.0001s"])
+def test_given_no_age_when_read_then_the_error_says_what_is_right(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no age: give a number and s, m, h or d, such as 7d"):
+        age(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1", 1),
+        ("5B", 5),
+        ("1.5kB", 1_500),
+        ("10GB", 10**10),
+        ("10gb", 10**10),
+        ("2TB", 2 * 10**12),
+        ("3KiB", 3 << 10),
+        ("512MiB", 512 << 20),
+        ("0.5GiB", 1 << 29),
+        ("1tib", 1 << 40),
+    ],
+)
+def test_given_a_size_when_read_then_it_is_bytes(text: str, expected: int) -> None:
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "10XB", "1 GB", "1,000", "1e9", "GB", "0.0001kB", "5K", "\u0661GB"])
+def test_given_no_size_when_read_then_the_error_says_what_is_right(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no size: give bytes, or a number and kB, MB, GB, TB, KiB"):
+        size(text)

@@ -23,7 +23,7 @@ from tests.clients.status_support import GIB, WELL, Samples
 from tests.clients.support import answering, wait_until
 from tests.helpers.etcd import Etcd
 from tests.helpers.fake_server import FakeServer, Peer
-from tests.integration.test_storage_failure import BrokerOnSmallDisk, needs_mount
+from tests.helpers.small_disk import BrokerOnSmallDisk, needs_mount
 
 STARTED = catalogue.Metric("process_start_time_seconds", catalogue.Kind.GAUGE, "")
 
@@ -213,7 +213,6 @@ def test_given_options_that_are_wrong_when_reloaded_then_it_is_told_until_they_a
 
 @needs_mount
 def test_given_a_disk_that_fills_up_when_asked_then_it_says_so_until_there_is_space(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
     with BrokerOnSmallDisk(tmp_path / "data") as broker:
         broker.fill(but=100 << 20)
         result = rocksmq(broker.url, "status")

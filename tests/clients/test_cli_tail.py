@@ -2,14 +2,13 @@
 
 import json
 import signal
-import subprocess
 
 import pytest
 
 from rocksmq.clients import Client
 from rocksmq.clients.cli.tail import start_of_last
 from rocksmq.clients.testing import Broker
-from tests.clients.cli_support import rocksmq, started
+from tests.clients.cli_support import check_outlives_outage, rocksmq, started
 
 
 def test_given_batches_with_holes_between_their_ids_when_the_last_n_are_sought_then_exactly_they_are_found(
@@ -73,14 +72,6 @@ def test_given_tail_when_the_broker_is_killed_and_stays_away_longer_than_the_tim
 ) -> None:
     client.create_channel("c")
     with started(broker.url, "--timeout", "0.2", "tail", "c") as process:
-        assert process.stdout is not None
-        client.produce("c", [b"one"])
-        assert process.stdout.readline() == b"one\n"
-        broker.kill()
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2.0)
-        broker.start()
-        client.produce("c", [b"two"])
-        assert process.stdout.readline() == b"two\n"
+        check_outlives_outage(process, broker, client)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130

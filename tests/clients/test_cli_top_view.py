@@ -1,6 +1,7 @@
 """How `rocksmq top` looks: golden blocks of text and screens of several sizes, of fixed numbers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,6 +187,16 @@ def test_given_a_broker_that_is_not_ready_when_shown_then_each_problem_has_a_lin
     ]
 
 
+def test_given_a_broker_that_is_ready_all_the_same_when_shown_then_each_problem_is_to_look_at() -> None:
+    found = loaded(problems=["clock: it was set"])
+    what = frame(replace(found, is_ready=True))
+    assert block(what)[1:3] == ["ready", "to look at: clock: it was set"]
+    assert shown(what, 80, 24)[1:3] == [
+        "ready  2 channels, 2 groups, 12,345 messages, 6.0 MiB",
+        "to look at: clock: it was set",
+    ]
+
+
 def test_given_a_broker_that_is_away_when_shown_then_the_screen_keeps_what_was_known_and_a_block_does_not() -> None:
     what = frame(loaded(), away="no broker answers")
     assert shown(what, 120, 20)[1:5:3] == ["away: no broker answers", shown(frame(loaded()), 120, 20)[3]]
@@ -247,3 +258,34 @@ def test_given_a_seek_back_when_picked_then_no_rate_is_negative() -> None:
     earlier, later = broker(), broker({catalogue.GROUP_OFFSET: {("orders", "billing"): 10, ("orders", "mail"): 100}})
     rates = {reader.group: reader.read_per_second for reader in overview(Interval(earlier, later, 1.0)).readers}
     assert rates["billing"] == 0
+
+
+MIRRORING: dict[catalogue.Metric, Samples] = {
+    catalogue.MIRROR_UP: {("pulsar",): 1},
+    catalogue.MIRROR_CHANNELS: {("pulsar", state): number for number, state in enumerate(("starting", "running", "stopped"))},
+    catalogue.MIRROR_LAG: {("pulsar", "orders"): 12_000, ("pulsar", "invoices"): 345},
+}
+
+
+def mirroring(changed: dict[catalogue.Metric, Samples]) -> Overview:
+    sent = catalogue.MIRROR_MESSAGES
+    earlier: dict[catalogue.Metric, Samples] = {**MIRRORING, sent: {("pulsar", "orders"): 1_000}}
+    later: dict[catalogue.Metric, Samples] = {**MIRRORING, sent: {("pulsar", "orders"): 3_500}, **changed}
+    return overview(Interval(broker(earlier), broker(later), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "mirror       up, 1 running, 2 stopped, lag 12,345, 2,500 msg/s"),
+        ({catalogue.MIRROR_LAG: {}, catalogue.MIRROR_CHANNELS: {}}, "mirror       up, lag -, 2,500 msg/s"),
+        ({catalogue.MIRROR_UP: {("pulsar",): 0}}, "mirror       down"),
+    ],
+)
+def test_given_a_broker_with_a_mirror_when_shown_then_a_line_says_how_it_does(
+    changed: dict[catalogue.Metric, Samples], said: str
+) -> None:
+    found = frame(mirroring(changed))
+    assert said in block(found)
+    assert said in shown(found, 80, 30)
+    assert all("mirror" not in line for line in [*block(frame(loaded())), *shown(frame(loaded()), 80, 30)])

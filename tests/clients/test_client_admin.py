@@ -144,7 +144,9 @@ def test_given_a_channel_when_described_then_everything_is_told_and_ids_are_none
     info = mq.describe_channel("orders")
     assert isinstance(info, ChannelInfo)
     assert before <= info.created_at <= datetime.now(UTC)
-    assert info == ChannelInfo("orders", owner, info.created_at, None, None, 0, 0, "interval:7", {}, ["a", "b"])
+    assert info == ChannelInfo(
+        "orders", owner, info.created_at, None, None, 0, 0, "interval:7", {}, ["a", "b"], True, None, False
+    )
     ids = mq.produce("orders", [b"12", b"345"])
     info = mq.describe_channel("orders")
     assert (info.begin_id, info.end_id, info.message_count, info.byte_count) == (ids[0], ids[-1], 2, 5)

@@ -2,16 +2,22 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from rocksmq.clients import Client, ConnectionFailed, InvalidRequest, ProtocolError, RocksMQError, Timeout
+from rocksmq.clients import Client, ConnectionFailed, InvalidRequest, ProtocolError, RocksMQError, Timeout, connection
+from rocksmq.clients.address import Address
+from rocksmq.clients.connection import Connection
+from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.testing import Broker
+from rocksmq.protocol.operations import Empty
 
 PROMPT = 10.0  # seconds; far more than any of these calls may take
 
@@ -180,3 +186,54 @@ def test_given_a_broker_that_stops_answering_when_called_then_it_is_a_timeout_an
         with broker.client() as patient:
             patient.ping()
         assert mq.ping() < PROMPT
+
+
+class LatePoll:
+    """Waits to be told before it polls, once it `is_late`."""
+
+    def __init__(self) -> None:
+        self.is_late = False
+        self.is_there = threading.Event()
+        self.may_begin = threading.Event()
+        self.sock = socket.socket()
+        self._poll = select.poll()
+
+    def register(self, sock: socket.socket, events: int) -> None:
+        self.sock.close()
+        self.sock = sock
+        self._poll.register(sock, events)
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        if self.is_late:
+            self.is_there.set()
+            assert self.may_begin.wait(PROMPT)
+        return self._poll.poll(milliseconds)
+
+
+def test_given_a_reader_about_to_poll_when_its_connection_ends_then_it_does_not_wait_on_one_that_has_the_number_next(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll, second_poll = LatePoll(), LatePoll()
+    polls = iter([poll, LatePoll(), second_poll, LatePoll()])
+    replaced = SimpleNamespace(poll=lambda: next(polls), POLLIN=select.POLLIN, POLLOUT=select.POLLOUT)
+    monkeypatch.setattr(connection, "select", replaced)
+    first = Connection(Address.parse(broker.url))
+    first.open("first", bytes(16), None, Deadline(PROMPT))
+    poll.is_late = True
+    call = first.begin(Empty(), Deadline(PROMPT))
+    reader = threading.Thread(target=first.is_answered, args=(call, Deadline(PROMPT * 3)))
+    reader.start()
+    assert poll.is_there.wait(PROMPT)
+    number = poll.sock.fileno()
+    others = [socket.socket() for _ in range(32)]  # so that none below it is free
+    first.close()
+    second = Connection(Address.parse(broker.url))
+    second.open("second", bytes(16), None, Deadline(PROMPT))
+    assert second_poll.sock.fileno() != number
+    poll.may_begin.set()
+    reader.join(PROMPT / 2)
+    second.close()
+    for sock in others:
+        sock.close()
+    assert not reader.is_alive()
+    assert poll.sock.fileno() < 0

@@ -385,8 +385,8 @@ def described(mq: Client) -> object:
 @pytest.mark.parametrize(
     ("call", "answer"),
     [
-        (sought, Sought(1, 9, 1)),
-        (described, ChannelDescribed(1, None, (1 << 64) - 1, 0, 0, 0, 0, "fsync", {})),
+        (sought, Sought(1, 0, 9, 1)),
+        (described, ChannelDescribed(1, None, (1 << 64) - 1, 0, 0, 0, 0, "fsync", {}, True, None, False)),
     ],
     ids=["outcome", "created_ms"],
 )

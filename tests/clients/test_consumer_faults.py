@@ -74,6 +74,7 @@ class Group:
     def __init__(self, *batches: list[bytes]) -> None:
         self.batches = batches
         self.gap: Any = None
+        self.removed = 0  # messages before all of them
         self.requests: list[Any] = []
         self.cuts: set[int] = set()  # which of the consumes and fetches are cut before the reply
 
@@ -88,16 +89,18 @@ class Group:
         elif isinstance(request, DescribeGroup):
             peer.reply(correlation, GroupDescribed(1, 0, 0, 0, 0, b""))
         elif isinstance(request, Seek):
-            peer.reply(correlation, Sought(PRESENT_ID, 0, 1))
+            peer.reply(correlation, Sought(PRESENT_ID if self.gap is None else self.gap[0], 0, 0, 1))
         else:
             peer.reply(correlation, Empty())
 
     def _batch(self, request: Consume | Fetch) -> Any:
-        index = request.number if isinstance(request, Consume) else request.start - PRESENT_ID
+        index = request.number if isinstance(request, Consume) else max(0, request.start - PRESENT_ID)
         if index >= len(self.batches):
             return NOTHING
         gap, self.gap = self.gap, None
-        return messages(self.batches[index], PRESENT_ID + index, gap=gap)
+        if isinstance(request, Fetch) and gap is not None:
+            gap = [*gap[:2], None]  # the broker does not know who reads
+        return messages(self.batches[index], PRESENT_ID + index, gap, index + self.removed)
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [request for request in self.requests if isinstance(request, kind)]
@@ -232,7 +235,7 @@ def test_given_a_gap_when_it_is_to_be_logged_then_a_warning_names_it_and_reading
     ack: Ack, caplog: pytest.LogCaptureFixture
 ) -> None:
     group = Group([b"a"])
-    group.gap = list(GAP)
+    group.gap, group.removed = list(GAP), 3
     with (
         FakeServer(answering(group)) as server,
         Client(server.url) as mq,
@@ -248,7 +251,7 @@ def test_given_a_gap_when_it_is_to_be_logged_then_a_warning_names_it_and_reading
 @BOTH
 def test_given_a_gap_when_it_is_to_be_raised_then_it_is_once_and_the_messages_behind_it_come(ack: Ack) -> None:
     group = Group([b"a", b"b"])
-    group.gap = list(GAP)
+    group.gap, group.removed = list(GAP), 3
     with (
         FakeServer(answering(group)) as server,
         Client(server.url) as mq,
@@ -264,7 +267,7 @@ def test_given_a_gap_when_it_is_to_be_raised_then_it_is_once_and_the_messages_be
 @BOTH
 def test_given_a_gap_when_a_callable_is_given_then_it_gets_the_gap(ack: Ack) -> None:
     group = Group([b"a"])
-    group.gap = [7, PRESENT_ID, None]
+    group.gap, group.removed = list(GAP), 3
     told: list[Gap] = []
     with (
         FakeServer(answering(group)) as server,
@@ -272,7 +275,31 @@ def test_given_a_gap_when_a_callable_is_given_then_it_gets_the_gap(ack: Ack) -> 
         mq.consumer("orders", "billing", ack=ack, on_gap=told.append) as consumer,
     ):
         assert consumer.receive().payload == b"a"
-    assert told == [Gap(7, PRESENT_ID, None)]
+    assert told == [GAP]
+
+
+@BOTH
+def test_given_an_interrupt_before_a_gap_was_told_when_read_on_then_it_is_told_once(
+    ack: Ack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(consumer: Consumer, batch: object) -> None:
+        if batch is not None:  # as soon as there is one
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    group = Group([b"a", b"b"])
+    group.gap, group.removed = list(GAP), 3
+    told: list[Gap] = []
+    with (
+        FakeServer(answering(group)) as server,
+        Client(server.url) as mq,
+        mq.consumer("orders", "billing", ack=ack, idle_timeout=0, on_gap=told.append) as consumer,
+    ):
+        monkeypatch.setattr(Consumer, "_tell_gap", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(consumer)
+        assert [message.payload for message in consumer] == [b"a", b"b"]
+        assert told == consumer.gaps == [GAP]
 
 
 def test_given_no_gap_when_read_then_none_is_told(caplog: pytest.LogCaptureFixture) -> None:

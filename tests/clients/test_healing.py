@@ -160,9 +160,9 @@ def test_given_an_unanswered_transmission_when_refused_until_the_deadline_then_t
     def handle(peer: Peer, correlation: int, request: Any) -> None:
         nonlocal count
         count += 1
-        peer.cut() if count == 1 else peer.refuse(correlation, error("not now"))
+        peer.cut() if count == 1 else peer.refuse(correlation, error("not now", retry_after=60.0))  # so the last is answered
 
-    with FakeServer(answering(handle)) as server, Client(server.url, timeout=0.3) as mq:
+    with FakeServer(answering(handle)) as server, Client(server.url, timeout=1.0) as mq:
         with pytest.raises(RocksMQError, match="not now") as raised:
             mq.produce("orders", [b"a"])
         # The others are answers to the number itself: they say that it is not stored.
@@ -351,7 +351,7 @@ def test_given_consumer_ids_when_the_client_is_closed_then_each_that_the_broker_
         released = [request for request in seen if isinstance(request, ReleaseConsumer)]
         consumed = [request for request in seen if isinstance(request, Consume)]
         assert [(request.group, request.number) for request in consumed] == [("full", 0), ("empty", 0)]
-        expected = [ReleaseConsumer("orders", one.group, one.consumer, one.group == "full", 0) for one in consumed]
+        expected = [ReleaseConsumer("orders", one.group, one.consumer, one.group == "full", 0, 0) for one in consumed]
         assert released == expected
 
 

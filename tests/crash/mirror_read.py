@@ -2,10 +2,12 @@
 
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from rocksmq.clients import Client
 from rocksmq.clients.pulsar.client import asked, connect, pulsar
+from rocksmq.protocol.errors import Timeout
 
 from .content import LABEL
 from .mirror_audit import Copy, digest
@@ -13,6 +15,7 @@ from .mirror_load import EVENT_TIME, KEY, KEY_HEADER
 
 FETCH_MESSAGES, FETCH_BYTES = 10_000, 4 << 20
 READ_SECONDS = 30.0
+READS = 3
 ID, OWN, HEADER_64 = "rocksmq.id", "rocksmq.", "rocksmq.header64."
 ID_MILLISECONDS_SHIFT = 18
 
@@ -48,9 +51,17 @@ def read_topics(url: str, topics: Mapping[str, str], *, by_label: bool, is_lite:
     """
     client = connect(url, operation_seconds=READ_SECONDS)
     try:
-        return {channel: _read_topic(client, topic, by_label, is_lite) for channel, topic in topics.items()}
+        return {channel: _read_whole(client, topic, by_label, is_lite) for channel, topic in topics.items()}
     finally:
         client.close()
+
+
+def _read_whole(client: Any, topic: str, by_label: bool, is_lite: bool) -> Copy:
+    """From its beginning, anew when a reader is left hanging, which pulsar-lite's are at times. Raises Timeout."""
+    for _ in range(READS - 1):
+        with suppress(Timeout):
+            return _read_topic(client, topic, by_label, is_lite)
+    return _read_topic(client, topic, by_label, is_lite)
 
 
 def _read_topic(client: Any, topic: str, by_label: bool, is_lite: bool) -> Copy:

@@ -181,6 +181,7 @@ class MirrorSide(_Program):
     ) -> None:
         super().__init__("mirror", directory)
         self._is_either = is_either
+        self._is_unsure = False  # since one was frozen before it had taken over whatever it mirrors, and may do so later
         self._lives: dict[int, int] = {}  # by process
         self._arguments = [*program, *arguments]
         self._directory = directory
@@ -205,8 +206,10 @@ class MirrorSide(_Program):
 
     def twin(self) -> subprocess.Popen[bytes] | None:
         """Freeze it and start another one; the former, which goes on with `release`. None when there is no process."""
+        is_ready = self.is_ready
         if not self.freeze():
             return None
+        self._is_unsure = self._is_unsure or not is_ready
         assert self._process is not None, "it was frozen"
         former, self._process = self._process, None
         self.is_frozen = False
@@ -226,13 +229,19 @@ class MirrorSide(_Program):
                 self._formers.remove(former)
                 self.fenced_count += 1
                 assert code == CONFLICT_EXIT, f"the former mirror ended with {code}, not in a Conflict: {self.said()}"
-        if self._is_either and self._formers and self._process is not None and self._process.poll() == CONFLICT_EXIT:
+        may_be_this = self._formers and (self._is_either or self._is_unsure)
+        if may_be_this and self._process is not None and self._process.poll() == CONFLICT_EXIT:
             self._process = self._formers.pop()
             self.fenced_count += 1
         super().check()
 
     def await_fenced(self) -> None:
-        """Until all formers have ended. Raises AssertionError."""
+        """Until all formers have ended. Raises AssertionError.
+
+        Where either may end, none does while there is nothing to carry, and nothing is waited for.
+        """
+        if self._is_either:
+            return
         deadline = time.monotonic() + READY_SECONDS
         while self._formers:
             self.check()

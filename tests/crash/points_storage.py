@@ -26,25 +26,17 @@ def install(faults: Faults) -> None:
 
 
 def _install_in_start(faults: Faults) -> None:
-    loading: list[Core] = []
-
     def opened(original: Method, store: Store, *arguments: Any) -> None:
         faults.reach("before-open")
         original(store, *arguments)
         faults.reach("after-open")
 
-    def load(original: Method, core: Core, *arguments: Any) -> None:
-        loading.append(core)
-        original(core, *arguments)
-        loading.clear()
-
     def scan(original: Method, store: Store, family: Family, *span: bytes, **options: Any) -> Iterator[tuple[bytes, bytes]]:
-        faults.reach("in-recovery" if loading or family is Family.META else "in-read")
+        faults.reach("in-recovery" if family is Family.META else "in-read")
         entries: Iterator[tuple[bytes, bytes]] = original(store, family, *span, **options)
         return entries
 
     wrap(Store, "__init__", opened)
-    wrap(Core, "_load", load)
     wrap(Store, "scan", scan)
 
 

@@ -16,7 +16,7 @@ HOW = "go install helm.sh/helm/v3/cmd/helm@v3.22.0"
 OLDEST = "1.25.0"  # Kubernetes that the chart is for
 NO_SCHEMA = {"ServiceMonitor", "PrometheusRule"}  # resources of the Prometheus operator
 FIXED = {"data_dir"}  # by the chart
-TABLES = ("mirror", "limits")
+TABLES = ("retention", "mirror", "limits")
 
 EVERYTHING: dict[str, Any] = {
     "fullnameOverride": "mq",
@@ -24,6 +24,7 @@ EVERYTHING: dict[str, Any] = {
         "durability": "interval:50",
         "meta": "etcds://etcd.infra:2379/rocksmq",
         "log_level": "debug",
+        "retention": {"max_age": 604_800.5, "max_bytes": 10_000_000_000, "consumed_by_all": True},
         "mirror": {
             "to": "pulsar+ssl://pulsar.infra:6651",
             "channels": "orders.*,bills",

@@ -18,12 +18,11 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
 from .etcd_tls import Certificates
+from .server import Server
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
@@ -85,7 +84,7 @@ def free_port() -> int:
             return port
 
 
-class Etcd:
+class Etcd(Server):
     """One etcd; a context manager that starts it and leaves nothing running.
 
         with Etcd() as etcd:
@@ -123,17 +122,6 @@ class Etcd:
         self._process: subprocess.Popen[bytes] | None = None
         self._choose_ports()
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     @property
     def endpoint(self) -> str:
         """HOST:PORT for clients."""
@@ -159,6 +147,7 @@ class Etcd:
         command += ["--listen-client-urls", client, "--advertise-client-urls", client]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         command += ["--initial-cluster", ",".join(f"{name}=http://127.0.0.1:{port}" for name, port in peers.items())]
+        command += ["--unsafe-no-fsync"]  # a kill -9 takes nothing of it with it, and a slow disk does not fail a test
         command += ["--heartbeat-interval", str(heartbeat_ms), "--election-timeout", str(election_ms)]
         if self.certificates is not None:
             command += self.certificates.server_flags()

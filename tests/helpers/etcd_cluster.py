@@ -4,16 +4,15 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from .etcd import ATTEMPTS, Etcd, EtcdFailed, PortTaken, free_port
 from .etcd_tls import Certificates
+from .server import Server
 
 NAMES = ("a", "b", "c")
 
 
-class EtcdCluster:
+class EtcdCluster(Server):
     """Three members, each an `Etcd` to kill, stop and start; a context manager. Two of them are enough to serve.
 
     ``certificates``, ``password`` and ``flags`` as of an Etcd.
@@ -32,17 +31,6 @@ class EtcdCluster:
         self._certificates = certificates
         self._password = password
         self.members: list[Etcd] = []
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     @property
     def endpoints(self) -> str:
@@ -74,7 +62,8 @@ class EtcdCluster:
         if self._is_temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Return when all serve. Raises EtcdFailed."""
         for attempt in range(ATTEMPTS):
             peer_ports = {name: free_port() for name in NAMES}
             self.members = [

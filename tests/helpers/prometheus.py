@@ -17,8 +17,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -26,6 +25,7 @@ from rocksmq.metrics import process
 from rocksmq.metrics.catalogue import CATALOGUE, Kind
 
 from .etcd import free_port
+from .server import Server
 
 START_SECONDS = 30.0
 CALL_SECONDS = 10.0
@@ -86,7 +86,7 @@ class Line(NamedTuple):
 
 
 @dataclass
-class Prometheus:
+class Prometheus(Server):
     """One Prometheus; a context manager that starts it and leaves nothing running.
 
         with Prometheus({"rocksmq": [broker.http]}) as prometheus:
@@ -100,19 +100,10 @@ class Prometheus:
     rule_files: Sequence[Path] = ()
     scrape_seconds: float = 0.5
 
-    def __enter__(self) -> Self:
+    def __post_init__(self) -> None:
         require_prometheus()
         self.directory = Path(tempfile.mkdtemp(prefix="prometheus-"))
         self._process: subprocess.Popen[bytes] | None = None
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     @property
     def url(self) -> str:
@@ -181,7 +172,8 @@ class Prometheus:
         config.write_text(json.dumps(settings))
         return config
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Return when it answers. Raises PrometheusFailed."""
         config = self._configure()
         for _ in range(ATTEMPTS):
             self._port = free_port()

@@ -37,6 +37,7 @@ SHA512 = (
 )
 HOME = Path(os.environ.get("PULSAR_HOME") or Path.home() / ".cache" / f"rocksmq-pulsar-{VERSION}")
 FILES = Path(__file__).parent.parent / "integration" / "pulsar"
+FETCH_SECONDS = 900.0  # for 245 MB and what Maven itself needs: 300 KiB a second
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 CALL_SECONDS = 10.0
@@ -110,7 +111,10 @@ def fetch() -> None:
 def _unpack(directory: Path) -> None:
     artifact = f"org.apache.pulsar:pulsar-server-distribution:{VERSION}:tar.gz:bin"
     command = ["mvn", "-q", "-B", "-ntp", "dependency:copy", f"-DoutputDirectory={directory}", f"-Dartifact={artifact}"]
-    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    try:
+        subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=FETCH_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise PulsarFailed(f"Maven has not fetched {artifact} within {FETCH_SECONDS:g} s: is its repository there?") from error
     (found,) = directory.glob("*.tar.gz")
     with found.open("rb") as file:
         if hashlib.file_digest(file, "sha512").hexdigest() != SHA512:
@@ -138,6 +142,7 @@ class Pulsar:
         self._flags = flags or [f"-XX:SharedArchiveFile={_ARCHIVE}"]
         self._port, self._web, self._bookie = free_port(), free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self.headers = {"Content-Type": "application/json"}  # of what is asked of its admin API
 
     def __enter__(self) -> Self:
         return self
@@ -224,7 +229,7 @@ class Pulsar:
         """A request to /admin/v2/``path``; its JSON, None when there is none. Raises PulsarFailed for a status above 299."""
         with closing(http.client.HTTPConnection("127.0.0.1", self._web, timeout=CALL_SECONDS)) as connection:
             given = None if body is None else json.dumps(body)
-            connection.request(method, f"/admin/v2/{path}", given, {"Content-Type": "application/json"})
+            connection.request(method, f"/admin/v2/{path}", given, self.headers)
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
         if answer.status > 299:

@@ -21,6 +21,7 @@ from .raw import Raw
 
 CHANNELS = {"orders": (20, 200), "events": (1, 80), "pictures": (2, 20_000)}  # messages a batch, bytes a message
 GROUPS = {"orders": ("billing", "report", "left"), "events": ("watch",), "pictures": ("thumbnails",)}
+HELD = "orders"  # until every group has read; one never does
 PAUSE_SECONDS = 0.02  # between two batches, at the middle of the tide
 TIDE_SECONDS = 40.0
 SLOW_MESSAGES, SLOW_SECONDS = 50, 0.2
@@ -43,7 +44,7 @@ class Traffic:
     def __enter__(self) -> Self:
         with self._broker.client() as mq:
             for channel, groups in GROUPS.items():
-                mq.create_channel(channel)
+                mq.create_channel(channel, retention={"consumed_by_all": True} if channel == HELD else None)
                 for group in groups:
                     mq.create_consumer_group(channel, group)
         for channel in CHANNELS:

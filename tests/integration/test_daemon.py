@@ -13,8 +13,12 @@ import pytest
 
 from rocksmq.clients import Client, ConnectionFailed, RocksMQError, ShuttingDown
 from rocksmq.clients.testing import Broker
+from rocksmq.protocol.codec import SUCCESS
+from rocksmq.protocol.identity import Identity
+from rocksmq.protocol.operations import Consume, Empty
 from tests.helpers.etcd import free_port
 from tests.helpers.ledger import wait_until
+from tests.helpers.raw import Raw
 from tests.helpers.raw_bystander import Bystander
 
 BAD_CONFIGURATION, DATA_REFUSED, IN_USE = 2, 3, 4
@@ -129,7 +133,7 @@ def test_given_work_in_flight_when_a_signal_comes_then_all_accepted_is_answered_
 
 
 def test_given_long_polls_when_sigterm_comes_then_they_are_answered_and_it_ends_at_once(broker: Broker) -> None:
-    with broker.client() as mq, broker.client(timeout=1) as other:
+    with broker.client() as mq, broker.client(timeout=1) as other, Raw(broker.address) as raw:
         mq.create_channel("orders")
         mq.create_consumer_group("orders", "billing")
         results: list[object] = []
@@ -142,9 +146,13 @@ def test_given_long_polls_when_sigterm_comes_then_they_are_answered_and_it_ends_
 
         thread = threading.Thread(target=wait)
         thread.start()
-        mq.ping()
+        correlation = raw.send(Consume("orders", "billing", Identity.new(raw.server.present_id).id, 0, 1, 1 << 20, 25_000))
+        raw.call(Empty())  # the broker has the poll, which came before this
         assert broker.terminate() == 0
+        other.close()  # else it would look for the broker until its poll is over
         thread.join()
+        assert raw.receive()[:2] == [correlation, SUCCESS]
+        assert raw.is_closed()
     assert len(results) == 1
 
 

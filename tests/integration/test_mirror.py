@@ -13,6 +13,7 @@ import pytest
 
 from rocksmq.clients.mirror.report import State
 from rocksmq.clients.testing import Broker
+from tests.clients.cli_support import rocksmq
 from tests.helpers.broker_with_mirror import BrokerWithMirror
 from tests.helpers.ledger import wait_until
 from tests.helpers.stand_in_mirror import a_report, is_alive
@@ -48,7 +49,7 @@ def gone(broker: BrokerWithMirror) -> Callable[[], bool]:
     return lambda: not any(is_alive(pid) for pid in broker.stand_in.pids)
 
 
-def test_given_a_mirror_when_it_reports_then_metrics_and_status_have_it(broker: BrokerWithMirror) -> None:
+def test_given_a_mirror_when_it_reports_then_metrics_status_and_top_have_it(broker: BrokerWithMirror) -> None:
     assert f"--from=rocksmq://{broker.address}" in broker.stand_in.arguments
     assert shown(broker)[MESSAGES] == 10
     with broker.client() as mq:
@@ -57,6 +58,7 @@ def test_given_a_mirror_when_it_reports_then_metrics_and_status_have_it(broker: 
         assert mq.status("orders").metrics["rocksmq_mirror_messages_total"].values["pulsar", "orders"] == 10
         mq.create_channel("others")
         assert mq.status("others").metrics["rocksmq_mirror_messages_total"].values == {}
+    assert "mirror       up, 1 running, 0 stopped, lag 3, 0 msg/s" in rocksmq(broker.url, "top", "--once").stdout
 
 
 def test_given_too_many_channels_when_scraped_then_the_mirrors_are_summed_too(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import pytest
 
 from rocksmq.broker import keys
-from rocksmq.broker.store import Family
+from rocksmq.broker.store import Family, Store
 from tests.helpers.raw_strace import calls, needs_strace, strace
-from tests.integration.wal_writer import open_store, records, value_of
+from tests.integration.wal_writer import records, value_of
 
 SEED = int(os.environ.get("TEST_SEED", "7660"))
 MEMTABLE_BYTES = 1 << 20
@@ -182,7 +182,7 @@ def mix(random: Random, synced: Files, later: Files, durable: set[str], path: Pa
 
 def check(path: Path, synced_count: int, written_count: int) -> int:
     """Open what is left; how many records there are. Synced ones all, the others a prefix, none torn."""
-    store = open_store(path, MEMTABLE_BYTES)
+    store = Store(path)
     try:
         count = 0
         for number, value in records(store):

@@ -1,10 +1,7 @@
 """Storage that fails or fills up under a running broker, made by the kernel: a limit on file sizes, and a small file system."""
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,11 +10,11 @@ from rocksmq.clients import Client, ConnectionFailed, DiskFull, StorageFailed
 from rocksmq.clients.testing import Broker
 from tests.helpers.ledger import wait_until
 from tests.helpers.raw_bystander import check_text
+from tests.helpers.small_disk import BrokerOnSmallDisk, needs_mount
 
 STORAGE_FAILED = 5
 MIB = 1 << 20
 FILE_BYTES_MAX = 4 * MIB
-DISK_BYTES = 256 * MIB
 RESERVE_BYTES = 64 * MIB
 WRITES_MAX = 200_000
 
@@ -66,20 +63,6 @@ def messages_of(mq: Client) -> dict[int, bytes]:
     return found
 
 
-@cache
-def _refusal() -> str | None:
-    """Why no file system can be made here, or None."""
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        return "unshare is not installed: apt-get install util-linux"
-    command = [unshare, "-rm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]
-    tried = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"no file system of its own may be mounted here: {tried.stderr.strip()}" if tried.returncode else None
-
-
-needs_mount = pytest.mark.skipif(_refusal() is not None, reason=_refusal() or "")
-
-
 class BrokerOnFullDisk(Broker):
     """Its data directory is a small file system without a free byte, with what was in the directory before."""
 
@@ -107,42 +90,8 @@ def test_given_a_full_disk_when_started_then_the_data_are_not_refused_for_it(tmp
             assert mq.fetch("orders", "earliest").payloads == [b"x"]
 
 
-class BrokerOnSmallDisk(Broker):
-    """Its data directory is a file system of DISK_BYTES, which only it sees."""
-
-    def command(self) -> list[str]:
-        script = f'mount -t tmpfs -o size={DISK_BYTES} tmpfs "$0" && exec "$@"'
-        return ["unshare", "-rm", "sh", "-c", script, str(self.directory), *super().command()]
-
-    @property
-    def disk(self) -> Path:
-        """The same directory, from outside."""
-        return Path(f"/proc/{self.pid}/root{self.directory}")
-
-    @property
-    def free_bytes(self) -> int:
-        found = os.statvfs(self.disk)
-        return found.f_bavail * found.f_frsize
-
-    def fill(self, *, but: int) -> None:
-        """Take all of the disk but so many bytes."""
-        fd = os.open(self.disk / "filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            left = self.free_bytes - but
-            while left > 0:
-                left -= os.write(fd, bytes(min(left, MIB)))
-        except OSError:
-            pass  # full
-        finally:
-            os.close(fd)
-
-    def free(self) -> None:
-        (self.disk / "filler").unlink()
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[BrokerOnSmallDisk]:
-    (tmp_path / "data").mkdir()
     with BrokerOnSmallDisk(tmp_path / "data") as broker:
         with broker.client() as mq:
             mq.create_channel("orders")

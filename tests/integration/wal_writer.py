@@ -17,13 +17,6 @@ from rocksmq.broker.store import Family, Put, Store
 VALUE_BYTES_MAX = 60_000  # more than a block of RocksDB's log, so that records are split
 
 
-def open_store(directory: Path, memtable_bytes: int) -> Store:
-    """A store whose logs are as small as its memtables, so that there are many of them soon; tables do not hold it up."""
-    store.MEMTABLE_BYTES = memtable_bytes
-    store.LEVEL0_FILES_SLOW = 1_000
-    return Store(directory)
-
-
 def value_of(seed: int, number: int) -> bytes:
     """What record ``number`` holds; most are small, as most group commits are."""
     random = Random(f"{seed}/{number}")
@@ -53,7 +46,9 @@ def newest_log(directory: Path) -> str:
 
 def main() -> None:
     directory, seed, memtable_bytes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    target = open_store(directory, memtable_bytes)
+    store.MEMTABLE_BYTES = memtable_bytes  # logs are as small as it, so that there are many of them soon
+    store.LEVEL0_FILES_SLOW = 1_000  # tables do not hold it up
+    target = Store(directory)
     count = 0
     sys.stdout.write(f"{count}\n")
     sys.stdout.flush()

@@ -11,6 +11,7 @@ UNITS = re.compile(r"_(seconds|bytes|messages|commits|requests|connections|consu
 OF_NO_UNIT = {
     "rocksmq_started_after_crash",
     *("rocksmq_build_info", "rocksmq_ready", "rocksmq_ready_check", "rocksmq_read_only", "rocksmq_disk_full"),
+    "rocksmq_clock_in_doubt",
     *("rocksmq_channel_first_id", "rocksmq_channel_last_id", "rocksmq_etcd_up", "rocksmq_write_stalled"),
     *("rocksmq_mirror_up", "rocksmq_mirror_channel_up", "rocksmq_mirror_channel_stopped", "rocksmq_mirror_not_deduplicated"),
     *("rocksmq_metrics_aggregated", "rocksmq_config_last_reload_successful", "rocksmq_connections_limit"),

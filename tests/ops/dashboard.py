@@ -1,7 +1,8 @@
 """The dashboard as pictures: `python -m tests.ops.dashboard [--seconds N]` writes metrics/dashboards/dashboard-*.png.
 
 No Grafana is asked: a real Prometheus is, for the queries of every panel, at a real broker that has been at work for some
-minutes, with etcd away for a moment. What it answers is drawn where the dashboard has it, and made a PNG by chromium.
+minutes, with etcd away for a moment, and Pulsar, to which it runs a mirror, for longer. What it answers is drawn where the
+dashboard has it, and made a PNG by chromium.
 """
 
 import re
@@ -18,7 +19,8 @@ from rocksmq.clients.testing import Broker
 from tests.helpers.dashboard import DASHBOARD, Panel, filled, panels
 from tests.helpers.etcd import Etcd
 from tests.helpers.prometheus import Prometheus
-from tests.helpers.traffic import Traffic
+from tests.helpers.pulsar import Pulsar
+from tests.helpers.traffic import CHANNELS, Traffic
 
 from .drawing import PAGE, TEXT, Box, Curve, drawn
 from .stage import RULES
@@ -28,6 +30,7 @@ PICTURES = {
     "dashboard-produce.png": ("Summary", "Produce"),
     "dashboard-consume.png": ("Consume",),
     "dashboard-storage.png": ("Storage",),
+    "dashboard-mirror.png": ("Mirror",),
     "dashboard-others.png": ("Connections", "Dependencies", "Process"),
 }
 COLUMN_PIXELS, LINE_PIXELS, GAP_PIXELS, ROW_PIXELS = 60, 30, 4, 30
@@ -35,6 +38,7 @@ WINDOW = "15s"  # as $__rate_interval
 SETTLED_SECONDS = 15  # from the start on, until rates are those of the load
 POINTS = 180
 AWAY_SECONDS = 4.0  # etcd stops for so long, in the middle
+PULSAR_AWAY_SECONDS = 20.0  # likewise
 SCRAPE_SECONDS = 1.0
 _STYLE = f"body {{ margin: 0; background: {PAGE}; font-family: Inter, 'DejaVu Sans', sans-serif }}"
 
@@ -46,13 +50,14 @@ def main(seconds: int) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="dashboard-") as name,
         Etcd() as etcd,
-        Broker(Path(name) / "data", "--meta", etcd.url("rocksmq"), http="127.0.0.1:0") as broker,
+        Pulsar(Path(name) / "pulsar") as pulsar,
+        _broker(Path(name) / "data", etcd, pulsar) as broker,
         Prometheus({"rocksmq": [broker.http]}, [RULES], SCRAPE_SECONDS) as prometheus,
         Traffic(broker),
     ):
-        away = threading.Timer(seconds / 2, etcd.stop), threading.Timer(seconds / 2 + AWAY_SECONDS, etcd.cont)
-        for timer in away:
-            timer.start()
+        for stop, go_on, away in ((etcd.stop, etcd.cont, AWAY_SECONDS), (pulsar.freeze, pulsar.thaw, PULSAR_AWAY_SECONDS)):
+            threading.Timer(seconds / 2, stop).start()
+            threading.Timer(seconds / 2 + away, go_on).start()
         time.sleep(seconds)
         end = time.time()
         found = {
@@ -60,8 +65,15 @@ def main(seconds: int) -> None:
         }
         for file, rows in PICTURES.items():
             path = DASHBOARD.with_name(file)
-            _picture(_page(rows, found, end - seconds + SETTLED_SECONDS, end).replace(broker.http, "127.0.0.1:7661"), path)
+            picture(_page(rows, found, end - seconds + SETTLED_SECONDS, end).replace(broker.http, "127.0.0.1:7661"), path)
             click.echo(f"{path}: {path.stat().st_size} bytes")
+
+
+def _broker(directory: Path, etcd: Etcd, pulsar: Pulsar) -> Broker:
+    """With a mirror of all that `Traffic` sends."""
+    pulsar.start()
+    mirror = {"ROCKSMQ_MIRROR_TO": pulsar.url, "ROCKSMQ_MIRROR_CHANNELS": ",".join(CHANNELS)}
+    return Broker(directory, "--meta", etcd.url("rocksmq"), environment=mirror, http="127.0.0.1:0")
 
 
 def _curves(prometheus: Prometheus, panel: Panel, begin: float, end: float) -> list[Curve]:
@@ -109,7 +121,7 @@ def _placed(x: float, y: float, content: str) -> str:
     return f'<div style="position: absolute; left: {x:.0f}px; top: {y:.0f}px">{content}</div>'
 
 
-def _picture(page: str, path: Path) -> None:
+def picture(page: str, path: Path) -> None:
     size = ",".join(page.split()[1:3])
     with tempfile.TemporaryDirectory() as name:
         html = Path(name) / "page.html"

@@ -18,7 +18,7 @@ from rocksmq.protocol.operations import ManyMessages, Messages, Produce
 from tests.protocol.vector_cases import CASES, Case
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors"
-PART = Struct("<IIIQ")  # of FETCH_MANY (SPEC §3.24)
+PART = Struct("<IIIQQ")  # of FETCH_MANY (SPEC §3.24)
 ERROR_FIELDS = ("code", "message", "retry_after_ms", "expected_number", "present_id")
 
 
@@ -61,8 +61,8 @@ def _messages_of(value: Any) -> list[dict[str, Any]] | None:
     if isinstance(value, Messages):
         return [{"id": m.id, "payload": to_json(m.payload), "headers": _json_headers(m.headers)} for m in MessageBatch(value)]
     if isinstance(value, ManyMessages):
-        indexes = chain.from_iterable([index] * count for index, _, count, _ in PART.iter_unpack(value.parts))
-        found = _messages_of(Messages(0, 0, None, *value[2:])) or []
+        indexes = chain.from_iterable([index] * count for index, _, count, *_ in PART.iter_unpack(value.parts))
+        found = _messages_of(Messages(0, None, 0, None, *value[2:])) or []
         return [{"index": index, **message} for index, message in zip(indexes, found, strict=True)]
     if isinstance(value, Produce):
         batch = MessageBatch(_as_reply(value.batch))
@@ -72,7 +72,7 @@ def _messages_of(value: Any) -> list[dict[str, Any]] | None:
 
 def _as_reply(batch: RecordBatch) -> Messages:
     runs = (0).to_bytes(8, "little") + batch.message_count.to_bytes(4, "little")
-    return Messages(0, 0, None, runs, *batch)
+    return Messages(0, None, 0, None, runs, *batch)
 
 
 def _json_headers(headers: dict[str, bytes]) -> dict[str, Any]:

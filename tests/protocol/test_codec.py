@@ -58,7 +58,7 @@ CONSUMED = ["orders", "billing", ZEROS, 0, 1, 1, 0]
 ONE = bytes([1, 0, 0, 0, 0, 0, 0, 0])  # as a column of numbers
 OWNER = ["role", "address", ""]
 SOUGHT_MANY = ["billing", ONE, None, None, None, None, ZEROS]
-GOT = [0, 0, None, b"", 0, b"", b"", None, None]
+GOT = [0, None, 0, None, b"", 0, b"", b"", None, None]
 
 
 def same(left: Any, right: Any) -> bool:
@@ -192,9 +192,9 @@ def test_given_too_few_or_too_many_fields_when_decoded_then_both_counts_are_told
         (15, ["orders", "billing", 1, 0, ZEROS], 2, True, "to_kind must be 0 id"),
         (16, ["orders", "importer", ZEROS], 1, b"importer", "name must be a text"),
         (16, ["orders", "importer", ZEROS], 2, bytes(15), "producer must be a byte string of 16 bytes"),
-        (17, ["orders", "billing", ZEROS, 0, 0], 2, None, "consumer must be a byte string of 16 bytes"),
-        (17, ["orders", "billing", ZEROS, 0, 0], 3, None, "number must be an unsigned 64-bit integer"),
-        (17, ["orders", "billing", ZEROS, 0, 0], 4, U64_END, "position must be an unsigned 64-bit integer"),
+        (17, ["orders", "billing", ZEROS, 0, 0, 0], 2, None, "consumer must be a byte string of 16 bytes"),
+        (17, ["orders", "billing", ZEROS, 0, 0, 0], 3, None, "number must be an unsigned 64-bit integer"),
+        (17, ["orders", "billing", ZEROS, 0, 0, 0], 4, U64_END, "position must be an unsigned 64-bit integer"),
         (3, ["orders", None, None, None, ZEROS], 1, 0, "durability must be a text of at most 4096 bytes in UTF-8, or null"),
         (3, ["orders", None, None, None, ZEROS], 2, [], "retention must be a map from text to integer, or null"),
         (3, ["orders", None, None, None, ZEROS], 2, {b"max": 1}, "retention must be a map from text to integer, or null"),
@@ -274,16 +274,17 @@ def test_given_a_reply_with_too_few_or_too_many_fields_when_decoded_then_it_is_r
     ("index", "wrong", "reason"),
     [
         (0, -1, "next_position must be an unsigned 64-bit integer"),
-        (2, [1, 2], "gap must be an array"),
-        (2, [1, 2, 3, 4], "gap must be an array"),
-        (2, ["1", 2, 3], "gap must be an array"),
-        (2, [1, None, 3], "gap must be an array"),
-        (2, [1, 2, "3"], "gap must be an array"),
-        (2, [1, 2, [3]], "gap must be an array"),
-        (2, 0, "gap must be an array"),
-        (3, None, "runs must be a byte string"),
-        (5, [], "lengths must be a byte string"),
-        (7, "", "header_lengths must be a byte string, or null"),
+        (1, "7", "next_offset must be an unsigned 64-bit integer, or null"),
+        (3, [1, 2], "gap must be an array"),
+        (3, [1, 2, 3, 4], "gap must be an array"),
+        (3, ["1", 2, 3], "gap must be an array"),
+        (3, [1, None, 3], "gap must be an array"),
+        (3, [1, 2, "3"], "gap must be an array"),
+        (3, [1, 2, [3]], "gap must be an array"),
+        (3, 0, "gap must be an array"),
+        (4, None, "runs must be a byte string"),
+        (6, [], "lengths must be a byte string"),
+        (8, "", "header_lengths must be a byte string, or null"),
     ],
 )
 def test_given_a_field_of_a_reply_outside_its_type_when_decoded_then_the_field_is_named(
@@ -306,13 +307,13 @@ def test_given_a_field_of_a_reply_outside_its_type_when_decoded_then_the_field_i
         (20, [b"", [OWNER[:2]]]),
         (20, [b"", [*OWNER]]),
         (20, [b"", None]),
-        (22, [b"", None, b"", b""]),
-        (23, [b"", [[0, 1, 2]], *GOT[3:]]),
-        (23, [b"", [[U32_END, 1, 2, None]], *GOT[3:]]),
-        (23, [b"", [[0, 1, None, None]], *GOT[3:]]),
-        (23, [b"", [[0, 1, 2, "3"]], *GOT[3:]]),
-        (23, [b"", [0, 1, 2, 3], *GOT[3:]]),
-        (23, [b"", None, *GOT[3:]]),
+        (22, [b"", b"", None, b"", b""]),
+        (23, [b"", [[0, 1, 2]], *GOT[4:]]),
+        (23, [b"", [[U32_END, 1, 2, None]], *GOT[4:]]),
+        (23, [b"", [[0, 1, None, None]], *GOT[4:]]),
+        (23, [b"", [[0, 1, 2, "3"]], *GOT[4:]]),
+        (23, [b"", [0, 1, 2, 3], *GOT[4:]]),
+        (23, [b"", None, *GOT[4:]]),
         (16, [-1]),
         (16, [True]),
         (16, ["7"]),
@@ -329,7 +330,7 @@ def test_given_a_reply_of_other_types_when_decoded_then_it_is_refused(number: in
     ("number", "reply"),
     [
         (20, ChannelsDescribed(bytes(8_000), [OWNER] * 1_000)),
-        (23, ManyMessages(bytes(20), [[index, 1, 2, 3] for index in range(800)], b"", 0, b"", b"", None, None)),
+        (23, ManyMessages(bytes(28), [[index, 1, 2, 3] for index in range(800)], b"", 0, b"", b"", None, None)),
     ],
     ids=["owners", "gaps"],
 )

@@ -37,7 +37,7 @@ def runs_of(*runs: tuple[int, int]) -> bytes:
 
 
 def reply_of(messages: list[Outgoing], *runs: tuple[int, int], gap: Any = None) -> Messages:
-    return Messages(FIRST_ID + 1_000, 5, gap, runs_of(*runs), *pack_messages(messages))
+    return Messages(FIRST_ID + 1_000, 1_000, 5, gap, runs_of(*runs), *pack_messages(messages))
 
 
 def content_of(message: Outgoing) -> tuple[bytes, dict[str, bytes]]:
@@ -74,7 +74,7 @@ def test_given_headers_on_one_message_when_packed_then_the_others_have_none() ->
 
 def test_given_common_headers_when_packed_then_they_go_on_each_message_that_names_none() -> None:
     messages: list[Outgoing] = [b"1", HEADED, OutgoingMessage(b"3"), OutgoingMessage(b"4", {})]
-    batch = MessageBatch(Messages(0, 0, None, runs_of((1, 4)), *pack_messages(messages, {"c": b"ommon"})))
+    batch = MessageBatch(Messages(0, None, 0, None, runs_of((1, 4)), *pack_messages(messages, {"c": b"ommon"})))
     assert [message.headers for message in batch] == [{"c": b"ommon"}, {"k": b"v"}, {"c": b"ommon"}, {}]
 
 
@@ -121,17 +121,17 @@ def test_given_any_messages_when_packed_and_read_then_they_come_back_in_order(
 def test_given_gathered_columns_when_read_then_they_are_joined() -> None:
     whole = reply_of([b"one", HEADED, b""], (1, 3))
     pieces: list[Any] = [
-        Gathered((column[:1], column[1:]), len(column)) if isinstance(column, bytes) else column for column in whole[5:]
+        Gathered((column[:1], column[1:]), len(column)) if isinstance(column, bytes) else column for column in whole[6:]
     ]
-    assert list(MessageBatch(Messages(*whole[:5], *pieces))) == list(MessageBatch(whole))
+    assert list(MessageBatch(Messages(*whole[:6], *pieces))) == list(MessageBatch(whole))
 
 
 def test_given_views_of_a_buffer_when_read_then_the_batch_keeps_its_own_copy() -> None:
     reply = reply_of([b"one", HEADED], (1, 2))
-    sent: list[Any] = [*reply[5:]]
+    sent: list[Any] = [*reply[6:]]
     buffers = [bytearray(column) for column in sent]
     views: list[Any] = [memoryview(buffer) for buffer in buffers]
-    batch = MessageBatch(Messages(*reply[:5], *views))
+    batch = MessageBatch(Messages(*reply[:6], *views))
     for buffer in buffers:
         buffer[:] = bytes(len(buffer))
     assert list(batch) == [Message(1, b"one", {}), Message(2, b"two", {"k": b"v"})]
@@ -151,10 +151,10 @@ def test_given_a_batch_when_indexed_as_a_sequence_then_it_behaves_like_a_list() 
 
 
 def test_given_an_empty_reply_when_read_then_the_batch_is_false_and_says_where_to_go_on() -> None:
-    batch = MessageBatch(Messages(7, 5, None, b"", 0, b"", b"", None, None))
+    batch = MessageBatch(Messages(7, 3, 5, None, b"", 0, b"", b"", None, None))
     assert not batch
     assert (list(batch), list(batch.ids), batch.payloads) == ([], [], [])
-    assert (batch.next_position, batch.generation, batch.gap) == (7, 5, None)
+    assert (batch.next_position, batch.next_offset, batch.generation, batch.gap) == (7, 3, 5, None)
     assert repr(batch) == "<MessageBatch of 0 messages, next_position 7>"
 
 
@@ -178,6 +178,7 @@ def test_given_any_part_of_a_batch_when_taken_then_it_is_a_batch_of_those_messag
     assert [part[index] for index in range(len(part))] == list(part)
     assert (part.payloads, list(part.ids)) == (batch.payloads[begin:end], list(batch.ids)[begin:end])
     assert part.next_position == (batch.ids[end] if end < len(batch) else batch.next_position)
+    assert part.next_offset == 1_000 - len(batch) + end
     assert part.gap == (batch.gap if begin == 0 else None)
     assert part.generation == batch.generation
     inner = part.part(0, len(part) // 2)
@@ -244,7 +245,9 @@ def test_given_header_columns_that_do_not_add_up_when_headers_are_read_then_it_i
 
 
 def test_given_headers_of_a_careless_sender_when_read_then_only_that_message_fails() -> None:
-    reply = Messages(3, 0, None, runs_of((1, 2)), 2, pack_lengths([1, 1]), b"ab", pack_lengths([1, 5]), b"\xff\xa1\x61k\x41v")
+    reply = Messages(
+        3, None, 0, None, runs_of((1, 2)), 2, pack_lengths([1, 1]), b"ab", pack_lengths([1, 5]), b"\xff\xa1\x61k\x41v"
+    )
     batch = MessageBatch(reply)
     with pytest.raises(ProtocolError):
         batch.headers_of(0)
@@ -256,7 +259,7 @@ def test_given_headers_of_a_careless_sender_when_read_then_only_that_message_fai
 @given(st.tuples(columns, st.integers(0, 4) | u32s, columns, columns, st.none() | columns, st.none() | columns))
 def test_given_any_columns_when_read_then_a_batch_or_a_protocol_error(found: tuple[Any, ...]) -> None:
     try:
-        batch = MessageBatch(Messages(0, 0, None, *found))
+        batch = MessageBatch(Messages(0, None, 0, None, *found))
         assert len(list(batch)) == found[1]
     except ProtocolError:
         return

@@ -303,7 +303,7 @@ def bytes_drawn(number: str, column: str) -> str:
     [
         ("3.24", "FETCH_MANY", "request", "two channels"),
         ("3.24", "FETCH_MANY", "reply", "two messages of the second channel"),
-        ("3.29", "COMMIT_MANY", "request", "two channels"),
+        ("3.33", "COMMIT_MANY", "request", "two channels"),
     ],
 )
 def test_given_the_columns_that_the_spec_shows_when_compared_then_they_are_those_of_a_vector(

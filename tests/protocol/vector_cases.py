@@ -20,6 +20,7 @@ from rocksmq.protocol.messages import OutgoingMessage, pack_messages
 from rocksmq.protocol.operations import (
     MAGIC,
     OPS,
+    BackupBegun,
     ChannelDescribed,
     ChannelsCreated,
     ChannelsDescribed,
@@ -113,8 +114,8 @@ def _metadata(*parts: bytes) -> tuple[bytes, bytes]:
     return pack_lengths(list(map(len, parts))), b"".join(parts)
 
 
-def _parts(*parts: tuple[int, int, int, int]) -> bytes:
-    return b"".join(pack("<IIIQ", *part) for part in parts)
+def _parts(*parts: tuple[int, int, int, int, int]) -> bytes:
+    return b"".join(pack("<IIIQQ", *part) for part in parts)
 
 
 _NO_MESSAGES = (b"", 0, b"", b"", None, None)
@@ -123,6 +124,7 @@ _MIXED = pack_messages([b"one", OutgoingMessage(b"two", {"k": b"\xff"}), b"", Ou
 _LARGE = pack_messages([bytes(range(256)) * 4, OutgoingMessage(b"small", {"h": b"\x00" * 1_024})])
 _MERGED = Messages(
     FIRST_ID + 1_002,
+    6,
     GENERATION,
     None,
     _runs((FIRST_ID, 1), (FIRST_ID + 500, 4), (FIRST_ID + 1_001, 1)),
@@ -159,10 +161,18 @@ _CHANNELS = (
         6,
         "with messages, an owner and retention",
         ChannelDescribed(
-            FIRST_ID, ["proxy", "", ""], 1_800_000_000_000, FIRST_ID, U64_MAX, 3, 1 << 40, "os", {"max_bytes": 1 << 33}
+            FIRST_ID,
+            ["proxy", "", ""],
+            1_800_000_000_000,
+            *(FIRST_ID, U64_MAX, 3, 1 << 40),
+            "os",
+            {"max_bytes": 1 << 33, "consumed_by_all": 1},
+            False,
+            ["billing", FIRST_ID, 1 << 39],
+            True,
         ),
     ),
-    _reply(6, "never written", ChannelDescribed(1, None, 0, 1, 0, 0, 0, "fsync", {})),
+    _reply(6, "never written", ChannelDescribed(1, None, 0, 1, 0, 0, 0, "fsync", {}, True, None, False)),
 )
 _GROUPS = (
     _request(7, "from an id", "orders", "billing", Position.ID, FIRST_ID, REQUEST_ID),
@@ -201,25 +211,25 @@ _PRODUCING = (
 _READING = (
     _request(12, "poll for one message", "orders", "billing", CONSUMER, 0, 1, 1, 0),
     _request(12, "largest numbers", "orders", "billing", CONSUMER, U64_MAX, U32_MAX, U32_MAX, U32_MAX),
-    _reply(12, "nothing came", Messages(FIRST_ID, GENERATION, None, *_NO_MESSAGES)),
-    _reply(12, "one run", Messages(FIRST_ID + 1, GENERATION, None, _runs((FIRST_ID, 1)), *_ONE)),
+    _reply(12, "nothing came", Messages(FIRST_ID, None, GENERATION, None, *_NO_MESSAGES)),
+    _reply(12, "one run", Messages(FIRST_ID + 1, 1, GENERATION, None, _runs((FIRST_ID, 1)), *_ONE)),
     _reply(12, "three runs, headers in the middle one", _MERGED),
-    _reply(12, "large columns", Messages(FIRST_ID + 2, GENERATION, None, _runs((FIRST_ID, 2)), *_LARGE)),
+    _reply(12, "large columns", Messages(FIRST_ID + 2, 2, GENERATION, None, _runs((FIRST_ID, 2)), *_LARGE)),
     _reply(
         12,
         "behind a gap of 40 messages",
-        Messages(FIRST_ID + 51, GENERATION, [FIRST_ID, FIRST_ID + 50, 40], _runs((FIRST_ID + 50, 1)), *_ONE),
+        Messages(FIRST_ID + 51, 51, GENERATION, [FIRST_ID, FIRST_ID + 50, 40], _runs((FIRST_ID + 50, 1)), *_ONE),
     ),
-    _reply(12, "the largest id", Messages(U64_MAX, U64_MAX, None, _runs((U64_MAX - 1, 1)), *_ONE)),
+    _reply(12, "the largest id", Messages(U64_MAX, U64_MAX, U64_MAX, None, _runs((U64_MAX - 1, 1)), *_ONE)),
     _request(13, "from an id", "orders", Position.ID, FIRST_ID, 1_000, 1 << 20, 30_000),
     _request(13, "from the earliest", "orders", Position.EARLIEST, 0, 1_000, 1 << 20, 0),
     _request(13, "from the latest", "orders", Position.LATEST, 0, 1_000, 1 << 20, 30_000),
     _request(13, "from a time", "orders", Position.TIME_MS, U64_MAX, 1_000, 1 << 20, 0),
-    _reply(13, "nothing came", Messages(FIRST_ID, 0, None, *_NO_MESSAGES)),
+    _reply(13, "nothing came", Messages(FIRST_ID, 51, 0, None, *_NO_MESSAGES)),
     _reply(
         13,
         "behind a gap of unknown size",
-        Messages(FIRST_ID + 51, 0, [0, FIRST_ID + 50, None], _runs((FIRST_ID + 50, 1)), *_ONE),  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+        Messages(FIRST_ID + 51, 51, 0, [1, FIRST_ID + 50, None], _runs((FIRST_ID + 50, 1)), *_ONE),
     ),
     _request(14, "in any generation", "orders", "billing", FIRST_ID + 1, None, b""),
     _request(14, "in one generation, with the most metadata", "orders", "billing", U64_MAX, GENERATION, bytes(256)),
@@ -229,10 +239,10 @@ _READING = (
     _request(15, "to the latest", "orders", "billing", Position.LATEST, 0, REQUEST_ID),
     _request(15, "to a time", "orders", "billing", Position.TIME_MS, 1_800_000_000_000, REQUEST_ID),
     _request(15, "to where the group stands", "orders", "billing", Position.CURRENT, 0, REQUEST_ID),
-    *(_reply(15, f"outcome {outcome.name.lower()}", Sought(FIRST_ID, outcome, GENERATION)) for outcome in Outcome),
-    _request(17, "nothing of the last consume reached the user", "orders", "billing", CONSUMER, 0, 0),
-    _request(17, "all but the messages from an id on", "orders", "billing", CONSUMER, 7, FIRST_ID),
-    _request(17, "everything, the largest numbers", "orders", "billing", CONSUMER, U64_MAX, U64_MAX),
+    *(_reply(15, f"outcome {outcome.name.lower()}", Sought(FIRST_ID, 3, outcome, GENERATION)) for outcome in Outcome),
+    _request(17, "nothing of the last consume reached the user", "orders", "billing", CONSUMER, 0, 0, 0),
+    _request(17, "all but the messages from an id on", "orders", "billing", CONSUMER, 7, FIRST_ID, 3),
+    _request(17, "everything, the largest numbers", "orders", "billing", CONSUMER, U64_MAX, U64_MAX, U32_MAX),
     _reply(17, "over", Empty()),
 )
 _OWNER = ["proxy", "10.0.0.1:1", "größe"]
@@ -274,7 +284,12 @@ _STREAMS = (
     _reply(
         22,
         "positions, generations and metadata of two",
-        SoughtMany(pack_numbers([FIRST_ID, U64_MAX]), pack_numbers([GENERATION, GENERATION]), *_metadata(b"hi", b"")),
+        SoughtMany(
+            pack_numbers([FIRST_ID, U64_MAX]),
+            pack_numbers([0, 3]),
+            pack_numbers([GENERATION, GENERATION]),
+            *_metadata(b"hi", b""),
+        ),
     ),
     _request(23, "two channels", pack_numbers([1, 0, 2, 5]), 1_000, 1 << 20, 30_000),
     _request(23, "poll for one message, the largest number and start", pack_numbers([U64_MAX, U64_MAX]), 1, 1, 0),
@@ -282,13 +297,13 @@ _STREAMS = (
     _reply(
         23,
         "two messages of the second channel",
-        ManyMessages(_parts((1, 1, 2, 7)), [], _runs((5, 2)), *pack_messages([b"one", b"two"])),
+        ManyMessages(_parts((1, 1, 2, 7, 4)), [], _runs((5, 2)), *pack_messages([b"one", b"two"])),
     ),
     _reply(
         23,
         "three runs of two channels, headers in one of them",
         ManyMessages(
-            _parts((0, 1, 4, FIRST_ID + 504), (7, 2, 2, FIRST_ID + 10)),
+            _parts((0, 1, 4, FIRST_ID + 504, 504), (7, 2, 2, FIRST_ID + 10, 2)),
             [],
             _runs((FIRST_ID + 500, 4), (FIRST_ID, 1), (FIRST_ID + 9, 1)),
             6,
@@ -302,8 +317,8 @@ _STREAMS = (
         23,
         "gaps, one of unknown size without messages behind it",
         ManyMessages(
-            _parts((0, 1, 1, FIRST_ID + 51), (1, 0, 0, U64_MAX)),
-            [[0, FIRST_ID, FIRST_ID + 50, 40], [1, 0, U64_MAX, None]],  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+            _parts((0, 1, 1, FIRST_ID + 51, 51), (1, 0, 0, U64_MAX, 7)),
+            [[0, FIRST_ID, FIRST_ID + 50, 40], [1, 1, U64_MAX, None]],
             _runs((FIRST_ID + 50, 1)),
             *_ONE,
         ),
@@ -332,6 +347,19 @@ _STATUS = (
         StatusReported(False, ["disk: größer als frei", "meta: etcd does not answer"], _gathered(_METRICS, b"# more\n" * 200)),
     ),
     _reply(26, "no metrics", StatusReported(True, [], b"")),
+    _request(27, "every rule", "orders", {"max_age_ms": 1, "max_bytes": U64_MAX, "max_messages": 1, "consumed_by_all": 1}),
+    _request(27, "no rule", LONGEST_NAME, {}),
+    _request(27, "the broker's rules", "orders", None),
+    _reply(27, "set", Empty()),
+    _request(28, "it is right"),
+    _reply(28, "confirmed", Empty()),
+)
+_BACKUP = (
+    _request(29, "a backup", REQUEST_ID),
+    _reply(29, "made", BackupBegun("/var/lib/rocksmq/checkpoint-5eed", "0123456789abcdef" * 2, 1_234, 60_000)),
+    _reply(29, "largest numbers, a path of many bytes", BackupBegun("/größe/" + "x" * 4_000, "", U64_MAX, U64_MAX)),
+    _request(30, "the same", REQUEST_ID),
+    _reply(30, "removed", Empty()),
 )
 _ERRORS = (
     *(
@@ -351,4 +379,15 @@ _ERRORS = (
     Case("the versions do not meet", "error", OPS[1], 1, UnsupportedVersion("versions 1 to 1, and 2 to 3")),
     Case("the broker closes the connection", "error", None, 0, ProtocolError("a frame is one CBOR array")),
 )
-CASES: tuple[Case, ...] = (*_CONNECTION, *_CHANNELS, *_GROUPS, *_PRODUCING, *_READING, *_SERVICE, *_STREAMS, *_STATUS, *_ERRORS)
+CASES: tuple[Case, ...] = (
+    *_CONNECTION,
+    *_CHANNELS,
+    *_GROUPS,
+    *_PRODUCING,
+    *_READING,
+    *_SERVICE,
+    *_STREAMS,
+    *_STATUS,
+    *_BACKUP,
+    *_ERRORS,
+)

@@ -20,6 +20,7 @@ from rocksmq.protocol.operations import (
     ListChannels,
     Names,
     Produce,
+    SetChannel,
 )
 
 from . import keys
@@ -31,7 +32,8 @@ from .limits import Limits
 from .log import Log
 from .names import ProducerNames
 from .producers import Producers
-from .records import EMPTY_EXTENT, ChannelSettings, Extent, GroupState, ProducedEntry, StoredBatch
+from .records import EMPTY_EXTENT, Begin, ChannelSettings, Extent, GroupState, ProducedEntry, StoredBatch
+from .retention import KEEP_ALL, Rules
 from .store import Change, Delete, DeleteRange, Family, Put
 
 
@@ -41,12 +43,24 @@ class Channel:
     ``produced`` and ``delivered`` count what became durable, and what fetches were answered, since the broker's start.
     """
 
-    __slots__ = ("delivered", "durability", "groups", "is_public", "number", "produced", "settings", "value", "visible")
+    __slots__ = (
+        "delivered",
+        "durability",
+        "groups",
+        "is_public",
+        "number",
+        "produced",
+        "rules",
+        "settings",
+        "value",
+        "visible",
+    )
 
-    def __init__(self, number: int, settings: ChannelSettings, extent: Extent, durability: Durability) -> None:
+    def __init__(self, number: int, settings: ChannelSettings, extent: Extent, durability: Durability, rules: Rules) -> None:
         self.number = number
         self.settings = settings
         self.durability = durability
+        self.rules = rules
         self.value = extent
         self.visible = extent
         self.groups: dict[str, Group] = {}
@@ -74,6 +88,7 @@ class Channels:
         names: ProducerNames,
         limits: Limits,
         durability: Durability,
+        rules: Rules = KEEP_ALL,
     ) -> None:
         self._log = log
         self._ids = ids
@@ -81,13 +96,14 @@ class Channels:
         self._names = names
         self._limits = limits
         self._durability = durability  # of channels that name none
+        self._rules = rules  # likewise
         self._channels: dict[str, Channel] = {}
         self._numbered: dict[int, Channel] = {}
         self._sorted: list[str] | None = None
 
     def load(self, number: int, settings: ChannelSettings, extent: Extent) -> Channel:
         """Add a channel that was found in the store at start."""
-        channel = Channel(number, settings, extent, self._durability_of(settings))
+        channel = Channel(number, settings, extent, self._durability_of(settings), self._rules_of(settings))
         channel.is_public = True
         self._add(channel)
         return channel
@@ -166,11 +182,11 @@ class Channels:
         settings = ChannelSettings(
             request.channel, request.request_id, clock_ms(), request.durability, request.retention, request.owner
         )
-        durability = self._durability_of(settings)
+        durability, rules = self._durability_of(settings), self._rules_of(settings)
         if (existing := self._channels.get(request.channel)) is not None:
             return existing.settings.request_id == request.request_id
         self._check_room(1)
-        self._make(commit, settings, durability)
+        self._make(commit, settings, durability, rules)
         return True
 
     def create_many(self, commit: Commit, request: CreateChannels) -> list[Channel]:
@@ -189,7 +205,9 @@ class Channels:
         self._check_room(len(names))
         created_ms, owner = clock_ms(), request.owner
         return [
-            self._make(commit, ChannelSettings(name, request.request_id, created_ms, None, None, owner), self._durability)
+            self._make(
+                commit, ChannelSettings(name, request.request_id, created_ms, None, None, owner), self._durability, self._rules
+            )
             for name in names
         ]
 
@@ -228,9 +246,43 @@ class Channels:
         page = [name for name in names[begin:end] if name.startswith(request.prefix)]
         return Names(page, end < len(names) and len(page) == end - begin)
 
-    def describe(self, name: str) -> ChannelDescribed:
+    def set_retention(self, commit: Commit, request: SetChannel) -> Channel:
+        """Other rules for the channel, from now on. Raises ChannelNotFound, InvalidRequest."""
+        channel = self.find(request.channel)
+        former = channel.settings, channel.rules
+        settings = channel.settings._replace(retention=request.retention)
+        channel.settings, channel.rules = settings, self._rules_of(settings)
+
+        def restore() -> None:
+            channel.settings, channel.rules = former
+
+        commit.undo.append(restore)
+        commit.put(Put(Family.META, keys.settings_key(channel.number), settings.encode()))
+        return channel
+
+    @staticmethod
+    def trim(commit: Commit, channel: Channel, begin: Begin, first_kept_id: int, few: list[int] | None) -> None:
+        """Let the channel begin at ``begin``, which readers have; ``first_kept_id`` is of the batch that holds it.
+
+        ``few``: the first ids of the batches before that one, unless they are many. Readers go on from there once ``commit`` is
+        written; see `trimmed`.
+        """
+        commit.set(channel, channel.value.trimmed(begin))
+        if few is None:
+            span = keys.channel_span(channel.number)[0], keys.batch_key(channel.number, first_kept_id)
+            commit.changes.append(DeleteRange(Family.DATA, *span))
+        else:
+            commit.changes += (Delete(Family.DATA, keys.batch_key(channel.number, first_id)) for first_id in few)
+
+    @staticmethod
+    def trimmed(channel: Channel, extent: Extent) -> None:
+        """``extent`` is written: what lies before it can no longer be read, synced or not."""
+        if extent.begin_id > channel.visible.begin_id:
+            channel.visible = channel.visible.trimmed(extent.begin)
+
+    @staticmethod
+    def describe(channel: Channel) -> ChannelDescribed:
         """What readers may see of the channel."""
-        channel = self.find(name)
         settings, extent = channel.settings, channel.visible
         return ChannelDescribed(
             channel.number,
@@ -238,10 +290,13 @@ class Channels:
             settings.created_ms,
             extent.begin_id,
             extent.end_id,
-            extent.end_offset - extent.begin_offset,
+            extent.message_count,
             extent.byte_count,
             str(channel.durability),
-            settings.retention or {},
+            channel.rules.as_map(),
+            settings.retention is None,
+            None,
+            False,
         )
 
     def produce(self, commit: Commit, request: Produce, admit: Callable[[int], None]) -> tuple[Channel, int | None]:
@@ -268,7 +323,7 @@ class Channels:
         if named is not None:
             self._names.stored(commit, named)
         first_id = self._ids.reserve(batch.message_count)
-        key, stored = StoredBatch.encode(channel.number, first_id, channel.value.end_offset, batch)
+        key, stored = StoredBatch.encode(channel.number, first_id, channel.value, batch)
         commit.put(Put(Family.DATA, key, stored.value))
         commit.message_count += batch.message_count
         commit.set(channel, channel.value.appended(first_id, batch.message_count, batch.size))
@@ -279,15 +334,18 @@ class Channels:
     def _durability_of(self, settings: ChannelSettings) -> Durability:
         return self._durability if settings.durability is None else Durability.parse(settings.durability)
 
+    def _rules_of(self, settings: ChannelSettings) -> Rules:
+        return self._rules if settings.retention is None else Rules.parse(settings.retention)
+
     def _check_room(self, count: int) -> None:
         if len(self._channels) + count > self._limits.channels_max:
             raise LimitExceeded(
                 f"there are {len(self._channels)} channels, and the limit is {self._limits.channels_max} (channels_max)"
             )
 
-    def _make(self, commit: Commit, settings: ChannelSettings, durability: Durability) -> Channel:
+    def _make(self, commit: Commit, settings: ChannelSettings, durability: Durability, rules: Rules) -> Channel:
         # Numbers are ids: they rise over restarts and are never given out twice.
-        channel = Channel(self._ids.reserve(1), settings, EMPTY_EXTENT, durability)
+        channel = Channel(self._ids.reserve(1), settings, EMPTY_EXTENT, durability, rules)
         self._add(channel)
         commit.undo.append(partial(self._remove, channel))
         commit.put(Put(Family.META, keys.settings_key(channel.number), settings.encode()))

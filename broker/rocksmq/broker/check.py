@@ -2,7 +2,8 @@
 
 `check` says what it finds while it goes: first the `Overview`, then each `ChannelFound`, a `Finding`
 wherever something is wrong or worth knowing, and at the end the `Total`. One batch at a time is in memory, and the records
-of channels and groups. Where a part cannot be read, it says so and goes on behind it.
+of channels and groups. Where a part cannot be read, it says so and goes on behind it. If it is asked to, it also says
+by which `Repair` a problem would be put right; `repair` does that.
 """
 
 import os
@@ -13,22 +14,24 @@ from typing import NamedTuple, TypeAlias
 
 from rocksmq.protocol.errors import StorageFailed
 
-from . import keys
+from . import keys, proposals
 from .check_positions import read_positions
 from .config import EMBEDDED
 from .directory import FORMAT, check_format, lock, read_format
 from .durability import Durability
-from .findings import Finding, counted, note, problem
+from .findings import Finding, Repair, counted, note, problem
 from .inventory import FoundChannel, Inventory
 from .mark import MarkFile
 from .meta_shadow import MetaShadow
 from .remote import Remote
+from .salvage import Unread, entries
 from .store import DataRefused, Family, Store, looking_at
 from .sweep import Sweep
 
 HOLDER = "rocksmq check"  # what the lock says meanwhile
 FSYNC = Durability.parse("fsync")
 DATA_END = b"\xff" * 17
+RESTORE = "restore a backup (`rocksmq backup restore`)"
 
 
 class NoDataDirectory(Exception):
@@ -68,7 +71,7 @@ class Total(NamedTuple):
     notes: int
 
 
-Item: TypeAlias = Overview | ChannelFound | Finding | Total
+Item: TypeAlias = Overview | ChannelFound | Finding | Repair | Total
 
 
 def check(
@@ -76,25 +79,45 @@ def check(
     remote: Remote | None = None,
     durability: Durability = FSYNC,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    offers_repairs: bool = False,
 ) -> Generator[Item, None, None]:
     """Check the data in ``directory``, whose broker must be stopped.
 
     ``remote`` is read too: the store that keeps the positions, if not the directory. ``durability`` is that of channels that
-    name none. ``progress`` is told how many bytes of messages are done, of how many. The last item is the `Total`; until it
-    came, or the generator is closed, the directory is locked. Raises NoDataDirectory, DirectoryInUse, OSError.
+    name none. ``progress`` is told how many bytes of messages are done, of how many. With ``offers_repairs`` a `Repair` follows
+    the first problem that it is for. The last item is the `Total`; until it came, or the generator is closed, the directory is
+    locked. Raises NoDataDirectory, DirectoryInUse, OSError.
     """
-    channels = found_groups = message_count = byte_count = problems = notes = 0
     with locked(directory, HOLDER):
-        for item in _Check(directory, remote, durability, progress).run():
-            if isinstance(item, ChannelFound):
-                channels += 1
-                found_groups += item.groups
-                message_count += item.message_count
-                byte_count += item.byte_count
-            elif isinstance(item, Finding):
-                problems += item.is_problem
-                notes += not item.is_problem
-            yield item
+        yield from examine(directory, remote, durability, progress, offers_repairs=offers_repairs)
+
+
+def examine(
+    directory: Path,
+    remote: Remote | None = None,
+    durability: Durability = FSYNC,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    offers_repairs: bool = False,
+) -> Generator[Item, None, None]:
+    """As `check`, by who has locked the directory."""
+    channels = found_groups = message_count = byte_count = problems = notes = 0
+    offered: set[str] = set()
+    for item in _Check(directory, remote, durability, progress).run():
+        if isinstance(item, Repair):
+            if not offers_repairs or item.argument in offered:
+                continue
+            offered.add(item.argument)
+        elif isinstance(item, ChannelFound):
+            channels += 1
+            found_groups += item.groups
+            message_count += item.message_count
+            byte_count += item.byte_count
+        elif isinstance(item, Finding):
+            problems += item.is_problem
+            notes += not item.is_problem
+        yield item
     yield Total(channels, found_groups, message_count, byte_count, problems, notes)
 
 
@@ -104,8 +127,7 @@ def locked(directory: Path, holder: str) -> Generator[None, None, None]:
 
     Without the file `lock` there never was a broker here, as in a copy: then none is made.
     """
-    if not ((directory / "format").exists() or (directory / "db").exists()):
-        raise NoDataDirectory(f"{directory} is no RocksMQ data directory: it holds neither `format` nor `db`")
+    check_is_data(directory)
     path = directory / "lock"
     fd = lock(path, holder) if path.exists() else None
     try:
@@ -113,6 +135,12 @@ def locked(directory: Path, holder: str) -> Generator[None, None, None]:
     finally:
         if fd is not None:
             os.close(fd)
+
+
+def check_is_data(directory: Path) -> None:
+    """Raises NoDataDirectory."""
+    if not ((directory / "format").exists() or (directory / "db").exists()):
+        raise NoDataDirectory(f"{directory} is no RocksMQ data directory: it holds neither `format` nor `db`")
 
 
 class _Check:
@@ -129,12 +157,19 @@ class _Check:
         self._bytes_total = 0
 
     def run(self) -> Iterator[Item]:
-        found: list[Finding] = []
+        found: list[Finding | Repair] = []
         version, instance = self._format(found)
         mark = self._mark(found)
         if version is not None and version != FORMAT:
             yield Overview(self._directory, version, instance, mark, None, None)
             yield from found
+            return
+        if not (self._directory / "db").exists() and (self._directory / "db.new").exists():
+            yield Overview(self._directory, version, instance, mark, None, None)
+            yield from (
+                *found,
+                problem("database", "a rewrite of it was cut short between two renames: rename `db.new` to `db`"),
+            )
             return
         try:
             with looking_at(self._directory / "db") as store:
@@ -150,16 +185,21 @@ class _Check:
                 yield from found
                 if commit_number is not None:
                     yield from _compare_mark(mark, commit_number)
+                if store.log_gap is not None:
+                    yield problem("logs", store.log_gap)
+                    yield proposals.mark(None)
                 inventory = Inventory(self._durability)
                 yield from inventory.read(store)
                 yield from self._positions(store, inventory, instance, commit_number)
                 yield from inventory.compare(window_end)
-                yield from self._messages(store, inventory)
+                for item in self._messages(store, inventory):
+                    if inventory.is_whole or item is not proposals.REWRITE:
+                        yield item
         except DataRefused as error:
             yield Overview(self._directory, version, instance, mark, None, None)
-            yield from (*found, problem("database", str(error)))
+            yield from (*found, problem("database", f"{error}: {RESTORE}"))
 
-    def _format(self, found: list[Finding]) -> tuple[int | None, str | None]:
+    def _format(self, found: list[Finding | Repair]) -> tuple[int | None, str | None]:
         try:
             version, instance = read_format(self._directory)
         except FileNotFoundError:
@@ -174,7 +214,7 @@ class _Check:
             return version, instance
         return None, None
 
-    def _mark(self, found: list[Finding]) -> int | None:
+    def _mark(self, found: list[Finding | Repair]) -> int | None:
         path = self._directory / "mark"
         if not path.exists():
             return None
@@ -199,7 +239,7 @@ class _Check:
         elif bound is not None and bound.store != EMBEDDED:
             yield note("positions", f"they are kept in {bound.store}: not checked; --meta etcd://HOST:PORT/PREFIX names it")
 
-    def _messages(self, store: Store, inventory: Inventory) -> Iterator[ChannelFound | Finding]:
+    def _messages(self, store: Store, inventory: Inventory) -> Iterator[ChannelFound | Finding | Repair]:
         known = inventory.channels
         self._bytes_total = sum(channel.extent.byte_count for channel in known.values() if channel.extent is not None)
         behind = b""
@@ -210,7 +250,7 @@ class _Check:
             behind = end
         yield from _left_over(store, behind, DATA_END, is_certain=inventory.is_whole)
 
-    def _channel(self, store: Store, channel: FoundChannel) -> Iterator[ChannelFound | Finding]:
+    def _channel(self, store: Store, channel: FoundChannel) -> Iterator[ChannelFound | Finding | Repair]:
         extent, settings = channel.extent, channel.settings
         if extent is None or settings is None:
             begin, end = keys.channel_span(channel.number)
@@ -218,9 +258,11 @@ class _Check:
             yield from _left_over(store, begin, end, is_certain=is_garbage)
             return
         sweep = Sweep(channel, extent)
-        for entry in _entries(store, channel):
-            if isinstance(entry, Finding):
-                yield entry
+        for entry in entries(store, *keys.channel_span(channel.number)):
+            if isinstance(entry, Unread):
+                sweep.skipped()
+                yield _unread(channel, entry)
+                yield proposals.REWRITE
             else:
                 yield from sweep.take(*entry)
                 self._bytes_done += len(entry[1])
@@ -231,18 +273,20 @@ class _Check:
         yield ChannelFound(settings.name, sweep.message_count, sweep.byte_count, begin_id, end_id, len(channel.groups))
 
 
-def _compare_mark(mark: int | None, commit_number: int) -> Iterator[Finding]:
+def _compare_mark(mark: int | None, commit_number: int) -> Iterator[Finding | Repair]:
     if mark is None:
         if commit_number:
             yield problem("mark", "it is missing or damaged, so it cannot be told whether acknowledged messages are lost")
+            yield proposals.mark(None)
     elif commit_number < mark:
         missing = counted(mark - commit_number, "commit")
         yield problem("mark", f"commit {mark} was synced, the database ends at {commit_number}: {missing} missing")
+        yield proposals.mark(mark - commit_number)
     if commit_number == 0 and not mark:
         yield note("database", "nothing was ever stored")
 
 
-def _number(store: Store, key: bytes, what: str, found: list[Finding], *, default: int | None) -> int | None:
+def _number(store: Store, key: bytes, what: str, found: list[Finding | Repair], *, default: int | None) -> int | None:
     """The number under ``key``; None, and a problem, when there is none and no default, or it cannot be read."""
     try:
         value = store.get(Family.META, key)
@@ -253,65 +297,37 @@ def _number(store: Store, key: bytes, what: str, found: list[Finding], *, defaul
         return default
     if value is None or len(value) != len(keys.u64(0)):
         found.append(problem(what, "its record is missing" if value is None else f"its record is damaged: {value!r}"))
+        if key == keys.IDS:
+            found.append(proposals.IDS)
         return None
     return keys.from_u64(value)
 
 
-def _left_over(store: Store, begin: bytes, end: bytes, *, is_certain: bool) -> Iterator[Finding]:
+def _unread(channel: FoundChannel, unread: Unread) -> Finding:
+    _, end = keys.channel_span(channel.number)
+    where = "nothing more was read"
+    if unread.next_key is not None and unread.next_key < end:
+        where = f"read again from id {keys.first_id_of(unread.next_key)} on"
+    return problem(channel.subject, f"from id {keys.first_id_of(unread.begin)} on: {unread.message}; {where}")
+
+
+def _left_over(store: Store, begin: bytes, end: bytes, *, is_certain: bool) -> Iterator[Finding | Repair]:
     """What lies where no channel is; with ``is_certain`` it is garbage, else a channel's record may only be lost."""
-    entries = 0
+    count = 0
     try:
         for _ in store.scan(Family.DATA, begin, end):
-            entries += 1
+            count += 1
     except StorageFailed as error:
-        if not is_certain:  # else it concerns a channel beside it, which says so itself, or nobody
+        if is_certain:
+            yield note("messages", f"where no channel is, {error.message}: a compaction of it will stop the broker")
+        else:
             yield problem("messages", error.message)
-    if not entries:
+        yield proposals.REWRITE
+    if not count:
         return
-    stored = f"{entries:,} {'entry' if entries == 1 else 'entries'}"
+    stored = f"{count:,} {'entry' if count == 1 else 'entries'}"
     if is_certain:
         yield note("messages", f"{stored} of channels that do not exist: garbage")
+        yield proposals.GARBAGE
     else:
         yield problem("messages", f"{stored} of a channel whose records are damaged: not checked")
-
-
-def _entries(store: Store, channel: FoundChannel) -> Iterator[tuple[bytes, bytes] | Finding]:
-    """The channel's entries; where the database cannot read on, a problem, and then those behind it."""
-    begin, end = keys.channel_span(channel.number)
-    next_id: int | None = 0
-    while next_id is not None:
-        failed = next_id
-        try:
-            for key, value in store.scan(Family.DATA, begin, end):
-                failed = keys.first_id_of(key[:16]) + 1
-                yield key, value
-            return
-        except StorageFailed as error:
-            next_id = _readable_behind(store, channel.number, failed)
-            where = "nothing more was read" if next_id is None else f"read again from id {next_id} on"
-            yield problem(channel.subject, f"behind id {failed - 1}: {error.message}; {where}")
-            begin = keys.batch_key(channel.number, next_id or 0)
-
-
-def _readable_behind(store: Store, number: int, failed: int) -> int | None:
-    """The first id behind ``failed`` that can be read from: found by doubling the step, then by halving it."""
-    step, bad = 1, failed
-    while not _is_readable(store, number, good := failed + step):
-        bad, step = good, step * 2
-        if failed + step > keys.ID_MAX:
-            return None
-    while good - bad > 1:
-        middle = (bad + good) // 2
-        if _is_readable(store, number, middle):
-            good = middle
-        else:
-            bad = middle
-    return good
-
-
-def _is_readable(store: Store, number: int, message_id: int) -> bool:
-    try:
-        next(store.scan(Family.DATA, keys.batch_key(number, message_id), keys.channel_span(number)[1]), None)
-    except StorageFailed:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""The columns of requests about many channels (SPEC §3.29), checked: each refusal names the column."""
+"""The columns of requests about many channels (SPEC §3.33), checked: each refusal names the column."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,6 @@
 """The commands `rocksmq meta export` and `rocksmq meta import`: positions from one store to another, the broker stopped."""
 
 import json
-import os
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import IO, Any
 import click
 
 from .check import NoDataDirectory
-from .commands_options import configured, with_store_options
+from .commands_options import check_user, configured, private_files, with_store_options
 from .config import Config
 from .daemon import meta_store
 from .directory import DataDirectory
@@ -72,10 +71,10 @@ def import_(context: click.Context, /, positions: IO[str], file: Path | None, ac
     """
     config = configured(file, flags)
     path = _directory(config)
-    _check_user(path)
+    check_user(path)
     with _store(config) as remote:
         found = Positions.parse(positions)
-        with _private(), closing(DataDirectory(path)) as directory:
+        with private_files(), closing(DataDirectory(path)) as directory:
             importer = Importer(directory, remote, Durability.parse(config.durability), _check(accept_loss))
             count = importer.write(found)
     for group, channel in importer.left_out:
@@ -93,13 +92,6 @@ def _directory(config: Config) -> Path:
     if not (path / "format").exists():
         raise click.UsageError(f"{path} is no RocksMQ data directory: --data-dir names it")
     return path
-
-
-def _check_user(path: Path) -> None:
-    """Raises UsageError for root in somebody else's directory: the broker could not read what root writes there."""
-    owner = (path / "format").stat().st_uid
-    if os.geteuid() == 0 and owner != 0:
-        raise click.UsageError(f"{path} belongs to the user with id {owner}: run this as that user, as the broker")
 
 
 @contextmanager
@@ -120,16 +112,6 @@ def _store(config: Config) -> Generator[Remote | None, None, None]:
         raise click.UsageError(str(error)) from error
     except (PrefixInUse, DataRefused) as error:
         raise click.ClickException(str(error)) from error
-
-
-@contextmanager
-def _private() -> Generator[None, None, None]:
-    """Files that are made in the block are nobody else's, as the broker's are."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def _check(accept_loss: bool) -> Check:

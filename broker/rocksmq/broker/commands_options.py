@@ -1,7 +1,8 @@
 """Options of the commands that read a stopped broker's data directory: which store keeps its positions, as for rocksmqd."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,3 +41,20 @@ def configured(file: Path | None, flags: Mapping[str, Any]) -> Config:
         raise click.UsageError(str(error)) from None
     limits = config.limits
     return replace(config, limits=replace(limits, meta_call_seconds=max(limits.meta_call_seconds, CALL_SECONDS)))
+
+
+def check_user(path: Path) -> None:
+    """Raises UsageError for root in somebody else's data directory: the broker could not read what root writes there."""
+    owner = path.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        raise click.UsageError(f"{path} belongs to the user with id {owner}: run this as that user, as the broker")
+
+
+@contextmanager
+def private_files() -> Generator[None, None, None]:
+    """Files that are made in the block are nobody else's, as the broker's are."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -21,16 +21,18 @@ from .limits import LIMIT_NAMES, MIB, Limits
 from .logs import CONSOLE, FORMATS, LEVELS
 from .meta_url import MetaUrl
 from .mirror_options import MirrorSection
+from .retention import RetentionSection
 
 ENVIRONMENT_PREFIX = "ROCKSMQ_"
 LIMITS_TABLE = "limits"
 MIRROR_TABLE = "mirror"
+RETENTION_TABLE = "retention"
 PAYLOAD_BYTES_MOST = 64 * MIB
 COLUMN_BYTES = 20  # a message, at most, in the columns of a reply beside payloads and headers
 DEFAULT = "default"  # the origin of what nobody has set
 OFF = "off"
 EMBEDDED = "embedded"
-REMOTE_CONSUMERS_MAX = 4_000
+REMOTE_CONSUMERS_MAX = 3_000
 _META_FILES = ("meta_ca", "meta_cert", "meta_key", "meta_password_file")
 # The client's own variables, and those that Kubernetes makes of a service named rocksmq.
 _NOT_OURS = re.compile(r"ROCKSMQ_(URL|TOKEN|TOKEN_FILE|CA|CERT|KEY|TIMEOUT|CONTEXT|SERVICE_.*|PORT|PORT_.*)")
@@ -57,6 +59,7 @@ class Config:
     log_level: str = "info"
     log_format: str = CONSOLE
     insecure: bool = False  # allow an address that other machines reach, without TLS and token
+    retention: RetentionSection = field(default_factory=RetentionSection)
     mirror: MirrorSection = field(default_factory=MirrorSection)
     limits: Limits = field(default_factory=Limits)
     origins: Mapping[str, str] = field(default_factory=dict[str, str])  # key -> where its value comes from
@@ -80,7 +83,11 @@ class Config:
         return own | of_tables
 
 
-_TABLES = {MIRROR_TABLE: tuple(option.name for option in fields(MirrorSection)), LIMITS_TABLE: LIMIT_NAMES}
+_TABLES = {
+    RETENTION_TABLE: tuple(option.name for option in fields(RetentionSection)),
+    MIRROR_TABLE: tuple(option.name for option in fields(MirrorSection)),
+    LIMITS_TABLE: LIMIT_NAMES,
+}
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
@@ -102,10 +109,14 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
                 raise BadConfiguration(f"{origin}: there is no option {key!r}")
             values[key] = _typed(key, value, origin)
             origins[key] = origin
-    limits, mirror = (
-        {name: values.pop(f"{table}.{name}") for name in _TABLES[table]} for table in (LIMITS_TABLE, MIRROR_TABLE)
+    retention, mirror, limits = ({name: values.pop(f"{table}.{name}") for name in names} for table, names in _TABLES.items())
+    config = Config(
+        **values,
+        retention=RetentionSection(**retention),
+        mirror=MirrorSection(**mirror),
+        limits=Limits(**limits),
+        origins=origins,
     )
-    config = Config(**values, mirror=MirrorSection(**mirror), limits=Limits(**limits), origins=origins)
     _check(config)
     return config
 
@@ -172,8 +183,9 @@ def _check(config: Config) -> None:
     if config.http != OFF:
         _check_address(config, "http", refuse, "HOST:PORT, for example 127.0.0.1:7661, nor off")
     _check_meta(config, refuse)
-    for name, why in config.mirror.problems():
-        refuse(f"{MIRROR_TABLE}.{name}", why)
+    for table, problems in ((RETENTION_TABLE, config.retention.problems()), (MIRROR_TABLE, config.mirror.problems())):
+        for name, why in problems:
+            refuse(f"{table}.{name}", why)
     for key, known in (("log_level", LEVELS), ("log_format", FORMATS)):
         if getattr(config, key) not in known:
             refuse(key, f"not one of {', '.join(known)}")

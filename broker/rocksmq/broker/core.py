@@ -9,14 +9,14 @@ many channels at once are in `service` and `streams`.
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from rocksmq.protocol.errors import DiskFull, InvalidRequest, Overloaded, RocksMQError, ShuttingDown, StorageFailed
+from rocksmq.protocol.errors import DiskFull, Overloaded, RocksMQError, ShuttingDown, StorageFailed
 from rocksmq.protocol.operations import Commit as CommitRequest
 from rocksmq.protocol.operations import (
+    ConfirmClock,
     Consume,
     CreateChannel,
     Created,
@@ -37,36 +37,43 @@ from rocksmq.protocol.operations import (
     ProducerOpened,
     ReleaseConsumer,
     Seek,
+    SetChannel,
     Status,
 )
 
 from . import keys, readings
 from .answers import Answers
 from .channels import Channel, Channels
+from .checkpoints import Checkpoints
+from .clock import ClockGuard
 from .commit import Commit, Committer, Done
 from .directory import DataDirectory
 from .disk import DiskGuard
 from .durability import Durability, Mode
 from .groups import Group, Groups
+from .idle_groups import IdleGroups
 from .ids import IDAllocator
 from .limits import Bounds, Limits
+from .loading import load, stored_clock, stored_number
 from .log import Log
 from .meta import MetaStore
 from .names import ProducerNames
 from .producers import Producers
 from .reconcile import Ahead
-from .records import EMPTY_EXTENT, ChannelSettings, Extent, ProducedEntry, ProducerName
-from .replies import merged, nothing
+from .replies import gap_before, merged, nothing
+from .retention import RetentionSection
 from .service import MessageStreamService
 from .status import StatusReports
-from .store import DataRefused, Family, Put, Store
+from .store import Family, Put
 from .streams import Streams
 from .telemetry import Telemetry
+from .trimmer import Trimmer
 from .waiters import Waiter
 
 logger = logging.getLogger("rocksmq.broker")
 
 OVERLOADED_RETRY_SECONDS = 0.1
+NO_RULES = RetentionSection()
 DISK_FULL_RETRY_SECONDS = 1.0
 
 
@@ -76,7 +83,14 @@ class Core:
     ``positions_brought_back`` counts groups that had passed messages which a power cut took.
     """
 
-    def __init__(self, directory: DataDirectory, ids: IDAllocator, limits: Limits, durability: Durability) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        ids: IDAllocator,
+        limits: Limits,
+        durability: Durability,
+        retention: RetentionSection = NO_RULES,
+    ) -> None:
         """Load the state from ``directory``. Raises DataRefused, StorageFailed."""
         store = directory.store
         self.ids = ids
@@ -98,17 +112,32 @@ class Core:
         self.is_closing = False
         self.disk_full_at: float | None = None  # when the last commit was undone for that, by time.monotonic; None: it was not
         self.positions_brought_back = 0
-        self.disk = DiskGuard(directory.path)
+        self.disk = DiskGuard(directory.path, owed=store.owed_bytes, waiting=lambda: self.committer.open.size)
         self.log = Log(store, limits.tail_cache_bytes)
-        self._producers = Producers(_stored_number(store, keys.FORGOTTEN, 0))
+        self._producers = Producers(stored_number(store, keys.FORGOTTEN, 0))
         self._names = ProducerNames(ids, limits)
-        self.channels = Channels(self.log, ids, self._producers, self._names, limits, durability)
+        self.channels = Channels(self.log, ids, self._producers, self._names, limits, durability, retention.rules)
         self.groups = Groups(self.log, ids, limits)
         self._service = MessageStreamService(self._answers, self.channels, self.log, limits, self._destroyed)
-        self._streams = Streams(self._answers, self.channels, self.groups, self.log, limits, telemetry)
+        clock = stored_clock(store)
+        self.retention = Trimmer(
+            self.committer,
+            self.channels,
+            self.log,
+            ids,
+            retention,
+            lambda channel: self.shown_groups(channel).values(),
+            ClockGuard(clock),
+            clock,
+        )
+        self.idle_groups = IdleGroups(self.channels, self.groups, self.shown_groups, self.submit, retention.group_idle_seconds)
+        self._streams = Streams(self._answers, self.channels, self.groups, self.log, limits, telemetry, self.retention.looking)
+        self.checkpoints = Checkpoints(directory, self.committer, self.disk)
         self.status = StatusReports(telemetry.exposition, limits.frame_bytes_max)
         self._handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
             CreateChannel: self._create_channel,
+            SetChannel: self._set_channel,
+            ConfirmClock: self._confirm_clock,
             DestroyChannel: self._destroy_channel,
             ListChannels: self._list_channels,
             DescribeChannel: self._describe_channel,
@@ -126,8 +155,9 @@ class Core:
             Status: self.status.submit,
             **self._service.handlers,
             **self._streams.handlers,
+            **self.checkpoints.handlers,
         }
-        self._load(store)
+        load(store, self.channels, self._producers, self._names, ids, is_new=not self.committer.written_number)
 
     @property
     def meta(self) -> MetaStore:
@@ -174,13 +204,19 @@ class Core:
     # -- operations ------------------------------------------------------------
 
     def _create_channel(self, request: CreateChannel, done: Done) -> None:
-        if request.retention:
-            raise InvalidRequest("retention is not supported by this version of the broker: leave it out")
         reply = Created(self.channels.create(self.committer.open, request))
         self._answers.in_commit(self._answers.creating(self.channels.find(request.channel)), done, reply)
 
     def _destroy_channel(self, request: DestroyChannel, done: Done) -> None:
         self._service.remove(self.committer.open, [request])
+        self._answers.in_open(done, Empty())
+
+    def _set_channel(self, request: SetChannel, done: Done) -> None:
+        channel = self.channels.set_retention(self.committer.open, request)
+        self._answers.in_open(self.retention.looking(done, [channel]), Empty())
+
+    def _confirm_clock(self, request: ConfirmClock, done: Done) -> None:
+        self.retention.confirm_clock()
         self._answers.in_open(done, Empty())
 
     def _destroyed(self, result: int | RocksMQError) -> None:
@@ -191,8 +227,10 @@ class Core:
         done(self.channels.page(request))
 
     def _describe_channel(self, request: DescribeChannel, done: Done) -> None:
-        reply = self.channels.describe(request.channel)
-        self._answers.in_commit(self._answers.creating(self.channels.find(request.channel)), done, reply)
+        channel = self.channels.find(request.channel)
+        held, is_age_suspended = self.retention.held(channel), self.retention.clock.doubt is not None
+        reply = self.channels.describe(channel)._replace(held=held, is_age_suspended=is_age_suspended)
+        self._answers.in_commit(self._answers.creating(channel), done, reply)
 
     def _create_group(self, request: CreateGroup, done: Done) -> Waiter | None:
         def create(commit: Commit) -> None:
@@ -209,8 +247,10 @@ class Core:
             channel = self.channels.get(request.channel)
             groups = channel.groups if channel is not None else {}
             group = self.groups.destroy(commit, groups, request.group, request.creation_id)
-            self._answers.in_commit(commit, done, Empty())
-            if group is not None and channel is not None:
+            if group is None or channel is None:
+                self._answers.in_commit(commit, done, Empty())
+            else:
+                self._answers.in_commit(commit, self.retention.looking(done, [channel]), Empty())
                 self.attempt_consumers(channel.number)
 
         channel = self.channels.get(request.channel)
@@ -260,26 +300,25 @@ class Core:
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
             group = self.groups.find(channel.groups, channel.name, request.group)
-            is_repeat = group.repeats(request)
-            holding = self._answers.holding(lambda commit: is_repeat and group.came_with(commit, request.consumer))
+            may_repeat = group.repeats(request)
+            holding = self._answers.holding(lambda commit: may_repeat and group.came_with(commit, request.consumer))
             extent = channel.value if sealing or holding is not None else channel.visible
             claim = self.groups.consume(commit, group, extent, request)
             if claim is None:
                 return False
-            if not is_repeat:
+            if not claim.is_repeat:
                 holding = commit
             if holding is not None:
                 holding.hold(claim.reading.size)  # the reply, until that commit is durable
-            told = self.telemetry.delivering(claim.reading, group.delivered, done, is_repeat=is_repeat)
-            self._answers.in_commit(holding, told, merged(claim.reading, claim.generation), channel.durability)
+            told = self.telemetry.delivering(claim.reading, group.delivered, done, is_repeat=claim.is_repeat)
+            self._answers.in_commit(holding, told, merged(claim.reading, claim.generation, claim.gap), channel.durability)
             return True
 
         def expire() -> None:
             channel = self.channels.find(request.channel)
             group = self.groups.find(channel.groups, channel.name, request.group)
-            if group.repeats(request):
-                attempt(self.committer.open, False)  # claimed for an earlier sending of it: an empty reply would deny that
-                return
+            if group.repeats(request) and attempt(self.committer.open, False):
+                return  # claimed for an earlier sending of it: an empty reply would deny that
             holding = self._answers.holding(lambda commit: group in commit.cells)  # that there is nothing may be undone with it
             self._answers.in_commit(holding, done, nothing(group.state.position, group.state.generation), channel.durability)
 
@@ -310,15 +349,23 @@ class Core:
 
         def attempt(commit: Commit, sealing: bool) -> bool:
             channel = self.channels.find(request.channel)
-            reading = self.log.read(channel.number, position, channel.visible, bounds.count_max, bounds.bytes_max)
+            extent = channel.visible
+            gap = gap_before(position, channel.number, extent)
+            reading = self.log.read(channel.number, position, extent, bounds.count_max, bounds.bytes_max)
             if reading.message_count:
                 self.telemetry.deliver(reading, channel.delivered)
-                done(merged(reading, 0))
-            return reading.message_count > 0
+                done(merged(reading, 0, gap))
+            elif gap is not None:
+                done(nothing(extent.begin_id, 0, extent.begin_offset, gap))
+            return reading.message_count > 0 or gap is not None
+
+        def expire() -> None:
+            extent = self.channels.find(request.channel).visible
+            done(nothing(position, 0, extent.end_offset if position == extent.end_id + 1 else None))
 
         if attempt(self.committer.open, False):
             return None
-        waiter = Waiter([channel.number], attempt, lambda: done(nothing(position, 0)), done, {channel.number: position})
+        waiter = Waiter([channel.number], attempt, expire, done, {channel.number: position})
         return self.waiters.wait(waiter, bounds.wait_ms)
 
     def _commit(self, request: CommitRequest, done: Done) -> Waiter | None:
@@ -367,6 +414,9 @@ class Core:
 
     def written(self, commit: Commit) -> None:
         self.log.cache.written()
+        for cell, value in commit.sealed.items():
+            if isinstance(cell, Channel):
+                self.channels.trimmed(cell, value)
         if not commit.sync_first:
             self._publish(commit, synced=False)
 
@@ -403,8 +453,9 @@ class Core:
     def _publish(self, commit: Commit, *, synced: bool) -> None:
         for cell, value in commit.sealed.items():
             if isinstance(cell, Channel) and (synced or cell.durability.mode is not Mode.FSYNC):
-                self.telemetry.produce(cell, value)
+                size = self.telemetry.produce(cell, value)
                 cell.visible = value
+                self.retention.grew(cell, size)
                 if synced and not cell.is_public:
                     self.channels.publish(cell)
                 self.meta.extent_changed(cell)
@@ -415,44 +466,7 @@ class Core:
         channel = self.channels.get(channel_name)
         return channel is not None and channel.durability.mode is not Mode.FSYNC
 
-    # -- start -----------------------------------------------------------------
-
-    def _load(self, store: Store) -> None:
-        extents = {keys.from_u64(key[1:]): extent for key, extent in _records(store, keys.EXTENT, Extent.decode)}
-        for key, settings in _records(store, keys.SETTINGS, ChannelSettings.decode):
-            number = keys.from_u64(key[1:])
-            self.channels.load(number, settings, extents.get(number, EMPTY_EXTENT))
-        entries: defaultdict[tuple[int, bytes], list[ProducedEntry]] = defaultdict(list)
-        for key, entry in _records(store, keys.PRODUCER, ProducedEntry.decode):
-            entries[keys.producer_of(key)].append(entry)
-        self._producers.load(entries)
-        names = _records(store, keys.NAME, ProducerName.decode)
-        self._names.load({keys.name_of(key): name for key, name in names})
-        window_end = _stored_number(store, keys.IDS, None if self.committer.written_number else 1)
-        window_end = max(window_end, *(extent.end_id + 1 for extent in extents.values()), 1)
-
-        def save(end: int) -> None:
-            store.write([Put(Family.META, keys.IDS, keys.u64(end))])
-            store.sync()
-
-        self.ids.restore(window_end, save)
-
     def brought_back(self, lost: Ahead) -> None:
         """A group was moved back to the end that a power cut left."""
         self.positions_brought_back += 1
         logger.warning("%s: it goes on behind that end", lost)
-
-
-Record = TypeVar("Record")
-
-
-def _records(store: Store, prefix: bytes, decode: Callable[[bytes], Record]) -> Iterator[tuple[bytes, Record]]:
-    for key, value in store.scan(Family.META, prefix, keys.prefix_end(prefix)):
-        yield key, decode(value)
-
-
-def _stored_number(store: Store, key: bytes, default: int | None) -> int:
-    stored = store.get(Family.META, key)
-    if stored is None and default is None:
-        raise DataRefused("the id window cannot be read, so ids might repeat: restore a backup")
-    return default or 0 if stored is None else keys.from_u64(stored)

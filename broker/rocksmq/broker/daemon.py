@@ -142,6 +142,7 @@ class _Daemon:
                 limits=self._limits,
                 accept_loss=self._launch.accept_loss,
                 remote=remote,
+                retention=config.retention,
             ) as engine:
                 self._is_open = True
                 await self._serve(engine, signals)

@@ -4,6 +4,7 @@
     DIR/format    {"format": 1, "instance": ...}: what wrote this directory
     DIR/mark      the durable mark (mark.py)
     DIR/db/       RocksDB
+    DIR/checkpoint-*/   what a backup is copied from, while it is (checkpoints.py)
 
 Opening refuses what it cannot keep the promise for: a newer format, a missing or damaged
 part, a store that holds less than was acknowledged.
@@ -53,6 +54,9 @@ class DataDirectory:
             self.mark = _open_mark(path, accept_loss)
             try:
                 self.store = Store(path / "db")
+                if self.store.log_gap is not None:  # and that was accepted, once
+                    self.store.write(())
+                    self.store.sync()
             except BaseException:
                 self.mark.close()
                 raise
@@ -81,7 +85,7 @@ class DataDirectory:
 def _open_mark(directory: Path, accept_loss: bool) -> MarkFile:
     """The mark, when the database holds all that it says was synced; asked before the database is opened for writing."""
     path = directory / "mark"
-    stored = peek(directory / "db", Family.META, keys.COMMIT_NUMBER)
+    stored, log_gap = peek(directory / "db", Family.META, keys.COMMIT_NUMBER)
     recovered = 0 if stored is None else keys.from_u64(stored)
     if accept_loss or (recovered == 0 and not path.exists()):
         mark = MarkFile.create(path, recovered)
@@ -99,6 +103,12 @@ def _open_mark(directory: Path, accept_loss: bool) -> MarkFile:
             f"{directory} holds less than was acknowledged: group commit {mark.number} was synced, the database"
             f" ends at {recovered}, so {mark.number - recovered} commits are missing. Restore a backup, or start"
             " once with --accept-loss to go on without them"
+        )
+    if log_gap is not None:
+        mark.close()
+        raise DataRefused(
+            f"{directory} lacks what was written: {log_gap}. Restore a backup, or start once with --accept-loss to go on with"
+            " what is there"
         )
     return mark
 
@@ -145,18 +155,23 @@ def _instance_of(path: Path) -> str:
         if (path / "db").exists():
             raise DataRefused(f"{path} holds a database but no file `format`: it is not a whole RocksMQ data directory")
         instance = secrets.token_hex(16)
-        temporary = path / "format.new"
-        with temporary.open("w") as out:
-            json.dump({"format": FORMAT, "instance": instance}, out)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.rename(file)
+        write_format(path, instance)
         (path / "db").mkdir(mode=0o700)
         sync_directory(path)
         return instance
     version, instance = read_format(path)
     check_format(path, version)
     return instance
+
+
+def write_format(path: Path, instance: str) -> None:
+    """Make the file `format`, synced: there whole or not at all, once the directory is synced too. Raises OSError."""
+    temporary = path / "format.new"
+    with temporary.open("w") as out:
+        json.dump({"format": FORMAT, "instance": instance}, out)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.rename(path / "format")
 
 
 def read_format(path: Path) -> tuple[int, str]:

@@ -1,4 +1,10 @@
-"""The reserve of free disk space that produce must leave to positions and retention."""
+"""The free disk space that produce must leave: to positions, to retention, and to the database for rewriting its files.
+
+A database gives space back by writing: memtables become tables, tables are merged, and only then what they were made of is
+deleted. Where that finds no room it ends, and RocksDB tries again only once as much is free as all of it might take: then
+destroying channels frees nothing any more. So the database works in pieces that fit into the reserve, and what it may have to
+write at once is left free as well.
+"""
 
 import logging
 import os
@@ -10,8 +16,10 @@ logger = logging.getLogger("rocksmq.broker")
 
 MIB = 1 << 20
 CHECK_SECONDS = 1.0
-CHECK_BYTES = 16 * MIB  # produced since the last look
+CHECK_BYTES = 16 * MIB  # produced since the last look, or a piece if that is less
 RESUME_FACTOR = 1.2
+PIECES = 16  # of the reserve: 3 memtables, 5 new tables, the 4 that they are merged with, and some to spare
+PIECE_BYTES_MIN = 4 * MIB
 
 
 def reserve_bytes(total: int) -> int:
@@ -19,11 +27,35 @@ def reserve_bytes(total: int) -> int:
     return max(64 * MIB, min(total // 20, 1 << 30))
 
 
-class DiskGuard:
-    """Says whether there is room for a produce; asks the file system once a second or every 16 MiB."""
+def piece_bytes(total: int) -> int:
+    """How large a memtable or a table of the database may get on a disk of ``total`` bytes: 4 MiB to 64 MiB."""
+    return max(PIECE_BYTES_MIN, reserve_bytes(total) // PIECES)
 
-    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+
+def disk_piece_bytes(directory: Path) -> int:
+    """`piece_bytes` of the disk that ``directory`` is on, or will be. Raises OSError."""
+    found = os.statvfs(next(level for level in (directory, *directory.parents) if level.exists()))
+    return piece_bytes(found.f_blocks * found.f_frsize)
+
+
+class DiskGuard:
+    """Says whether there is room for a produce; asks the file system once a second or every 16 MiB.
+
+    ``owed``: bytes that the database may have to write before it can delete anything; ``reserve`` is what must be free now:
+    that of the disk, or what is owed if that is more. ``waiting``: bytes that were admitted, and are not written yet.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        owed: Callable[[], int] = lambda: 0,
+        waiting: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._directory = directory
+        self._owed = owed
+        self._waiting = waiting
         self._clock = clock
         self.is_full = False
         self.is_known = True  # whether the file system told
@@ -51,9 +83,10 @@ class DiskGuard:
         self.is_known = True
         self.free_bytes = found.f_bavail * found.f_frsize
         self.total_bytes = found.f_blocks * found.f_frsize
-        self.reserve = reserve_bytes(self.total_bytes)
+        self._bytes_left = min(CHECK_BYTES, piece_bytes(self.total_bytes))
+        self.reserve = max(reserve_bytes(self.total_bytes), self._owed())
         was_full = self.is_full
-        self.is_full = self.free_bytes < self.reserve * (RESUME_FACTOR if was_full else 1)
+        self.is_full = self.free_bytes - self._waiting() < self.reserve * (RESUME_FACTOR if was_full else 1)
         if self.is_full and not was_full:
             logger.warning("the disk has %d MiB free, less than the reserve: produce is refused", self.free_bytes >> 20)
         elif was_full and not self.is_full:

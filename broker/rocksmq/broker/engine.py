@@ -36,7 +36,6 @@ from rocksmq.protocol.operations import (
     Sought,
 )
 
-from . import keys
 from .core import Core
 from .directory import DataDirectory
 from .durability import Durability
@@ -48,7 +47,9 @@ from .meta_embedded import EmbeddedMeta
 from .meta_remote import RemoteMeta
 from .readings import of_store
 from .remote import Remote
-from .store import DataRefused, Family
+from .retention import RetentionSection
+from .space import Space
+from .store import DataRefused
 
 logger = logging.getLogger("rocksmq.broker")
 
@@ -80,15 +81,16 @@ class RocksMQ:
         limits: Limits | None = None,
         accept_loss: bool = False,
         remote: Remote | None = None,
+        retention: RetentionSection | None = None,
     ) -> None:
         self._path = Path(name)
+        self._retention = retention or RetentionSection()
         self._ids = id_allocator or IDAllocator()
         self._durability = durability
         self._limits = limits or Limits()
         self._accept_loss = accept_loss
         self._remote = remote
         self._stack = AsyncExitStack()
-        self._compacting = trio.CapacityLimiter(1)  # its own, lest compactions take every thread from syncs
         self._identities: dict[tuple[int, ...], list[Identity]] = {}
 
     async def __aenter__(self) -> Self:
@@ -97,7 +99,7 @@ class RocksMQ:
         except StorageFailed as error:
             raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
         try:
-            self.core = Core(self._directory, self._ids, self._limits, self._durability)
+            self.core = Core(self._directory, self._ids, self._limits, self._durability, self._retention)
             self.core.meta = self._meta()
             await self.core.meta.open()
             self._nursery = await self._stack.enter_async_context(trio.open_nursery())
@@ -109,13 +111,19 @@ class RocksMQ:
             if isinstance(error, StorageFailed):
                 raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
             raise
-        self.core.on_destroyed = self._compact_soon
+        self._space = Space(self._directory.store, self.core.channels)
+        self.core.on_destroyed, self.core.retention.freed = self._space.destroyed, self._space.trimmed
         self.core.status.spawn = self._nursery.start_soon
+        self.core.checkpoints.spawn = self._nursery.start_soon
         self._committed = trio.Event()
         self._nursery.start_soon(self._commit)
         self._nursery.start_soon(self.core.waiters.run)
+        self._nursery.start_soon(self.core.retention.run)
+        self._nursery.start_soon(self._space.run)
+        self._nursery.start_soon(self.core.idle_groups.run)
         self._nursery.start_soon(self.core.meta.run)
         self._nursery.start_soon(self._keep_mark)
+        self._nursery.start_soon(self.core.checkpoints.remove_left_over)
         self._process = process.read()
         self._nursery.start_soon(self._watch_loop)
         self._nursery.start_soon(self._watch_process)
@@ -304,14 +312,5 @@ class RocksMQ:
         yield from self._process
         yield gauge(catalogue.AFTER_CRASH, self._directory.follows_crash)
         yield gauge(catalogue.MARK_LAG, self.core.committer.synced_number - self._directory.mark.number)
+        yield gauge(catalogue.UNCOMPACTED_BYTES, self._space.pending_bytes)
         yield from of_store(self._directory.store)
-
-    def _compact_soon(self, channel_number: int) -> None:
-        async def compact() -> None:
-            span = keys.channel_span(channel_number)
-            try:
-                await trio.to_thread.run_sync(self._directory.store.compact, Family.DATA, *span, limiter=self._compacting)
-            except StorageFailed:
-                logger.exception("the space of a destroyed channel is given back later, by the database itself")
-
-        self._nursery.start_soon(compact)

@@ -5,6 +5,7 @@ Pure and synchronous like `channels`. A group's position is the id of the next m
 last is kept with the position and in the same write, so that a repeat gets it again.
 """
 
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from .ids import COUNTER_BITS, IDAllocator, clock_ms, time_ms_of
 from .limits import Limits
 from .log import Log, Place, Reading
 from .records import ConsumerEntry, Extent, GroupState, LastSeek
+from .replies import Gap
 from .store import Change, Delete, Family, Put
 
 IDLE_CONSUMER_MS_MAX = 3600 * 1000
@@ -39,12 +41,12 @@ IDLE_CONSUMER_MS_MAX = 3600 * 1000
 class Group:
     """One consumer group of one channel. ``value`` is its state with everything accepted, None before its creation.
 
-    ``visible`` is the state that is durable, and all that a description may show. ``polls``: when consumer ids with an
-    entry last asked in vain, as present ids; kept in memory only, for which ids are idle. ``delivered`` is what its consumes
-    were answered since the broker's start.
+    ``visible`` is the state that is durable, and all that a description may show. ``polls``: when consumer ids with an entry
+    last asked in vain, as present ids; kept in memory only, for which ids are idle. ``used_at``: when it was last read,
+    committed or sought, by time.monotonic. ``delivered`` is what its consumes were answered since the broker's start.
     """
 
-    __slots__ = ("channel_name", "delivered", "name", "oldest", "polls", "value", "visible")
+    __slots__ = ("channel_name", "delivered", "name", "oldest", "polls", "used_at", "value", "visible")
 
     def __init__(self, name: str, channel_name: str, value: GroupState | None) -> None:
         self.name = name
@@ -53,6 +55,7 @@ class Group:
         self.visible = value
         self.polls: dict[bytes, int] = {}
         self.delivered = Traffic()
+        self.used_at = time.monotonic()
         self.oldest: tuple[tuple[int, int], int] | None = None  # what `Groups.lag_ms` found last, and for what
 
     @property
@@ -95,10 +98,35 @@ class Target(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What a consume was handed, and the generation it was handed in."""
+    """What a consume was handed, the generation it was handed in, and what was removed unread before it.
+
+    ``is_repeat``: it was claimed before; else the commit claims it.
+    """
 
     reading: Reading
     generation: int
+    gap: Gap | None
+    is_repeat: bool
+
+
+class Lost(NamedTuple):
+    """So many messages from ``begin`` on that retention removed before the group read them, or could ask for them again."""
+
+    begin: int
+    message_count: int
+
+    def __add__(self, other: object) -> "Lost":
+        if not isinstance(other, Lost):
+            return NotImplemented
+        begins = [lost.begin for lost in (self, other) if lost.message_count]
+        return Lost(min(begins, default=0), self.message_count + other.message_count)
+
+    def gap(self, end: int) -> Gap | None:
+        """As a reply tells it, before the message with id ``end``."""
+        return [self.begin, end, self.message_count] if self.message_count else None
+
+
+NOTHING_LOST = Lost(0, 0)
 
 
 class Groups:
@@ -175,16 +203,26 @@ class Groups:
     def describe(self, group: Group, number: int, extent: Extent) -> GroupDescribed:
         """Position and exact lag, as far as they are durable."""
         state = group.visible or group.state
+        position = max(state.position, extent.begin_id if extent.begin_offset > state.offset else 0)
         lag = self.lag(group, extent)
         lag_ms = self.lag_ms(group, number, extent)
-        return GroupDescribed(state.creation_id, state.position, lag, lag_ms, state.generation, state.metadata)
+        return GroupDescribed(state.creation_id, position, lag, lag_ms, state.generation, state.metadata)
 
-    @staticmethod
-    def lag(group: Group, extent: Extent) -> int:
+    def lag(self, group: Group, extent: Extent) -> int:
         """How many durable messages the group has not read."""
         state = group.visible or group.state
         unread = max(0, extent.end_offset - max(state.offset, extent.begin_offset))
-        return unread + sum(entry.message_count for _, entry in _released(state)) if state.consumers else unread
+        if not state.consumers:
+            return unread
+        return unread + sum(self._kept(state, entry, extent) for _, entry in _released(state))
+
+    def _kept(self, state: GroupState, entry: ConsumerEntry, extent: Extent) -> int:
+        """How many of the messages in the range that ``entry`` names are still there."""
+        if entry.begin >= extent.begin_id or extent.begin_offset == 0:
+            return entry.message_count
+        if entry.end <= extent.begin_id:
+            return 0
+        return min(entry.message_count, self._log.place(state.channel_number, entry.end, extent).offset - extent.begin_offset)
 
     def lag_ms(self, group: Group, number: int, extent: Extent) -> int:
         """How long ago the oldest of them was appended; 0 if there is none.
@@ -203,20 +241,27 @@ class Groups:
     def consume(self, commit: Commit, group: Group, extent: Extent, request: Consume) -> Claim | None:
         """Claim the next messages up to ``extent`` for the consumer id, or repeat its last claim; None when there are none.
 
-        Raises OutOfSequence for a number that is neither.
+        What retention removed before them is told with them, and again with a repeat. A claim of which nothing is left is
+        made anew, under its number. Raises OutOfSequence for a number that is neither.
         """
+        group.used_at = time.monotonic()
         state = group.state
         entry = state.consumers.get(request.consumer)
         self._check_number(state, entry, request)
+        lost = NOTHING_LOST
         if entry is not None and group.repeats(request):
-            reading = self._log.read(state.channel_number, entry.begin, extent, entry.message_count, 1 << 62)
-            return Claim(reading, state.generation)
-        returned = min(_released(state), key=lambda known: known[1].begin, default=None)
-        begin, count_max = (
-            (state.position, request.max_messages)
-            if returned is None
-            else (returned[1].begin, min(request.max_messages, returned[1].message_count))
-        )
+            left = self._kept(state, entry, extent)
+            lost = Lost(entry.gap_begin, entry.gap_count) + Lost(entry.begin, entry.message_count - left)
+            if left:
+                reading = self._log.read(state.channel_number, entry.begin, extent, left, 1 << 62)
+                return Claim(reading, state.generation, lost.gap(reading.first_id), is_repeat=True)
+        state, returned, of_returned = self._returned(state, extent)
+        lost += of_returned
+        if returned is None:
+            begin, count_max = state.position, request.max_messages
+            lost += Lost(state.position, max(0, extent.begin_offset - state.offset))
+        else:
+            begin, count_max = returned[1].begin, min(request.max_messages, returned[1].message_count)
         reading = self._log.read(
             state.channel_number,
             begin,
@@ -229,14 +274,34 @@ class Groups:
                 group.polls[request.consumer] = self._ids.present_id
             return None
         claimed = ConsumerEntry(
-            request.number, begin, reading.next_position, reading.message_count, state.generation, self._ids.present_id
+            request.number,
+            reading.first_id,
+            reading.next_position,
+            reading.message_count,
+            state.generation,
+            self._ids.present_id,
+            gap_begin=lost.begin,
+            gap_count=lost.message_count,
         )
         if returned is None:
-            state = state._replace(position=reading.next_position, offset=state.offset + reading.message_count)
+            offset = max(state.offset, extent.begin_offset) + reading.message_count
+            state = state._replace(position=reading.next_position, offset=offset)
         else:
             state = _with_entry(state, returned[0], _behind(returned[1], reading))
         commit.set(group, self._remember(group, state, request.consumer, claimed))
-        return Claim(reading, state.generation)
+        return Claim(reading, state.generation, lost.gap(reading.first_id), is_repeat=False)
+
+    def _returned(self, state: GroupState, extent: Extent) -> tuple[GroupState, tuple[bytes, ConsumerEntry] | None, Lost]:
+        """The first of what was given back and is still there; the state without what is not, and how much that is."""
+        lost = NOTHING_LOST
+        for consumer, entry in sorted(_released(state), key=lambda known: known[1].begin):
+            left = self._kept(state, entry, extent)
+            lost += Lost(entry.gap_begin, entry.gap_count) + Lost(entry.begin, entry.message_count - left)
+            if left:
+                begin = max(entry.begin, extent.begin_id) if left < entry.message_count else entry.begin
+                return state, (consumer, entry._replace(begin=begin, message_count=left)), lost
+            state = _with_entry(state, consumer, None)
+        return state, None, lost
 
     def release(self, commit: Commit, group: Group, extent: Extent, request: ReleaseConsumer) -> None:
         """End the use of a consumer id; what it was handed and did not hand on is served first to who comes next.
@@ -254,10 +319,21 @@ class Groups:
         left: ConsumerEntry | None = None
         if group.repeats(request) and request.position < entry.end:
             begin = max(request.position, entry.begin)
-            first, behind = (self._log.place(state.channel_number, p, extent).offset for p in (entry.begin, begin))
-            left = entry._replace(begin=begin, message_count=entry.message_count - (behind - first), is_released=True)
+            count = self._given_back(state, entry, extent, request)
+            left = entry._replace(begin=begin, message_count=count, is_released=True)
+            if request.position:  # its client has heard of the gap before it
+                left = left._replace(gap_begin=0, gap_count=0)
         group.polls.pop(request.consumer, None)
         commit.set(group, _with_entry(state, request.consumer, left))
+
+    def _given_back(self, state: GroupState, entry: ConsumerEntry, extent: Extent, request: ReleaseConsumer) -> int:
+        """How many messages of ``entry`` the request gives back; as it says itself where some of them are no longer there."""
+        if request.position <= entry.begin:
+            return entry.message_count
+        if request.position < extent.begin_id:
+            return max(1, min(request.message_count, entry.message_count))
+        behind, end = (self._log.place(state.channel_number, p, extent).offset for p in (request.position, entry.end))
+        return end - behind
 
     def move(self, commit: Commit, group: Group, extent: Extent, request: CommitRequest) -> None:
         """COMMIT: move the position forward. Raises InvalidRequest, Conflict."""
@@ -266,6 +342,7 @@ class Groups:
 
     def moved(self, group: Group, extent: Extent, request: CommitRequest) -> GroupState | None:
         """The state that a COMMIT leads to, None: it has no effect; nothing is changed. Raises InvalidRequest, Conflict."""
+        group.used_at = time.monotonic()
         state = group.state
         if len(request.metadata) > METADATA_BYTES_MAX:
             raise InvalidRequest(f"metadata of {len(request.metadata)} bytes exceed the limit of {METADATA_BYTES_MAX}")
@@ -278,6 +355,9 @@ class Groups:
             )
         if request.position < state.position:
             return None
+        if request.position < extent.begin_id and state.offset < extent.begin_offset:
+            # The next consume tells of all that was removed from where it stood on.
+            return state._replace(metadata=bytes(request.metadata))
         offset = self._log.place(state.channel_number, request.position, extent).offset
         return state._replace(position=request.position, offset=max(offset, state.offset), metadata=bytes(request.metadata))
 
@@ -293,11 +373,11 @@ class Groups:
     def seek(self, commit: Commit, group: Group, extent: Extent, request: SeekRequest) -> Sought:
         """Move the position anywhere and begin a new generation; a repeat gets the first answer and moves nothing."""
         if (last := self.last_seek(group, request.request_id)) is not None:
-            return Sought(*last[1:])
+            return _answer_to(last)
         state = self.sought(group, extent, request.to_kind, request.to, request.request_id)
         commit.set(group, state)
         assert state.last_seek is not None, "it is noted"
-        return Sought(*state.last_seek[1:])
+        return _answer_to(state.last_seek)
 
     @staticmethod
     def last_seek(group: Group, request_id: bytes) -> LastSeek | None:
@@ -307,6 +387,7 @@ class Groups:
 
     def sought(self, group: Group, extent: Extent, kind: int, to: int, request_id: bytes) -> GroupState:
         """The state that a seek leads to, with the seek noted; nothing is changed."""
+        group.used_at = time.monotonic()
         state = group.state
         if kind == Position.CURRENT:
             place, outcome = self._current(state, extent), Outcome.EXACT
@@ -319,7 +400,7 @@ class Groups:
             offset=place.offset,
             generation=generation,
             consumers=consumers,
-            last_seek=LastSeek(request_id, place.message_id, outcome, generation),
+            last_seek=LastSeek(request_id, place.message_id, place.offset, outcome, generation),
         )
 
     def bring_back(self, commit: Commit, group: Group, extent: Extent) -> None:
@@ -331,10 +412,12 @@ class Groups:
 
     def _current(self, state: GroupState, extent: Extent) -> Place:
         """Where the group stands, or the first message that was given back."""
-        returned = min((entry.begin for _, entry in _released(state)), default=None)
-        if returned is None:
-            return Place(state.position, state.offset)
-        return self._log.place(state.channel_number, returned, extent)
+        _, returned, lost = self._returned(state, extent)
+        if lost.message_count:  # it goes on at the begin, wherever it stood
+            return Place(lost.begin, min(state.offset, extent.begin_offset) - lost.message_count)
+        if returned is not None:
+            return self._log.place(state.channel_number, returned[1].begin, extent)
+        return Place(state.position, state.offset)
 
     def target(self, number: int, extent: Extent, kind: int, value: int) -> Target:
         """Where a seek to ``value`` of ``kind`` leads; never a future id."""
@@ -393,6 +476,10 @@ class Groups:
         return state._replace(consumers=consumers, forgotten=forgotten)
 
 
+def _answer_to(seek: LastSeek) -> Sought:
+    return Sought(seek.position, seek.offset, seek.outcome, seek.generation)
+
+
 def _released(state: GroupState) -> list[tuple[bytes, ConsumerEntry]]:
     """The entries that hold messages given back."""
     return [(consumer, entry) for consumer, entry in state.consumers.items() if entry.is_released]
@@ -409,4 +496,4 @@ def _with_entry(state: GroupState, consumer: bytes, entry: ConsumerEntry | None)
 def _behind(entry: ConsumerEntry, reading: Reading) -> ConsumerEntry | None:
     """What is left of a range given back once ``reading`` was taken from its beginning."""
     left = entry.message_count - reading.message_count
-    return entry._replace(begin=reading.next_position, message_count=left) if left else None
+    return entry._replace(begin=reading.next_position, message_count=left, gap_begin=0, gap_count=0) if left else None

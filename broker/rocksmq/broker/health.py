@@ -6,23 +6,16 @@ looks: nothing is produced, synced or sent. Reasons are for people: no text of a
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.instruments import MetricFamily, gauge, gauges
 
 from .core import Core
+from .status import Check
 
 REFUSED_SECONDS = 10.0  # since a commit was undone; then, with room on the disk, whoever comes may try: nobody else would tell
+CLOCK = "clock"
 SYNC_SECONDS_MAX = 5.0  # a disk that is only slow is done by then
-
-
-class Check(NamedTuple):
-    """One of them; ``reason`` is empty while it is ok."""
-
-    name: str
-    ok: bool
-    reason: str
 
 
 class Health:
@@ -35,6 +28,7 @@ class Health:
             "disk": self._disk,
             "meta": self._meta,
             "draining": self._draining,
+            CLOCK: self._clock,
         }
 
     @property
@@ -44,12 +38,12 @@ class Health:
     def checks(self) -> list[Check]:
         """All of them, in the order of `names`."""
         reasons = ((name, why()) for name, why in self._reasons.items())
-        return [Check(name, reason is None, reason or "") for name, reason in reasons]
+        return [Check(name, reason is None, reason or "", name != CLOCK) for name, reason in reasons]
 
     def families(self) -> Iterator[MetricFamily]:
         """The same as metrics."""
-        checks = self.checks()
-        yield gauge(catalogue.READY, all(check.ok for check in checks))
+        checks = [check for check in self.checks() if check.is_vital]  # another has a metric of its own
+        yield gauge(catalogue.READY, all(check.passes for check in checks))
         yield gauges(catalogue.READY_CHECK, (((check.name,), check.ok) for check in checks))
         yield gauge(catalogue.READ_ONLY, self._core.committer.failure is not None)
 
@@ -94,6 +88,15 @@ class Health:
         return (
             f"positions cannot be moved in the store that --meta names ({problem}): consume, commit and seek are refused with"
             " MetaUnavailable, produce and fetch go on; get that store to answer, then it goes on by itself"
+        )
+
+    def _clock(self) -> str | None:
+        doubt = self._core.retention.clock.doubt
+        if doubt is None:
+            return None
+        return (
+            f"{doubt}: no message is removed for its age, all else goes on; set the clock right, then say so with"
+            " `rocksmq status --confirm-clock`"
         )
 
     def _draining(self) -> str | None:

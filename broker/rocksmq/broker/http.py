@@ -37,7 +37,7 @@ def routes(telemetry: Telemetry, health: Health) -> Mapping[str, Route]:
         if any(name not in health.names for name in excluded):
             return Response(HTTPStatus.BAD_REQUEST, TEXT, f"the checks are {', '.join(health.names)}\n".encode())
         checks = health.checks()
-        is_ready = all(check.ok for check in checks if check.name not in excluded)
+        is_ready = all(check.passes for check in checks if check.name not in excluded)
         found = [{"check": check.name, "ok": check.ok, "reason": check.reason} for check in checks]
         status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
         return _json(status, {"ready": is_ready, "checks": found})

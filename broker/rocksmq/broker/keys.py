@@ -4,6 +4,7 @@ data   channel number u64 | first id u64                          -> records.Sto
 meta   "!commit"                                                  -> u64, number of the last group commit
        "!ids"                                                     -> u64, no id at or above it was given out
        "!forgotten"                                               -> u64, see producers.py
+       "!clock"                                                   -> clock.ClockNote
        "!meta"                                                    -> records.MetaBinding
        "!metashadow"                                              -> records.Shadow
        "c" | channel number u64                                   -> records.ChannelSettings
@@ -24,6 +25,7 @@ _U64_PAIR = Struct(">QQ")
 COMMIT_NUMBER = b"!commit"
 IDS = b"!ids"
 FORGOTTEN = b"!forgotten"
+CLOCK = b"!clock"
 META_BINDING = b"!meta"
 META_SHADOW = b"!metashadow"
 SETTINGS, EXTENT, PRODUCER, NAME, GROUP = b"c", b"x", b"p", b"n", b"g/"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rocksmq.protocol.batch import RecordBatch
 
-from .keys import batch_key
+from .keys import batch_key, first_id_of
 from .records import Extent, StoredBatch
 from .store import Family, Store
 
@@ -52,9 +52,19 @@ class Reading(NamedTuple):
     size: int  # bytes of payloads and headers
     misfit_bytes: int = 0  # of the batch that was loaded in vain, as its next message does not fit
 
+    @property
+    def next_offset(self) -> int:
+        """How many messages were ever appended before ``next_position``; there are messages."""
+        return self.slices[-1].batch.base_offset + self.slices[-1].stop
+
+    @property
+    def first_id(self) -> int:
+        """Of its messages."""
+        return self.slices[0].first_id
+
 
 class Place(NamedTuple):
-    """Where a position lies: id of the first message at or after it, and how many messages lie before it."""
+    """Where a position lies: id of the first message at or after it, and how many were ever appended before that."""
 
     message_id: int
     offset: int
@@ -213,16 +223,17 @@ class Log:
     ) -> Reading:
         """At most ``count_max`` messages and ``bytes_max`` bytes from ``position`` on, but one at least if there is one.
 
+        From the extent's begin on, if ``position`` lies before it.
+
         That one may be as large as ``first_bytes_max``; None: however large it is.
         """
         slices: list[Slice] = []
         count = size = 0
+        position = max(position, extent.begin_id)
         if position > extent.end_id:
             return Reading(slices, 0, position, 0)
         cached_from = self.cache.begin(channel_number)
-        is_hit = (channel_number, position) in self._partial or (
-            cached_from is not None and max(position, extent.begin_id) >= cached_from
-        )
+        is_hit = (channel_number, position) in self._partial or (cached_from is not None and position >= cached_from)
         for batch in self._resumed(channel_number, position, extent):
             start = max(0, position - batch.first_id)
             stop = min(batch.count, start + count_max - count)
@@ -251,19 +262,46 @@ class Log:
         return Reading(slices, count, position, size)
 
     def place(self, channel_number: int, position: int, extent: Extent) -> Place:
-        """Where ``position`` lies; behind the end: the extent's end.
+        """Where ``position`` lies; before the begin: the extent's begin, behind the end: its end.
 
         Many are asked for at once, so the batch's CRC is left to who reads its messages, and its head is noted.
         """
-        if position <= extent.end_id and extent.end_offset > extent.begin_offset:
+        if position <= extent.begin_id:
+            return Place(extent.begin_id, extent.begin_offset)
+        if position <= extent.end_id:
             for head in self._heads.get(channel_number, ()):
-                if head.first_id <= position <= head.end_id and extent.begin_id <= position:
+                if head.first_id <= position <= head.end_id:
                     return Place(position, head.base_offset + position - head.first_id)
             for batch in self.batches(channel_number, position, extent, StoredBatch.unchecked):
                 self._note(channel_number, batch)
                 index = max(0, position - batch.first_id)
                 return Place(batch.first_id + index, batch.base_offset + index)
         return Place(extent.end_id + 1, extent.end_offset)
+
+    def holding(
+        self, channel_number: int, position: int, extent: Extent, decode: Decode = StoredBatch.unchecked
+    ) -> StoredBatch | None:
+        """The batch that holds ``position``, or the first behind it; None behind the end."""
+        return next(self.batches(channel_number, position, extent, decode), None)
+
+    def end_before(self, channel_number: int, position: int) -> int | None:
+        """The id behind the last stored message before ``position``, where a batch begins; None: there is none."""
+        key = batch_key(channel_number, position - 1)
+        for found, value in self._store.scan(Family.DATA, key, batch_key(channel_number, position), at_or_before=True):
+            if found[:8] == key[:8]:
+                return StoredBatch.unchecked(found, value).end_id + 1
+        return None
+
+    def first_ids(self, channel_number: int, extent: Extent, end: int, count_max: int) -> list[int] | None:
+        """Of the stored batches of ``extent`` before the id ``end``; None: they are more than ``count_max``."""
+        begin_key, end_key = batch_key(channel_number, extent.begin_id), batch_key(channel_number, end)
+        found: list[int] = []
+        for key, _ in self._store.scan(Family.DATA, begin_key, end_key, at_or_before=True):
+            if key[:8] == begin_key[:8]:
+                found.append(first_id_of(key))
+            if len(found) > count_max:
+                return None
+        return found
 
     def _resumed(self, channel_number: int, position: int, extent: Extent) -> Iterator[StoredBatch]:
         partial = self._partial.pop((channel_number, position), None)

@@ -17,7 +17,7 @@ from .waiters import CLAIM_BYTES_MAX, Many, Waiter
 
 KEYS_A_GROUP = KEYS_A_CHANNEL = 2
 GROUPS_MAX = 60  # of one operation: two keys each, and some are left for what rides along
-STATE_BYTES, CONSUMER_BYTES = 1_300, 250  # of a group's state, at most, and of each consumer entry in it
+STATE_BYTES, CONSUMER_BYTES = 1_300, 330  # of a group's state, at most, and of each consumer entry in it
 
 
 class Carried(NamedTuple):

@@ -149,8 +149,11 @@ def decode_state(text: str) -> GroupState:
     fields["consumers"] = {bytes.fromhex(id_): ConsumerEntry(**entry) for id_, entry in fields["consumers"].items()}
     state = GroupState(**fields)
     seek = () if state.last_seek is None else state.last_seek[1:]
-    entries = [number for entry in state.consumers.values() for number in entry[:-1]]
-    numbers = [*state[:2], *state[3:6], state.forgotten, *seek, *entries]
+    entries = list(state.consumers.values())
+    if not all(type(entry.is_released) is bool for entry in entries):
+        raise ValueError("a consumer's entry does not say whether it is released")
+    of_entries = [number for entry in entries for number in (*entry[:6], *entry[7:])]
+    numbers = [*state[:2], *state[3:6], state.forgotten, *seek, *of_entries]
     if not all(type(number) is int and 0 <= number <= ID_MAX for number in numbers):
         raise ValueError("a number of a group's state is none of 64 bits")
     return state

@@ -33,7 +33,7 @@ OF_A_CHANNEL: tuple[tuple[Metric, Callable[[Channel], float]], ...] = (
     (catalogue.PRODUCED_BYTES, lambda channel: channel.produced.size),
     (catalogue.CHANNEL_FIRST_ID, lambda channel: channel.visible.begin_id),
     (catalogue.CHANNEL_LAST_ID, lambda channel: channel.visible.end_id),
-    (catalogue.CHANNEL_MESSAGES, lambda channel: channel.visible.end_offset - channel.visible.begin_offset),
+    (catalogue.CHANNEL_MESSAGES, lambda channel: channel.visible.message_count),
     (catalogue.CHANNEL_BYTES, lambda channel: channel.visible.byte_count),
 )
 
@@ -52,6 +52,10 @@ def of_core(core: "Core") -> Iterator[MetricFamily]:
     yield catalogue.CHANNELS, _count(core, channels=True, groups=False)
     yield catalogue.GROUPS, _count(core, channels=False, groups=True)
     yield gauge(catalogue.POSITIONS_BROUGHT_BACK, core.positions_brought_back)
+    yield gauge(catalogue.REMOVED_MESSAGES, core.retention.removed_messages)
+    yield gauge(catalogue.REMOVED_BYTES, core.retention.removed_bytes)
+    yield gauge(catalogue.GROUPS_EXPIRED, core.idle_groups.expired)
+    yield gauge(catalogue.CLOCK_IN_DOUBT, core.retention.clock.doubt is not None)
     yield from core.meta.families()
 
 
@@ -165,8 +169,15 @@ def _each(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
             for group in _groups(channel):
                 yield Sample("", of_group(group), counts[group.name])
 
+    def held() -> Iterator[Sample | None]:
+        for channel in _shown(core, with_groups):
+            if channel.rules.consumed_by_all and (found := core.retention.held(channel)) is not None:
+                yield Sample("", labelled(catalogue.HELD_BYTES, channel.name, str(found[0])), int(found[2]))
+                yield None  # it was looked up
+
     for metric, value in OF_A_CHANNEL:
         yield metric, of_channels(value)
+    yield catalogue.HELD_BYTES, held()
     yield catalogue.DELIVERED_MESSAGES, delivered(lambda found: found.delivered.messages)
     yield catalogue.DELIVERED_BYTES, delivered(lambda found: found.delivered.size)
     yield catalogue.GROUP_OFFSET, of_groups(lambda channel, group: _offset(group))
@@ -185,7 +196,7 @@ def _sums(core: "Core", channels: Sequence[Channel]) -> Iterator[MetricFamily]:
     def gather() -> Iterator[None]:
         nonlocal oldest_ms
         for index, channel in enumerate(_shown(core, channels)):
-            sums[catalogue.CHANNEL_MESSAGES] += channel.visible.end_offset - channel.visible.begin_offset
+            sums[catalogue.CHANNEL_MESSAGES] += channel.visible.message_count
             sums[catalogue.CHANNEL_BYTES] += channel.visible.byte_count
             if index % A_TURN == 0:
                 yield None

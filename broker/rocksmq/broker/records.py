@@ -6,10 +6,11 @@ A stored batch, numbers little-endian (its key: keys.batch_key):
      1  u8   flags: 1 = with headers
      2  u16  0
      4  u64  base_offset: messages ever appended to the channel before this batch
-    12  u32  count
-    16  u32  bytes of payloads
-    20  u32  crc32c over the key, bytes 0..20 and bytes 24..end
-    24  lengths, [header_lengths,] payloads, [headers]: the columns as they came (SPEC §4)
+    12  u64  base_bytes: bytes of their payloads and headers
+    20  u32  count
+    24  u32  bytes of payloads
+    28  u32  crc32c over the key, bytes 0..28 and bytes 32..end
+    32  lengths, [header_lengths,] payloads, [headers]: the columns as they came (SPEC §4)
 
 The small records are CBOR arrays that begin with their version, or fixed structs.
 """
@@ -27,21 +28,22 @@ from .keys import batch_key
 
 VERSION = 1
 WITH_HEADERS = 1
-HEAD_BYTES = 24
-_HEAD = Struct("<BBHQII")
+HEAD_BYTES = 32
+_HEAD = Struct("<BBHQQII")
 _CRC = Struct("<I")
-_EXTENT = Struct("<BQQQQQ")
+_EXTENT = Struct("<BQQQQQQQ")
 _PRODUCED = Struct("<QQI")
 
 
 class StoredBatch:
     """One produce as it lies in the store: its head, and views of its columns."""
 
-    __slots__ = ("base_offset", "count", "first_id", "value")
+    __slots__ = ("base_bytes", "base_offset", "count", "first_id", "value")
 
-    def __init__(self, first_id: int, base_offset: int, count: int, value: bytes) -> None:
+    def __init__(self, first_id: int, base_offset: int, base_bytes: int, count: int, value: bytes) -> None:
         self.first_id = first_id
         self.base_offset = base_offset
+        self.base_bytes = base_bytes
         self.count = count
         self.value = value
 
@@ -51,18 +53,18 @@ class StoredBatch:
         return self.first_id + self.count - 1
 
     @classmethod
-    def encode(cls, channel_number: int, first_id: int, base_offset: int, batch: RecordBatch) -> tuple[bytes, "StoredBatch"]:
-        """Key and record of ``batch``; its columns are copied, once."""
+    def encode(cls, channel_number: int, first_id: int, extent: "Extent", batch: RecordBatch) -> tuple[bytes, "StoredBatch"]:
+        """Key and record of ``batch``, the next behind ``extent``; its columns are copied, once."""
         key = batch_key(channel_number, first_id)
         flags, columns = 0, [batch.lengths, batch.payloads]
         if batch.headers is not None and batch.header_lengths is not None:
             flags, columns = WITH_HEADERS, [batch.lengths, batch.header_lengths, batch.payloads, batch.headers]
-        head = _HEAD.pack(VERSION, flags, 0, base_offset, batch.message_count, len(batch.payloads))
+        head = _HEAD.pack(VERSION, flags, 0, extent.end_offset, extent.end_bytes, batch.message_count, len(batch.payloads))
         crc = crc32c(head, crc32c(key))
         for column in columns:
             crc = crc32c(column, crc)
         value = b"".join((head, _CRC.pack(crc), *columns))
-        return key, cls(first_id, base_offset, batch.message_count, value)
+        return key, cls(first_id, extent.end_offset, extent.end_bytes, batch.message_count, value)
 
     @classmethod
     def decode(cls, key: bytes, value: bytes) -> "StoredBatch":
@@ -79,13 +81,13 @@ class StoredBatch:
         """As `decode`, without the CRC over all of the value: for where the batch lies, not for its messages."""
         if len(value) < HEAD_BYTES or value[0] != VERSION:
             raise StorageFailed(f"the record {key.hex()} has an unknown version: run `rocksmq check` on the data directory")
-        _, _, _, base_offset, count, _ = _HEAD.unpack_from(value)
-        return cls(int.from_bytes(key[8:], "big"), base_offset, count, value)
+        _, _, _, base_offset, base_bytes, count, _ = _HEAD.unpack_from(value)
+        return cls(int.from_bytes(key[8:], "big"), base_offset, base_bytes, count, value)
 
     @property
     def columns(self) -> RecordBatch:
         """Views of the columns."""
-        _, flags, _, _, count, payload_bytes = _HEAD.unpack_from(self.value)
+        _, flags, _, _, _, count, payload_bytes = _HEAD.unpack_from(self.value)
         view = memoryview(self.value)
         lengths = HEAD_BYTES + count * LENGTH_BYTES
         if not flags & WITH_HEADERS:
@@ -150,20 +152,44 @@ class ChannelSettings(NamedTuple):
 class Extent(NamedTuple):
     """What a channel holds. It outlives the messages: an empty channel keeps its end.
 
-    Offsets count messages ever appended; ``begin_id`` is ``end_id + 1`` when there are none.
+    Offsets count messages ever appended, and bytes theirs of payloads and headers; ``begin_id`` is ``end_id + 1`` when there
+    are none. It may lie inside of a batch, whose messages before it are no longer there. ``removed_end``: retention has removed
+    messages before this id, and none at or behind it.
     """
 
     begin_id: int
     end_id: int
     begin_offset: int
     end_offset: int
-    byte_count: int
+    begin_bytes: int
+    end_bytes: int
+    removed_end: int
+
+    @property
+    def begin(self) -> "Begin":
+        return Begin(self.begin_id, self.begin_offset, self.begin_bytes, self.removed_end)
+
+    @property
+    def message_count(self) -> int:
+        return self.end_offset - self.begin_offset
+
+    @property
+    def byte_count(self) -> int:
+        return self.end_bytes - self.begin_bytes
 
     def appended(self, first_id: int, count: int, size: int) -> "Extent":
         """With ``count`` messages of ``size`` bytes more."""
         assert first_id > self.end_id, "ids rise"
         begin_id = first_id if self.begin_offset == self.end_offset else self.begin_id
-        return Extent(begin_id, first_id + count - 1, self.begin_offset, self.end_offset + count, self.byte_count + size)
+        return self._replace(
+            begin_id=begin_id, end_id=first_id + count - 1, end_offset=self.end_offset + count, end_bytes=self.end_bytes + size
+        )
+
+    def trimmed(self, begin: "Begin") -> "Extent":
+        """Without what lies before ``begin``."""
+        return self._replace(
+            begin_id=begin.message_id, begin_offset=begin.offset, begin_bytes=begin.size, removed_end=begin.removed_end
+        )
 
     def encode(self) -> bytes:
         return _EXTENT.pack(VERSION, *self)
@@ -175,7 +201,19 @@ class Extent(NamedTuple):
         return cls(*fields)
 
 
-EMPTY_EXTENT = Extent(1, 0, 0, 0, 0)
+EMPTY_EXTENT = Extent(1, 0, 0, 0, 0, 0, 0)
+
+
+class Begin(NamedTuple):
+    """Where a channel may begin: at a message, with so many messages, and bytes of theirs, ever appended before it.
+
+    ``removed_end``: above the last of those, and not above this one.
+    """
+
+    message_id: int
+    offset: int
+    size: int
+    removed_end: int
 
 
 class LastSeek(NamedTuple):
@@ -183,6 +221,7 @@ class LastSeek(NamedTuple):
 
     request_id: bytes
     position: int
+    offset: int
     outcome: int
     generation: int
 
@@ -190,7 +229,8 @@ class LastSeek(NamedTuple):
 class ConsumerEntry(NamedTuple):
     """What a consumer id was last handed: its number, and the messages from ``begin`` up to, not including, ``end``.
 
-    ``is_released``: the id is over, and these are what it gave back and nobody has read since.
+    ``is_released``: the id is over, and these are what it gave back and nobody has read since. With them it was told that
+    ``gap_count`` messages from ``gap_begin`` on were removed unread.
     """
 
     number: int
@@ -200,6 +240,8 @@ class ConsumerEntry(NamedTuple):
     generation: int
     last_use: int  # the present id at that time
     is_released: bool = False
+    gap_begin: int = 0
+    gap_count: int = 0
 
 
 class GroupState(NamedTuple):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .log import PARTIAL_BYTES_MAX, Log, Reading, Slice
 from .records import Extent
-from .replies import MESSAGE_BYTES, PART_BYTES, Part
+from .replies import MESSAGE_BYTES, PART_BYTES
 
 ROUNDS_MAX = 4  # each gives what the one before has left to those that have more
 LOADED_BYTES_MAX = PARTIAL_BYTES_MAX  # of batches that a reply takes a part of; the log keeps no more for the next round
@@ -106,8 +106,8 @@ class _Sharing:
 
 def read_evenly(
     log: Log, places: Sequence[Place], count_max: int, bytes_max: int, frame_bytes_max: int, random: Random = RANDOM
-) -> list[Part]:
-    """What a reply has of ``places``, in their order; one message at least, if there are places.
+) -> dict[int, Reading]:
+    """What a reply has of ``places``, by their channels' indexes in their order; one message at least, if there are places.
 
     At most ``count_max`` messages, and ``bytes_max`` bytes or one message; with all its columns it fits into a frame.
     ``random`` draws where it begins.
@@ -119,8 +119,8 @@ def read_evenly(
     hungry = shares[begin:] + shares[:begin]
     for _ in range(ROUNDS_MAX):
         hungry = sharing.give(hungry)
-    return [
-        Part(share.place.channel_index, Reading(share.slices, share.count, share.position, share.size))
+    return {
+        share.place.channel_index: Reading(share.slices, share.count, share.position, share.size)
         for share in shares
         if share.slices
-    ]
+    }

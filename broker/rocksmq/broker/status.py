@@ -7,7 +7,7 @@ are some 10,000 lines. Knows neither what is measured nor what is checked.
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import trio
 
@@ -29,8 +29,22 @@ OF_CHANNELS = {metric.name.encode() for metric in CATALOGUE if "channel" in metr
 Exposition: TypeAlias = Callable[[Sequence[str] | None], Iterator[bytes]]
 
 
+class Check(NamedTuple):
+    """One of what must be well; ``reason`` is empty while it is ok. One that is not vital may fail, and the broker is ready."""
+
+    name: str
+    ok: bool
+    reason: str
+    is_vital: bool = True
+
+    @property
+    def passes(self) -> bool:
+        """Whether the broker may be ready by this one."""
+        return self.ok or not self.is_vital
+
+
 class StatusReports:
-    """``spawn``, which starts a task, is set once by the owner; ``checks``, each (name, passes, reason), if there are any."""
+    """``spawn``, which starts a task, is set once by the owner; ``checks``, if there are any."""
 
     spawn: Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -39,7 +53,7 @@ class StatusReports:
 
         Each family begins a chunk. It may raise ChannelNotFound.
         """
-        self.checks: Callable[[], Iterable[tuple[str, bool, str]]] = lambda: ()
+        self.checks: Callable[[], Iterable[Check]] = lambda: ()
         self._exposition = exposition
         self._bytes_max = frame_bytes_max - STATUS_ROOM_BYTES
         self._count = 0
@@ -74,8 +88,9 @@ class StatusReports:
     async def _report(self, chunks: Iterator[bytes]) -> StatusReported:
         async with self._turn:
             metrics = await self._written_out(chunks)
-        problems = [f"{name}: {reason}"[:MESSAGE_CHARACTERS_MAX] for name, passes, reason in self.checks() if not passes]
-        return StatusReported(not problems, problems, metrics)
+        failing = [check for check in self.checks() if not check.ok]
+        problems = [f"{check.name}: {check.reason}"[:MESSAGE_CHARACTERS_MAX] for check in failing]
+        return StatusReported(all(check.passes for check in failing), problems, metrics)
 
     async def _written_out(self, chunks: Iterator[bytes]) -> Gathered:
         """All of it, or what is not of channels and groups if that is too much."""

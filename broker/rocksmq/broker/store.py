@@ -5,6 +5,7 @@ values mean stands in `keys` and `records`. Used from the loop's thread, except 
 and `compact`, which release the GIL and may run in a thread of their own.
 """
 
+import errno
 import logging
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,15 +29,22 @@ from rocksdict import (
 
 from rocksmq.protocol.errors import DiskFull, StorageFailed
 
+from . import log_chain
+from .disk import disk_piece_bytes
+from .live_links import NeverStill, link_live_files
+from .log_chain import LogChain
+
 logger = logging.getLogger("rocksmq.broker")
 
 MIB = 1 << 20
-MEMTABLE_BYTES = 64 * MIB
+MEMTABLE_BYTES = 64 * MIB  # at most: on a disk of less than 20 GiB a memtable is a piece of it (disk.py)
 ENTRIES = "rocksdb.num-entries-active-mem-table"
 MEMTABLES_MAX = 3  # bounds the logs too, which live as long as a memtable does, and the replay at start: 3.5 s a GB
 UNSYNCED_BYTES_MAX = 8 * MIB  # then a sync begins by itself: 5 ms are left of it when a log is switched, not 35
 LOG_BLOCK_BYTES, LOG_HEADER_BYTES = 32 * 1024, 7  # of RocksDB's log: a record is split where a block ends
 PADDING = b"\xff padding"  # a key that nobody has
+LEVEL_PIECES = 4  # in the level below level 0, which is rewritten as a whole; about as many in any other compaction
+OWED_PIECES_MAX = 48  # of what compaction is behind with; it may be much more, but one takes no more at once
 LEVEL0_FILES_SLOW = 20  # RocksDB delays writes then, until compaction has come after
 BLOCK_CACHE_BYTES = 64 * MIB
 
@@ -104,25 +112,46 @@ def _options(cache: Cache) -> Options:
     return options
 
 
-def peek(directory: Path, family: Family, key: bytes) -> bytes | None:
+def _in_pieces(options: Options, piece_bytes: int) -> Options:
+    """With the sizes of a disk on which memtables and tables are of ``piece_bytes`` (disk.py)."""
+    options.set_write_buffer_size(piece_bytes)
+    options.set_db_write_buffer_size(MEMTABLES_MAX * piece_bytes)
+    options.set_max_total_wal_size((MEMTABLES_MAX + 1) * piece_bytes)
+    options.set_target_file_size_base(piece_bytes)
+    options.set_max_bytes_for_level_base(LEVEL_PIECES * piece_bytes)
+    options.set_max_compaction_bytes(LEVEL_PIECES * piece_bytes)
+    options.set_max_manifest_file_size(piece_bytes)
+    options.set_max_log_file_size(max(MIB, piece_bytes // 4))
+    return options
+
+
+class Peeked(NamedTuple):
+    """``log_gap``: what recovery did not find of the logs, in words; None: nothing is missing."""
+
+    value: bytes | None
+    log_gap: str | None
+
+
+def peek(directory: Path, family: Family, key: bytes) -> Peeked:
     """A value of the database as an opening for writing would find it, which changes nothing in it. Raises DataRefused.
 
     Opening for writing drops for good what recovery could not read; so whoever may refuse must look first.
     """
     if not (directory / "CURRENT").exists():
-        return None
+        return Peeked(None, None)
     cache = Cache(BLOCK_CACHE_BYTES)
-    name = family.name.lower()
+    name, meta = family.name.lower(), Family.META.name.lower()
     try:
         families = {found: _options(cache) for found in Rdict.list_cf(str(directory), _options(cache))}
-        if name not in families:
-            return None  # its creation was cut short
+        if not families.keys() >= {name, meta}:
+            return Peeked(None, None)  # its creation was cut short
         db = Rdict(str(directory), _options(cache), column_families=families, access_type=AccessType.read_only())
         value: bytes | None = db.get_column_family(name).get(key)
+        chain = LogChain(_scan(db.get_column_family(meta), log_chain.PREFIX, log_chain.END))
         db.close()
     except Exception as error:
         raise _not_opened(directory, str(error)) from error
-    return value
+    return Peeked(value, chain.gap)
 
 
 def _not_opened(directory: Path, told: str) -> DataRefused | DiskFull:
@@ -174,6 +203,34 @@ def _refusal(error: Exception) -> DiskFull | StorageFailed:
     return StorageFailed(f"the database refused a write: {error}")
 
 
+def _scan(family: Rdict, begin: bytes, end: bytes, *, at_or_before: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    """See `Store.scan`. Raises what rocksdict does."""
+    options = ReadOptions()
+    options.set_iterate_upper_bound(end)
+    options.fill_cache(False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # the stub forgets the argument
+    entries = family.iter(options)
+    if at_or_before:
+        entries.seek_for_prev(begin)
+        if not entries.valid():
+            entries.status()  # it may be there, and not be readable
+            entries.seek(begin)
+    else:
+        entries.seek(begin)
+    while entries.valid():
+        yield entries.key(), entries.value()
+        entries.next()
+    entries.status()
+
+
+def _closed(handle: Rdict) -> Exception | None:
+    """Why it could not be closed, if it could not."""
+    try:
+        handle.close()
+    except Exception as error:
+        return error.with_traceback(None)
+    return None
+
+
 def _end_of_record(begin: int, size: int) -> int:
     """Where in a log a record of ``size`` bytes ends, when the one before it ended at ``begin``."""
     left = -begin % LOG_BLOCK_BYTES or LOG_BLOCK_BYTES
@@ -198,9 +255,11 @@ class Store:
         cache = Cache(BLOCK_CACHE_BYTES)
         self._directory, self._opened = directory, links or directory
         access = AccessType.read_write() if links is None else AccessType.read_only()
-        families = {family.name.lower(): _options(cache) for family in Family}
+        self._disk_piece_bytes = disk_piece_bytes(directory)
+        families = {family.name.lower(): _in_pieces(_options(cache), self._memtable_bytes) for family in Family}
+        options = _in_pieces(_options(cache), self._memtable_bytes)
         try:
-            self._db = Rdict(str(self._opened), _options(cache), column_families=families, access_type=access)
+            self._db = Rdict(str(self._opened), options, column_families=families, access_type=access)
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
             if "lock hold by" in str(error) or "While lock file" in str(error):
                 raise DirectoryInUse(f"another process holds the database in {directory}") from error
@@ -213,6 +272,11 @@ class Store:
         self._syncing = Lock()
         self._sync_failure: str | None = None
         self._sync_ahead: Thread | None = None
+        self._chain = LogChain(self.scan(Family.META, log_chain.PREFIX, log_chain.END))
+
+    @property
+    def _memtable_bytes(self) -> int:
+        return min(MEMTABLE_BYTES, self._disk_piece_bytes)
 
     def write(self, changes: Iterable[Change]) -> None:
         """Apply ``changes`` in order, all or none. Readable at once; survives kill -9, and a power cut only after `sync`.
@@ -234,6 +298,7 @@ class Store:
         self._sync_old_logs(self._entries)
         if self._is_log_full():
             self._switch_log()
+        added[Family.META] += self._note_log(batch)
         end = _end_of_record(self._log_end, batch.size_in_bytes())
         if -end % LOG_BLOCK_BYTES < LOG_HEADER_BYTES:
             end = self._pad(batch)
@@ -242,11 +307,27 @@ class Store:
             self._db.write(batch)
         except Exception as error:
             raise _refusal(error) from error
+        self._chain.written()
         self._unsynced_bytes += end - self._log_end
         self._log_end = end
         self._sync_old_logs([before + more for before, more in zip(self._entries, added, strict=True)])
         if self._unsynced_bytes > UNSYNCED_BYTES_MAX:
             self._begin_sync()
+
+    def _note_log(self, batch: WriteBatch) -> int:
+        """Let ``batch`` say which write of which log it is; how many entries that takes."""
+        note, handle = self._chain.note(), self._handles[Family.META]
+        if note.clears:
+            batch.delete_range(log_chain.PREFIX, log_chain.END, handle)
+        for key in note.outdated:
+            batch.delete(key, handle)
+        batch.put(note.key, note.value, handle)
+        return note.clears + len(note.outdated) + 1
+
+    @property
+    def log_gap(self) -> str | None:
+        """What recovery did not find of the database's logs, in words; None: nothing is missing. The next write accepts it."""
+        return self._chain.gap
 
     def _pad(self, batch: WriteBatch) -> int:
         """Let ``batch`` reach into the next block; where it ends.
@@ -259,7 +340,7 @@ class Store:
 
     def _is_log_full(self) -> bool:
         """Whether to begin a new log: before RocksDB would, and not while it would make us wait for a compaction."""
-        if sum(self._figures("rocksdb.cur-size-active-mem-table")) < MEMTABLE_BYTES * 15 // 16:
+        if sum(self._figures("rocksdb.cur-size-active-mem-table")) < self._memtable_bytes * 15 // 16:
             return False
         is_slow = self.figure("actual-delayed-write-rate") or self.figure("is-write-stopped")
         return not is_slow and max(self._figures("rocksdb.num-files-at-level0")) < LEVEL0_FILES_SLOW - MEMTABLES_MAX - 1
@@ -277,12 +358,14 @@ class Store:
         except Exception as error:
             raise _refusal(error) from error
         self._entries, self._log_end = self._figures(ENTRIES), self._newest_log_bytes()
+        self._chain.begin_log()
 
     def _sync_old_logs(self, entries: list[int]) -> None:
         """Sync if the memtables do not hold so many: then RocksDB switched its log itself, as a compaction may make it do."""
         found = self._figures(ENTRIES)
         if found != entries:
             self._log_end = self._newest_log_bytes()
+            self._chain.begin_log()
             self.sync()
         self._entries = found
 
@@ -324,21 +407,8 @@ class Store:
 
         With ``at_or_before`` it starts one earlier if ``begin`` itself is missing: with the last key before it.
         """
-        options = ReadOptions()
-        options.set_iterate_upper_bound(end)
-        options.fill_cache(False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # the stub forgets the argument
         try:
-            entries = self._families[family].iter(options)
-            if at_or_before:
-                entries.seek_for_prev(begin)
-                if not entries.valid():
-                    entries.seek(begin)
-            else:
-                entries.seek(begin)
-            while entries.valid():
-                yield entries.key(), entries.value()
-                entries.next()
-            entries.status()
+            yield from _scan(self._families[family], begin, end, at_or_before=at_or_before)
         except Exception as error:
             raise StorageFailed(f"the database could not read: {self._told(error)}") from error
 
@@ -348,6 +418,23 @@ class Store:
             self._families[family].compact_range(begin, end)
         except Exception as error:
             raise StorageFailed(f"the database could not compact: {error}") from error
+
+    def checkpoint(self, target: Path) -> None:
+        """Make the directory ``target``, on the same file system: the database as a kill -9 now would leave it.
+
+        All that was written before is in it, as hard links where it does not change any more: the files stay on the disk
+        until ``target`` is removed. Nothing waits for it; it may run in a thread. Raises DiskFull, StorageFailed.
+        """
+        try:
+            link_live_files(self._directory, target)
+        except (OSError, NeverStill) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull("the disk is full: there is no room to begin a backup; free space on it") from error
+            raise StorageFailed(f"a checkpoint of the database could not be made: {error}") from error
+
+    def tables(self) -> set[str]:
+        """Names of the files of which the database consists, but for its manifest and logs."""
+        return {str(table["name"]).lstrip("/") for table in self._db.live_files()}
 
     def figure(self, name: str, family: Family = Family.META) -> int:
         """A property of RocksDB's by its name without ``rocksdb.``, of a family; for those of the whole database, any does."""
@@ -360,6 +447,16 @@ class Store:
     def _figures(self, name: str) -> list[int]:
         """A property by its whole name, of each family."""
         return [family.property_int_value(name) or 0 for family in self._families]
+
+    def owed_bytes(self) -> int:
+        """What it may have to write before it can delete anything, about.
+
+        Memtables become tables; those of level 0 are merged with the next level as a whole, which is larger after much was.
+        """
+        memtables = sum(self._figures("rocksdb.cur-size-all-mem-tables"))
+        tables = max(self._figures("rocksdb.num-files-at-level0")) + LEVEL_PIECES
+        behind = min(max(self._figures("rocksdb.estimate-pending-compaction-bytes")), OWED_PIECES_MAX * self._memtable_bytes)
+        return memtables + max(tables * self._memtable_bytes, behind)
 
     def log_bytes(self) -> int:
         """Of the files of the write-ahead log."""
@@ -383,12 +480,11 @@ class Store:
         """Give the database up. RocksDB lets go of it once its last handle is gone."""
         if self._sync_ahead is not None:
             self._sync_ahead.join()
-        try:
-            for family in self._families:
-                family.close()
-            self._families.clear()
-            self._handles.clear()
-            self._db.close()
-        except Exception:  # after a failed write; what was synced is safe, and nothing else can be saved
-            logger.exception("the database did not close cleanly")
+        self._handles.clear()
+        failure = None
+        while self._families:
+            failure = _closed(self._families.pop()) or failure
+        failure = _closed(self._db) or failure
         del self._db
+        if failure is not None:  # after a failed write; what was synced is safe, and nothing else can be saved
+            logger.error("the database did not close cleanly: %s", self._told(failure))

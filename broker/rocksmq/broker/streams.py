@@ -33,13 +33,14 @@ from .commit import Commit, Done
 from .durability import Durability
 from .groups import Group, Groups
 from .limits import Bounds, Limits
-from .log import Log
+from .log import Log, Reading
 from .records import GroupState, LastSeek
-from .replies import merged_many
+from .replies import IndexedGap, Part, gap_before, merged_many
 from .shares import Place, read_evenly
 from .telemetry import Telemetry
 from .waiters import Many, Waiter
 
+GAPS_MAX = 800  # in a reply, so that its CBOR items fit into a frame; those of other channels come with the next
 NOTHING = ManyMessages(b"", [], b"", 0, b"", b"", None, None)
 
 
@@ -54,9 +55,18 @@ class Streams:
     """The operations; ``handlers`` by their requests."""
 
     def __init__(
-        self, answers: Answers, channels: Channels, groups: Groups, log: Log, limits: Limits, telemetry: Telemetry
+        self,
+        answers: Answers,
+        channels: Channels,
+        groups: Groups,
+        log: Log,
+        limits: Limits,
+        telemetry: Telemetry,
+        when_left: Callable[[Done, Sequence[Channel]], Done],
     ) -> None:
+        """``when_left`` makes of who is answered one that also tells retention that groups of these channels are gone."""
         self._answers = answers
+        self._when_left = when_left
         self._channels = channels
         self._groups = groups
         self._log = log
@@ -125,7 +135,7 @@ class Streams:
     def _sought(self, channel: Channel, group: Group, move: Move | None, request_id: bytes) -> GroupState:
         if move is None:
             state = self._groups.sought(group, channel.visible, Position.CURRENT, 0, request_id)
-            if not state.metadata and state.offset <= channel.visible.begin_offset and state.last_seek is not None:
+            if not state.metadata and state.offset == channel.visible.begin_offset and state.last_seek is not None:
                 state = state._replace(last_seek=state.last_seek._replace(position=0))  # told as the beginning
             return state
         state = self._groups.sought(group, channel.visible, Position.ID, move.position, request_id)
@@ -171,7 +181,8 @@ class Streams:
                 self._groups.remove(commit, channel.groups, group)
             of_groups = commit if leaving else self._answers.removing_groups()
             of_channels = self._answers.removing_channels() if None in channels else None
-            self._answers.in_both(of_groups, of_channels, done, Empty())
+            told = self._when_left(done, [channel for channel, _ in leaving])
+            self._answers.in_both(of_groups, of_channels, told, Empty())
             for channel, _ in leaving:
                 self._answers.attempt_consumers(channel.number)
 
@@ -195,9 +206,9 @@ class Streams:
 
         def attempt(commit: Commit, sealing: bool) -> bool:
             reply = self._read(bounds, channels, starts, ready)
-            if reply.message_count:
+            if reply.parts:
                 done(reply)
-            return reply.message_count > 0
+            return bool(reply.parts)
 
         if attempt(self._answers.committer.open, False):
             return None
@@ -216,6 +227,7 @@ class Streams:
     ) -> ManyMessages:
         """What there is on the channels that are ``ready``. Raises ChannelNotFound, which names the channel."""
         places: list[Place] = []
+        gaps: dict[int, IndexedGap] = {}
         for index, (number, start) in enumerate(starts.items()):
             if number not in ready:
                 continue
@@ -223,12 +235,24 @@ class Streams:
             extent = channel.visible
             if self._channels.get_numbered(number) is None:
                 raise ChannelNotFound(f"channel {channel.name!r} of number {number} was destroyed: leave it out")
-            if start <= extent.end_id and extent.begin_offset < extent.end_offset:
+            if (gap := gap_before(start, number, extent)) is not None:
+                if len(gaps) == GAPS_MAX:
+                    continue
+                gaps[index] = [index, *gap]
+            if start <= extent.end_id and extent.message_count:
                 places.append(Place(index, number, max(start, extent.begin_id), extent))
-        parts = read_evenly(self._log, places, bounds.count_max, bounds.bytes_max, self._limits.frame_bytes_max)
-        for index, reading in parts:
+        readings = read_evenly(self._log, places, bounds.count_max, bounds.bytes_max, self._limits.frame_bytes_max)
+        for index, reading in readings.items():
             self._telemetry.deliver(reading, channels[index].delivered)
-        return merged_many(parts)
+        parts = [_part(index, readings.get(index), channels[index]) for index in sorted(readings.keys() | gaps.keys())]
+        return merged_many(parts, [gaps[index] for index in sorted(gaps)])
+
+
+def _part(index: int, reading: Reading | None, channel: Channel) -> Part:
+    """Of the channel that was read, or where it goes on behind a gap."""
+    if reading is None:
+        return Part(index, [], 0, channel.visible.begin_id, channel.visible.begin_offset)
+    return Part(index, reading.slices, reading.message_count, reading.next_position, reading.next_offset)
 
 
 def _generations(column: Buffer | None, count: int) -> Sequence[int | None]:
@@ -263,6 +287,7 @@ def _sought(groups: Sequence[Group]) -> SoughtMany:
     metadata = [group.state.metadata for group in groups]
     return SoughtMany(
         pack_numbers(seek.position for seek in seeks),
+        pack_numbers(seek.offset for seek in seeks),
         pack_numbers(seek.generation for seek in seeks),
         pack_lengths([len(kept) for kept in metadata]),
         b"".join(metadata),

@@ -89,12 +89,13 @@ class Telemetry:
         if seconds is not None:
             self.request_seconds.observe(op, seconds)
 
-    def produce(self, channel: Channel, extent: Extent) -> None:
-        """What ``channel`` has became durable, up to ``extent``."""
+    def produce(self, channel: Channel, extent: Extent) -> int:
+        """What ``channel`` has became durable, up to ``extent``; how many bytes came."""
         messages = extent.end_offset - channel.visible.end_offset
-        size = extent.byte_count - channel.visible.byte_count
+        size = extent.end_bytes - channel.visible.end_bytes
         channel.produced.add(messages, size)
         self.produced.add(messages, size)
+        return size
 
     def deliver(self, reading: Reading, to: Traffic) -> None:
         """Messages leave in an answer."""

@@ -16,6 +16,7 @@ from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
     OWNER_BYTES_MAX,
     REQUEST_CHANNELS_MAX,
+    ConfirmClock,
     CreateChannel,
     CreateChannels,
     CreateGroup,
@@ -27,12 +28,14 @@ from rocksmq.protocol.operations import (
     DestroyGroup,
     ListChannels,
     ListGroups,
+    SetChannel,
     Status,
 )
 
 from .deadline import Deadline
 from .link import Link
-from .models import ChannelDescription, ChannelInfo, GroupInfo, OwnerDescription
+from .models import ChannelDescription, ChannelInfo, GroupInfo, HeldSpace, OwnerDescription
+from .retention import of_wire, to_wire
 from .status import BrokerStatus, parsed
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,16 +72,28 @@ class Admin:
     ) -> bool:
         """Create a channel; True if it was created, False if it existed: then its data and settings stay.
 
-        ``durability``: ``"fsync"``, ``"interval:<ms>"`` or ``"os"``; None is the broker's. Durable when it returns.
-        Raises InvalidRequest, LimitExceeded.
+        ``durability``: ``"fsync"``, ``"interval:<ms>"`` or ``"os"``; None is the broker's. ``retention``: as in
+        `set_retention`. Durable when it returns. Raises InvalidRequest, LimitExceeded.
         """
         checked_name("channel", channel)
-        if retention:
-            raise InvalidRequest("retention is not supported by this version: leave it out")
+        rules = to_wire(retention)
         parts = None if owner is None else _texts_of(owner)
-        request = CreateChannel(channel, durability, None, parts, secrets.token_bytes(16))
+        request = CreateChannel(channel, durability, rules, parts, secrets.token_bytes(16))
         created: bool = self._call(request).created
         return created
+
+    def set_retention(self, channel: str, retention: Mapping[str, Any] | None) -> None:
+        """Give the channel other rules, all of them: what any one lets go is removed, and who had not read it gets a Gap.
+
+        ``max_age`` in seconds, ``max_bytes`` of payloads and headers, ``max_messages``, ``consumed_by_all`` True; empty: all is
+        kept; None: the broker's own rules. Durable, and applied, when it returns. Raises ChannelNotFound, InvalidRequest.
+        """
+        checked_name("channel", channel)
+        self._call(SetChannel(channel, to_wire(retention)))
+
+    def confirm_clock(self) -> None:
+        """The broker's clock is right as it is: it removes messages for their age again, if it does not (`age_suspended`)."""
+        self._call(ConfirmClock())
 
     def destroy_channel(self, channel: str, *, missing_ok: bool = False) -> None:
         """Delete a channel with its messages, groups and positions; the disk gets the space back.
@@ -114,8 +129,11 @@ class Admin:
             message_count=found.message_count,
             byte_count=found.byte_count,
             durability=found.durability,
-            retention=found.retention,
+            retention=of_wire(found.retention),
             groups=self._pages(lambda after: ListGroups(channel, after), deadline),
+            retention_is_default=found.has_default,
+            held=None if found.held is None else HeldSpace(*found.held),
+            age_suspended=found.is_age_suspended,
         )
 
     # -- the Message Stream Service --------------------------------------------------
@@ -228,7 +246,7 @@ class Admin:
 
 
 def channel_numbers(link: Link, names: Iterable[str], deadline: Deadline) -> list[int]:
-    """The number of each of the channels, by which requests about many of them name it (SPEC §3.29).
+    """The number of each of the channels, by which requests about many of them name it (SPEC §3.33).
 
     Raises ChannelNotFound with every unknown name, InvalidRequest.
     """

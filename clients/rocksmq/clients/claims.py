@@ -5,6 +5,7 @@ repeats it, and the broker hands out the same messages again.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from rocksmq.protocol.errors import ChannelNotFound, GroupNotFound, OutOfSequence, RocksMQError, Timeout
 from rocksmq.protocol.identity import Identity
@@ -14,6 +15,13 @@ from rocksmq.protocol.operations import Consume, ReleaseConsumer
 from .deadline import Deadline
 from .link import RETRY_SECONDS, Link
 from .recovery import verdict
+
+
+class Unread(NamedTuple):
+    """Of the messages of a claim, those from ``message_id`` on."""
+
+    message_id: int
+    message_count: int
 
 
 class Claims:
@@ -88,17 +96,17 @@ class Claims:
         self._consumer.number += 1
         self._consumer.is_unresolved = False
 
-    def release_request(self, unread: int | None) -> ReleaseConsumer | None:
+    def release_request(self, unread: Unread | None) -> ReleaseConsumer | None:
         """What `release` sends; None: the broker never met the id."""
         if unread is None:
             return release_of(self._channel, self._group, self._consumer)
-        return ReleaseConsumer(self._channel, self._group, self._consumer.id, self._consumer.number - 1, unread)
+        return ReleaseConsumer(self._channel, self._group, self._consumer.id, self._consumer.number - 1, *unread)
 
-    def release(self, unread: int | None, deadline: Deadline) -> None:
+    def release(self, unread: Unread | None, deadline: Deadline) -> None:
         """End the use of the id; what was claimed and not handed out is given back, and served first to who reads next.
 
-        ``unread``: the first message of those returned that was not handed out; None: all of them were. What was
-        never returned is given back whole. Resent until the deadline.
+        ``unread``: what was not handed out of what was returned; None: all of it was. What was never returned is given back
+        whole. Resent until the deadline.
         """
         request = self.release_request(unread)
         if request is None:
@@ -116,4 +124,4 @@ def release_of(channel: str, group: str, consumer: Identity) -> ReleaseConsumer 
     """What ends the use of a consumer id of which all was handed out that was returned; None: the broker never met it."""
     if not consumer.is_used:
         return None
-    return ReleaseConsumer(channel, group, consumer.id, consumer.number, 0)
+    return ReleaseConsumer(channel, group, consumer.id, consumer.number, 0, 0)

@@ -35,7 +35,7 @@ from .link import Link
 from .models import SeekOutcome, SeekResult, ServerInfo
 from .outbox import WINDOW
 from .producer import LINGER_SECONDS, Producer
-from .reading import MAX_BYTES, fetch, poll
+from .reading import MAX_BYTES, fetch, gap_before, poll
 from .sources import AutoSource, ManualSource
 
 logger = logging.getLogger("rocksmq.client")
@@ -216,18 +216,21 @@ class Client(Admin):
     ) -> MessageBatch:
         """Messages from ``start`` on, without a group; moves nothing. An empty batch's ``next_position`` is where to go on.
 
-        ``start``: an id, ``"earliest"``, ``"latest"`` (what comes from now on), or an aware datetime. Raises ChannelNotFound,
-        InvalidRequest.
+        ``start``: an id, ``"earliest"``, ``"latest"`` (what comes from now on), or an aware datetime. What retention removed
+        from an id on is told as ``gap``, at once, also without messages behind it; how many these were is not known. Raises
+        ChannelNotFound, InvalidRequest.
         """
         checked_name("channel", channel)
         count, size = _checked_bounds(max_messages, max_bytes)
         position = start_of(start)
+        offset: int | None = None
         until = Deadline(checked_timeout(timeout))
 
         def once(wait: Deadline, deadline: Deadline) -> MessageBatch:
-            nonlocal position
+            nonlocal position, offset
             batch = fetch(self._link, channel, position, count, size, wait, deadline)
-            position = start_of(batch.next_position)
+            batch.gap = gap_before(batch, position[1], offset)
+            position, offset = start_of(batch.next_position), batch.next_offset
             return batch
 
         if start == "latest":

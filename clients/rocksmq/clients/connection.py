@@ -130,6 +130,7 @@ class Connection:
                 return self._begin_locked(op, request, deadline)
             finally:
                 self.is_sending = False
+                self._let_go()
 
     def _begin_locked(self, op: Operation, request: Any, deadline: Deadline) -> Call:
         call = Call(op)
@@ -188,6 +189,7 @@ class Connection:
             finally:
                 if leads:
                     self._reader = None  # a plain store, in which no interrupt can strike
+                    self._let_go()
                     self._hand_over()
         return True
 
@@ -212,6 +214,7 @@ class Connection:
         finally:
             if leads:
                 self._reader = None
+                self._let_go()
                 self._hand_over()
         return self.failure is None
 
@@ -228,6 +231,7 @@ class Connection:
     def close(self) -> None:
         """End the connection; callers that wait get ConnectionFailed. Never blocks."""
         self._fail(ConnectionFailed("the client was closed"))
+        self._let_go()  # in case an interrupt kept one from it who failed before
 
     # -- reading -----------------------------------------------------------------
 
@@ -362,10 +366,19 @@ class Connection:
             calls, self._calls = list(self._calls.values()), {}
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes a reader in poll
-        self._sock.close()
+        self._let_go()
         for call in calls:
             call.error = error if call.op is HELLO else type(lost)(lost.message)
             self._finish(call)
+
+    def _let_go(self) -> None:
+        """Close the socket of a connection that is over, unless another thread polls it, or is about to: by then its number
+        may be another's."""
+        if self.failure is None:
+            return
+        with self._lock:
+            if self._reader in (None, threading.get_ident()) and not self.is_sending:
+                self._sock.close()
 
 
 def _connect(address: Address, deadline: Deadline) -> socket.socket:

@@ -16,6 +16,7 @@ from typing import Self
 from rocksmq.protocol.errors import ConnectionFailed, GapFound, InvalidRequest, RocksMQError, Timeout
 from rocksmq.protocol.messages import Gap, Message, MessageBatch, Start
 
+from .claims import Unread
 from .deadline import Deadline, checked_timeout
 from .exits import close_at_exit, closed
 from .forks import call_in_child
@@ -75,6 +76,7 @@ class Consumer:
         self._close_deadline: Deadline | None = None  # of a close that was not finished
         self._must_finish = False  # the reader does that
         self._batch: MessageBatch | None = None
+        self._told: MessageBatch | None = None  # the last one whose gap was told
         self._messages: Iterator[Message] = iter(())
         self._handed_out = 0  # of the batch
         self._position: int | None = None  # behind what was handed out; see `_note_position`
@@ -199,11 +201,12 @@ class Consumer:
         text = f"<Consumer {self._name}> was not closed: use it in a `with`, or call close()"
         warnings.warn(text, ResourceWarning, stacklevel=3, source=self)
 
-    def _unread(self) -> int | None:
-        """The first message in hand that was not handed out; what was in hand has arrived."""
+    def _unread(self) -> Unread | None:
+        """What is in hand and was not handed out; what was in hand has arrived."""
         batch = self._batch
         self._source.returned(batch)
-        return batch.ids[self._handed_out] if batch is not None and self._handed_out < len(batch) else None
+        left = 0 if batch is None else len(batch) - self._handed_out
+        return Unread(batch.ids[self._handed_out], left) if batch is not None and left > 0 else None
 
     def _finish(self) -> None:
         """Give back what is in hand; by the holder of the turn, once."""
@@ -276,6 +279,7 @@ class Consumer:
     def _fill(self, max_messages: int, until: Deadline) -> bool:
         """Read the next batch, unless somebody else did; False when none came until then."""
         self._check_open()
+        self._tell_gap(self._batch)  # which an interrupt may have kept from being told
         if not self._turn.take(until):
             return False
         try:
@@ -303,17 +307,22 @@ class Consumer:
                         self._finish()
             finally:
                 self._turn.pass_on()
-        if batch.gap is not None:
-            self._report(batch.gap)
-        return len(batch) > 0
+        self._tell_gap(batch)
+        return len(batch) > 0 or batch.gap is not None
 
     def _note_position(self) -> None:
         """How far the batch in hand was handed out, before that is forgotten or committed."""
         if self._batch is not None and self._handed_out:
             self._position = self._batch.ids[self._handed_out - 1] + 1
 
-    def _report(self, gap: Gap) -> None:
-        self._gaps.append(gap)
+    def _tell_gap(self, batch: MessageBatch | None) -> None:
+        """Once."""
+        with self._lock:
+            gap = None if batch is None or batch is self._told else batch.gap
+            if gap is None:
+                return
+            self._gaps.append(gap)
+            self._told = batch
         if callable(self._on_gap):
             self._on_gap(gap)
             return

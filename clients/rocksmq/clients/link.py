@@ -143,6 +143,8 @@ class Link:
     def _note_loss(self) -> None:
         """One line of log an outage, however many calls find out about it."""
         lost = self._connection
+        if lost is not None and lost.failure is not None:
+            lost.close()
         if self._lost_at is None:
             self._failure = None
         if self._lost_at is None and lost is not None and lost.failure is not None and not self._closed.is_set():

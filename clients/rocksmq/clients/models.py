@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,21 @@ class ChannelDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldSpace:
+    """What ``consumed_by_all`` keeps for the group that is furthest behind: so many bytes, from ``from_id`` on."""
+
+    group: str
+    from_id: int
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelInfo:
     """A channel. ``begin_id`` and ``end_id`` are the first and last message's, None when it is empty; bytes are of
-    payloads and headers."""
+    payloads and headers.
+
+    ``retention`` are the rules in force, the broker's if ``retention_is_default``; ``held`` says which group holds messages
+    back; ``age_suspended``: nothing is removed for its age, until `Client.confirm_clock`."""
 
     name: str
     owner: OwnerDescription | None
@@ -35,8 +48,11 @@ class ChannelInfo:
     message_count: int
     byte_count: int
     durability: str
-    retention: dict[str, int]
+    retention: dict[str, Any]
     groups: list[str]
+    retention_is_default: bool = True
+    held: HeldSpace | None = None
+    age_suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rocksmq.protocol.messages import MessageBatch
+from rocksmq.protocol.messages import Gap, MessageBatch
 from rocksmq.protocol.operations import POLL_MS_MAX, Fetch, Position
 
 from .deadline import Deadline
@@ -19,7 +19,7 @@ def poll(once: Callable[[Deadline, Deadline], MessageBatch], until: Deadline, ti
     deadline = until.extended(timeout)
     while True:
         batch = once(until.at_most(POLL_MS_MAX / 1000), deadline)
-        if batch or until.is_over:
+        if batch or batch.gap is not None or until.is_over:
             return batch
 
 
@@ -41,3 +41,15 @@ def fetch(
         return MessageBatch(link.begin(request, deadline, is_stopped).reply(deadline, is_stopped))
 
     return link.retried(send, deadline, is_stopped)
+
+
+def gap_before(batch: MessageBatch, position: int, offset: int | None) -> Gap | None:
+    """What was removed between ``position`` and the messages that were fetched from there on.
+
+    ``offset``: how many messages were ever appended before ``position``. The broker does not know who reads, so it is counted
+    here; None: not known either.
+    """
+    if offset is None or batch.next_offset is None:
+        return batch.gap
+    removed = batch.next_offset - len(batch) - offset
+    return Gap(position, batch.ids[0] if batch else batch.next_position, removed) if removed > 0 else None

@@ -8,10 +8,10 @@ from rocksmq.protocol.errors import Conflict, InvalidRequest, RocksMQError
 from rocksmq.protocol.messages import MessageBatch, Start, start_of
 from rocksmq.protocol.operations import Commit, Position, ReleaseConsumer, Seek
 
-from .claims import Claims
+from .claims import Claims, Unread
 from .deadline import Deadline
 from .link import Link
-from .reading import MAX_BYTES, fetch, poll
+from .reading import MAX_BYTES, fetch, gap_before, poll
 
 
 class Source(Protocol):
@@ -33,12 +33,12 @@ class Source(Protocol):
         """Read from there; what is in the consumer's hands, or being read, it drops then."""
         ...
 
-    def abandon(self, unread: int | None) -> None:
+    def abandon(self, unread: Unread | None) -> None:
         """The end, noted for later; as `close` otherwise. Must not block."""
         ...
 
-    def close(self, unread: int | None, deadline: Deadline) -> None:
-        """The end; ``unread`` is the first message of the last batch that was not handed out, None if all were."""
+    def close(self, unread: Unread | None, deadline: Deadline) -> None:
+        """The end; ``unread`` is what was not handed out of the last batch, None if all was."""
         ...
 
 
@@ -78,11 +78,11 @@ class AutoSource:
     def seek(self, to: Start) -> None:
         self._seek(to)
 
-    def abandon(self, unread: int | None) -> None:
+    def abandon(self, unread: Unread | None) -> None:
         if (request := self._claims.release_request(unread)) is not None:
             self._abandoned.append(request)
 
-    def close(self, unread: int | None, deadline: Deadline) -> None:
+    def close(self, unread: Unread | None, deadline: Deadline) -> None:
         if unread is not None or self._claims.is_unresolved or self._link.is_up:
             try:
                 self._claims.release(unread, deadline)
@@ -114,10 +114,13 @@ class ManualSource:
             until,
             self._timeout,
         )
+        self._last.gap = gap_before(self._last, self._position, self._offset)
         return self._last
 
     def returned(self, batch: MessageBatch | None) -> None:
         if batch is not None and batch is self._last:
+            if batch.next_offset is not None:
+                self._offset = batch.next_offset
             self._position = batch.next_position
             self._last = None
 
@@ -137,16 +140,17 @@ class ManualSource:
         self._check_held()
         self._go_to(*start_of(to))
 
-    def abandon(self, unread: int | None) -> None:
+    def abandon(self, unread: Unread | None) -> None:
         """Nothing to do: what was not committed is the next reader's."""
 
-    def close(self, unread: int | None, deadline: Deadline) -> None:
+    def close(self, unread: Unread | None, deadline: Deadline) -> None:
         """Nothing to do: what was not committed is the next reader's."""
 
     def _go_to(self, kind: Position, value: int) -> None:
         request = Seek(self._channel, self._group, kind, value, secrets.token_bytes(16))
         sought = self._link.call(request, Deadline(self._timeout))
-        self._position, self._generation, self._last = sought.position, sought.generation, None
+        self._position, self._offset = sought.position, sought.offset
+        self._generation, self._last = sought.generation, None
 
     def _check_held(self) -> None:
         if self._conflict is not None:

@@ -88,7 +88,9 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatus:
-    """Whether every check of the broker passes; ``problems``: what is wrong by those that fail; its ``metrics`` by name.
+    """Whether the broker is ready by its checks; ``problems``: what is wrong by those that fail; its ``metrics`` by name.
+
+    A broker whose clock is in doubt is ready all the same, and that is among the problems.
 
     Units stand in the metrics' names, and what they mean in their ``help``:
     ``metrics["rocksmq_group_lag_messages"].values["orders", "billing"]``.

@@ -193,6 +193,23 @@ DISK_TOTAL = Metric("rocksmq_disk_total_bytes", _GAUGE, "Bytes of that disk.")
 DISK_RESERVE = Metric("rocksmq_disk_reserve_bytes", _GAUGE, "Bytes of it that produce leaves free.")
 DISK_FULL = Metric("rocksmq_disk_full", _GAUGE, "1 while produce is refused for lack of space.")
 
+# -- retention
+REMOVED_MESSAGES = Metric("rocksmq_retention_removed_messages_total", _COUNTER, "Messages that retention removed.")
+REMOVED_BYTES = Metric("rocksmq_retention_removed_bytes_total", _COUNTER, "Bytes of their payloads and headers.")
+UNCOMPACTED_BYTES = Metric(
+    "rocksmq_retention_uncompacted_bytes", _GAUGE, "Bytes of removed messages whose space the disk may not have back yet."
+)
+HELD_BYTES = Metric(
+    "rocksmq_retention_held_bytes",
+    _GAUGE,
+    "Bytes that consumed_by_all keeps for the group that is furthest behind, of the channels with that rule.",
+    _GROUP,
+)
+GROUPS_EXPIRED = Metric(
+    "rocksmq_groups_expired_total", _COUNTER, "Groups destroyed because nobody read them (group_idle_seconds)."
+)
+CLOCK_IN_DOUBT = Metric("rocksmq_clock_in_doubt", _GAUGE, "1 while no message is removed for its age, as the clock was set.")
+
 # -- dependencies; there is nothing of etcd while positions are embedded
 ETCD_UP = Metric("rocksmq_etcd_up", _GAUGE, "1 while positions can be moved in etcd.")
 ETCD_REQUESTS = Metric(

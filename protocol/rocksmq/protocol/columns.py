@@ -1,4 +1,4 @@
-"""Packed columns of 64-bit numbers (SPEC §3.29): u64 little-endian, one behind the other; those of u32 are in `batch`."""
+"""Packed columns of 64-bit numbers (SPEC §3.33): u64 little-endian, one behind the other; those of u32 are in `batch`."""
 
 import sys
 from array import array

@@ -141,15 +141,20 @@ def payload_of(payload: Buffer) -> bytes:
 class MessageBatch(Sequence[Message]):
     """Messages in order of their ids, with the columns they came in.
 
-    ``next_position`` is the id to read from next, ``generation`` the group's (0 for a fetch), ``gap`` what
-    retention removed before them. Slices and single messages are built when asked for.
+    ``next_position`` is the id to read from next, ``next_offset`` how many messages were ever appended before that (None: not
+    known, without messages), ``generation`` the group's (0 for a fetch), ``gap`` what retention removed before them. Slices and
+    single messages are built when asked for.
     """
 
-    __slots__ = ("_header_lengths", "_headers", "_ids", "_payloads", "_runs", "gap", "generation", "next_position")
+    __slots__ = (
+        *("_header_lengths", "_headers", "_ids", "_payloads", "_runs"),
+        *("gap", "generation", "next_offset", "next_position"),
+    )
 
     def __init__(self, reply: Messages) -> None:
         """From a reply that owns its columns. Raises ProtocolError when they do not add up."""
         self.next_position = reply.next_position
+        self.next_offset = reply.next_offset
         self.generation = reply.generation
         self.gap = None if reply.gap is None else Gap(*reply.gap)
         self._payloads = _split(_whole(reply.lengths), _whole(reply.payloads), reply.message_count)
@@ -165,7 +170,7 @@ class MessageBatch(Sequence[Message]):
     @classmethod
     def empty(cls, next_position: int = 0, generation: int = 0) -> "MessageBatch":
         """One without messages."""
-        return cls(Messages(next_position, generation, None, b"", 0, b"", b"", None, None))
+        return cls(Messages(next_position, None, generation, None, b"", 0, b"", b"", None, None))
 
     @property
     def payloads(self) -> list[bytes]:
@@ -190,6 +195,7 @@ class MessageBatch(Sequence[Message]):
         part.gap = self.gap if start == 0 else None
         if stop < len(self):
             part.next_position = self.ids[stop]
+            part.next_offset = None if self.next_offset is None else self.next_offset - len(self) + stop
         return part
 
     def headers_of(self, index: int) -> dict[str, bytes]:

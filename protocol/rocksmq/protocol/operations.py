@@ -18,6 +18,7 @@ from .wire import (
     Flag,
     GapRange,
     GapRanges,
+    HeldSpace,
     Id,
     Limits,
     Milliseconds,
@@ -134,7 +135,12 @@ class DescribeChannel(NamedTuple):
 
 
 class ChannelDescribed(NamedTuple):
-    """``end_id`` outlives the messages; ``begin_id`` is ``end_id + 1`` when there are none."""
+    """``end_id`` outlives the messages; ``begin_id`` is ``end_id + 1`` when there are none.
+
+    ``retention`` is what is in force, of the broker's if the channel ``has_default``. ``held``: the group without which more
+    could be removed, the id from which on it keeps messages, and their bytes. ``is_age_suspended``: no message is removed
+    for its age, as the clock is in doubt.
+    """
 
     number: U64
     owner: Owner | None
@@ -145,6 +151,9 @@ class ChannelDescribed(NamedTuple):
     byte_count: U64
     durability: Text
     retention: Retention
+    has_default: Flag
+    held: HeldSpace | None
+    is_age_suspended: Flag
 
 
 class CreateGroup(NamedTuple):
@@ -233,9 +242,13 @@ class Fetch(NamedTuple):
 
 
 class Messages(NamedTuple):
-    """One merged batch. ``runs``: for each stretch of contiguous ids first_id u64, count u32, little-endian."""
+    """One merged batch. ``runs``: for each stretch of contiguous ids first_id u64, count u32, little-endian.
+
+    ``next_offset``: messages ever appended to the channel before ``next_position``; None: not known, without messages.
+    """
 
     next_position: U64
+    next_offset: U64 | None
     generation: U64
     gap: GapRange | None
     runs: Column
@@ -265,7 +278,10 @@ class Seek(NamedTuple):
 
 
 class Sought(NamedTuple):
+    """``offset``: messages ever appended to the channel before ``position``."""
+
     position: U64
+    offset: U64
     outcome: OutcomeKind
     generation: U64
 
@@ -285,13 +301,17 @@ class ProducerOpened(NamedTuple):
 
 
 class ReleaseConsumer(NamedTuple):
-    """Ends the use of a consumer id; of consume ``number`` the messages from ``position`` on are given back."""
+    """Ends the use of a consumer id; of consume ``number`` the messages from ``position`` on are given back.
+
+    ``message_count``: how many these are; 0 with ``position`` 0, which is all of them.
+    """
 
     channel: Text
     group: Text
     consumer: Id
     number: U64
     position: U64
+    message_count: U32
 
 
 class CreateChannels(NamedTuple):
@@ -352,9 +372,13 @@ class SeekMany(NamedTuple):
 
 
 class SoughtMany(NamedTuple):
-    """In the order of the request: u64 each, and the metadata of each with u32 lengths."""
+    """In the order of the request: u64 each, and the metadata of each with u32 lengths.
+
+    ``offsets``: messages ever appended to the channel before the position.
+    """
 
     positions: Column
+    offsets: Column
     generations: Column
     metadata_lengths: Column
     metadata: Column
@@ -372,8 +396,9 @@ class FetchMany(NamedTuple):
 class ManyMessages(NamedTuple):
     """One merged batch over several channels.
 
-    ``parts``: for each channel with messages its index in the request u32, how many runs u32 and messages u32 are its
-    own, and where to go on, u64. ``gaps``: index, from id, to id, count or null.
+    ``parts``: for each channel with messages or a gap its index in the request u32, how many runs u32 and messages u32 are its
+    own, where to go on, u64, and how many messages were ever appended before that, u64. ``gaps``: index, from id, to id, count
+    or null.
     """
 
     parts: Column
@@ -419,6 +444,38 @@ class StatusReported(NamedTuple):
     metrics: Column | Gathered
 
 
+class SetChannel(NamedTuple):
+    """Other settings for a channel: its retention, None: the broker's."""
+
+    channel: Text
+    retention: Retention | None
+
+
+class ConfirmClock(NamedTuple):
+    """The broker's clock is right as it is: messages are removed for their age again."""
+
+
+class BackupBegin(NamedTuple):
+    """Makes a checkpoint to copy from, or keeps that of the same ``request_id`` for another lease."""
+
+    request_id: Id
+
+
+class BackupBegun(NamedTuple):
+    """``path``: a directory on the broker's machine. All that was acknowledged before is up to group commit ``mark``."""
+
+    path: Text
+    instance: Text
+    mark: U64
+    lease_ms: U64
+
+
+class BackupEnd(NamedTuple):
+    """Removes the checkpoint; one that is gone is done."""
+
+    request_id: Id
+
+
 class Operation(NamedTuple):
     """One row of OPS. ``idempotent``: the same request sent again does no more than the first did."""
 
@@ -459,6 +516,10 @@ OPS: dict[int, Operation] = {
         (24, "COMMIT_MANY", CommitMany, Empty, Permission.CONSUME, True),
         (25, "UNSUBSCRIBE", Unsubscribe, Empty, Permission.CONSUME, True),
         (26, "STATUS", Status, StatusReported, Permission.ADMIN, True),
+        (27, "SET_CHANNEL", SetChannel, Empty, Permission.ADMIN, True),
+        (28, "CONFIRM_CLOCK", ConfirmClock, Empty, Permission.ADMIN, True),
+        (29, "BACKUP_BEGIN", BackupBegin, BackupBegun, Permission.ADMIN, True),
+        (30, "BACKUP_END", BackupEnd, Empty, Permission.ADMIN, True),
     )
 }
 OP_OF_REQUEST: dict[type[Any], Operation] = {op.request: op for op in OPS.values() if op.request is not Empty}

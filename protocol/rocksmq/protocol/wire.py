@@ -1,7 +1,7 @@
 """The types of fields on the wire (SPEC §3): each a check, and the words for it in an error."""
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple, TypeAlias, cast
+from typing import Annotated, Any, NamedTuple, TypeAlias, cast
 
 from .cbor import TEXT_BYTES_MAX, Buffer
 
@@ -77,6 +77,11 @@ def _is_gap(value: object) -> bool:
     return _is_u64(begin) and _is_u64(end) and (count is None or _is_u64(count))
 
 
+def _is_held(value: object) -> bool:
+    entries = cast(list[object], value) if isinstance(value, list) else []
+    return len(entries) == 3 and _is_text(entries[0]) and _is_u64(entries[1]) and _is_u64(entries[2])
+
+
 def _is_owners(value: object) -> bool:
     return isinstance(value, list) and all(owner is None or _is_owner(owner) for owner in cast(list[object], value))
 
@@ -111,8 +116,9 @@ Limits: TypeAlias = Annotated[dict[str, int], Wire(_is_limits, "a map from text 
 Retention: TypeAlias = Limits
 Owner: TypeAlias = Annotated[list[str], Wire(_is_owner, "an array [role, address, description]")]
 Owners: TypeAlias = Annotated[list[list[str] | None], Wire(_is_owners, "an array of null or [role, address, description]")]
-GapRange: TypeAlias = Annotated[list[int], Wire(_is_gap, "an array [from id, to id, count or null]")]
-GapRanges: TypeAlias = Annotated[list[list[int]], Wire(_is_gaps, "an array of [index, from id, to id, count or null]")]
+GapRange: TypeAlias = Annotated[list[Any], Wire(_is_gap, "an array [from id, to id, count or null]")]
+GapRanges: TypeAlias = Annotated[list[list[Any]], Wire(_is_gaps, "an array of [index, from id, to id, count or null]")]
+HeldSpace: TypeAlias = Annotated[list[str | int], Wire(_is_held, "an array [group, from id, bytes]")]
 Milliseconds: TypeAlias = Annotated[int, _up_to(MS_MAX, "milliseconds, up to the year 9999")]
 OutcomeKind: TypeAlias = Annotated[int, _up_to(OUTCOME_MAX, "0 exact, 1 next, 2 earliest or 3 latest")]
 PositionKind: TypeAlias = Annotated[int, _up_to(POSITION_MAX, "0 id, 1 earliest, 2 latest or 3 time")]

@@ -3,41 +3,39 @@
 As observed with pulsar-client 3.13 and Pulsar 4.0.8: of a batch deduplication keeps the first sequence id only; what the broker
 has taken is stored in order, also after its producer was fenced or died; a duplicate of what is stored is acknowledged as
 such, one of what is being stored not at all; the library sends again, in the same batches, what was not acknowledged when a
-connection was lost; a producer that was fenced has failed with all that it held.
+connection was lost; a producer that was fenced has failed with all that it held. What is larger than the topic's policy
+allows is neither stored nor answered, while what follows is stored, without an answer either: the library waits for the first.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from rocksmq.clients.mirror.course import Chunk
 from rocksmq.clients.mirror.envelope import ID, MIRROR
+from rocksmq.clients.mirror.groups import Progress
 from rocksmq.clients.mirror.resume import Last
+from rocksmq.clients.mirror.whole import Compared, compared
+from rocksmq.clients.pulsar.places import Place
 from rocksmq.protocol.errors import ConnectionFailed
 
-Done = Callable[[int, str | None, bool], None]
-
-
-@dataclass(slots=True)
-class Sent:
-    """One message in the hands of the library."""
-
-    message_id: int
-    origin: str
-    chunk: int | None  # whose acknowledgement this one's tells
+Done = Callable[[int, str | None, Place | None], None]
+UNLIMITED = 1 << 30
 
 
 @dataclass(slots=True)
 class Batch:
     """One entry."""
 
-    messages: list[Sent]
+    chunk: Chunk
     producer: "Producer"
+    origin: str
+    place: Place | None = None  # once it is stored
 
     @property
     def first(self) -> int:
-        return self.messages[0].message_id
+        return self.chunk.ids[0]
 
 
 @dataclass(slots=True)
@@ -51,12 +49,16 @@ class Topic:
     pushed: int = -1
     stored: int = -1
     producer: "Producer | None" = None
+    size_max: int = UNLIMITED
 
     def take(self, batch: Batch) -> bool:
         """Whether the broker takes it, or has it; otherwise it must come again."""
+        if batch.chunk.size > self.size_max:
+            return True  # and that was it
         if self.deduplicates and batch.first <= self.pushed:
             if batch.first <= self.stored:
-                batch.producer.acks.append((batch, False))
+                batch.place = None
+                batch.producer.acks.append(batch)
                 return True
             return False
         self.pushed = max(self.pushed, batch.first)
@@ -67,9 +69,10 @@ class Topic:
         """So many of what was taken."""
         for _ in range(min(count, len(self.storing))):
             batch = self.storing.popleft()
-            self.log += [(one.message_id, one.origin) for one in batch.messages]
+            self.log += [(one, batch.origin) for one in batch.chunk.ids]
             self.stored = max(self.stored, batch.first)
-            batch.producer.acks.append((batch, True))
+            batch.place = Place(len(self.trimmed), 0, len(self.log) - 1)
+            batch.producer.acks.append(batch)
 
     def crash(self, stored: int) -> None:
         """So many of what was taken were stored all the same; acknowledgements are lost, the library sends again."""
@@ -85,6 +88,14 @@ class Topic:
         self.trimmed += self.log
         self.log = []
 
+    def compared_behind(self, place: Place, position: int, sent: Iterable[tuple[int, int]]) -> Compared | None:
+        """As `topics.compared_behind`."""
+        if place.ledger != len(self.trimmed):  # it has been removed
+            return None
+        found = [one for one, _ in self.log[place.offset :]]
+        assert found[0] < position, "it is before the group's position"
+        return compared(sent, [one for one in found if one >= position])
+
     def last(self) -> Last | None:
         if not self.log:
             return None
@@ -99,31 +110,21 @@ class Producer:
         if topic.producer is not None:
             topic.producer.fence()
         topic.producer = self
-        self.places: dict[int, Any] = {}
         self.last_sequence = topic.stored if topic.deduplicates else -1
         self.is_over = False
-        self.unbatched: deque[Sent] = deque()
         self.batches: deque[Batch] = deque()  # not acknowledged
         self.sent = 0  # of them
-        self.acks: deque[tuple[Batch, bool]] = deque()
+        self.acks: deque[Batch] = deque()
         self._topic = topic
         self._origin = origin
         self._done: Done = done
 
     def send(self, chunk: Chunk) -> None:
         assert list(chunk.ids) == sorted(set(chunk.ids)), "ids rise"
-        sent = [Sent(message_id, self._origin, None) for message_id in chunk.ids]
-        sent[-1].chunk = chunk.number
         if self.is_over:
-            self._done(chunk.number, "ProducerFenced", False)
+            self._done(chunk.number, "ProducerFenced", None)
         else:
-            self.unbatched += sent
-
-    def cut(self, count: int) -> None:
-        """The library makes a batch of so many messages."""
-        messages = [self.unbatched.popleft() for _ in range(min(count, len(self.unbatched)))]
-        if messages:
-            self.batches.append(Batch(messages, self))
+            self.batches.append(Batch(chunk, self, self._origin))
 
     def deliver(self) -> None:
         """The next batch comes to the broker."""
@@ -134,14 +135,12 @@ class Producer:
         """The next acknowledgement comes to the library."""
         if self.is_over or not self.acks:
             return
-        batch, is_fresh = self.acks.popleft()
+        batch = self.acks.popleft()
         if not self.batches or batch is not self.batches[0]:
-            return  # of what was sent twice
+            return  # of what was sent twice, or is behind one that is not answered
         self.batches.popleft()
         self.sent -= 1
-        for one in batch.messages:
-            if one.chunk is not None:
-                self._done(one.chunk, None, is_fresh)
+        self._done(batch.chunk.number, None, batch.place)
 
     def fence(self) -> None:
         """All that it holds has failed; what the broker has taken is stored all the same."""
@@ -153,12 +152,10 @@ class Producer:
         self.is_over = True
         if self._topic.producer is self:
             self._topic.producer = None
-        held = [one for batch in self.batches for one in batch.messages] + list(self.unbatched)
+        held = list(self.batches)
         self.batches.clear()
-        self.unbatched.clear()
-        for one in held:
-            if one.chunk is not None:
-                self._done(one.chunk, why, False)
+        for batch in held:
+            self._done(batch.chunk.number, why, None)
 
     def vanish(self) -> None:
         """Its process was killed."""
@@ -168,7 +165,7 @@ class Producer:
     close = vanish
 
 
-def _nobody(number: int, failed: str | None, is_fresh: bool) -> None:
+def _nobody(number: int, failed: str | None, place: Place | None) -> None:
     """There is no process any more to be told."""
 
 
@@ -180,6 +177,7 @@ class Broker:
     ids: list[int] = field(default_factory=list[int])
     next_id: int = 1 << 40
     position: int = 0
+    metadata: bytes = b""
     generation: int = 0
     is_away: bool = False
 
@@ -190,15 +188,16 @@ class Broker:
 
     def recreate(self) -> None:
         self.number += 1
-        self.ids, self.position = [], 0
+        self.ids, self.position, self.metadata = [], 0, b""
         self.generation += 1
 
-    def commit(self, generation: int, position: int) -> bool:
+    def commit(self, progress: Progress) -> bool:
         """False: another has taken over."""
-        if generation != self.generation:
+        if progress.generation != self.generation:
             return False
-        assert position <= self.end + 1, "behind what there is"
-        self.position = max(self.position, position)
+        assert progress.position <= self.end + 1, "behind what there is"
+        if progress.position >= self.position:
+            self.position, self.metadata = progress.position, progress.metadata
         return True
 
     @property

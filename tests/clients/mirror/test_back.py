@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -12,7 +13,8 @@ from rocksmq.clients.testing import Broker
 from rocksmq.protocol.errors import Conflict
 from tests.clients.cli_support import started
 from tests.clients.support import wait_until
-from tests.helpers.pulsar import Pulsar, PulsarServer
+from tests.helpers.etcd import free_port
+from tests.helpers.pulsar import Pulsar, PulsarLite, PulsarServer
 
 from .back_support import (
     PATIENCE,
@@ -186,6 +188,27 @@ def test_given_a_topic_that_ends_before_what_is_stored_when_mirrored_then_it_is_
         with running(options(server.url, broker.url, channel)) as mirror:
             assert "another topic of this name" in mirror.wait_for(channel, State.STOPPED).last_error
     assert payloads(client, channel) == [b"of another Pulsar"]
+
+
+def test_given_a_broker_away_from_the_start_when_it_comes_then_the_whole_waits_until_then_and_says_why(
+    pulsar_lite: PulsarLite, broker: Broker
+) -> None:
+    broker.kill()
+    with running(options(pulsar_lite.url, broker.url, new_name(), new_name(), timeout=0.5)) as found:
+        mirror = found.mirror
+        wait_until(lambda: mirror.report().state is State.WAITING, PATIENCE)
+        report = mirror.report()
+        assert "no broker answers" in report.last_error
+        assert report.last_error_at == pytest.approx(time.time(), abs=PATIENCE)
+        broker.start()
+        wait_until(lambda: mirror.report().state is State.RUNNING, PATIENCE)
+    assert mirror.report().state is State.ENDED
+
+
+def test_given_pulsar_away_from_the_start_when_reported_then_the_whole_waits_and_says_why(broker: Broker) -> None:
+    with running(options(f"pulsar://127.0.0.1:{free_port()}", broker.url, new_name(), new_name(), timeout=1.0)) as found:
+        wait_until(lambda: found.mirror.report().state is State.WAITING, PATIENCE)
+        assert "Pulsar: " in found.mirror.report().last_error
 
 
 # -- what only a real one has ----------------------------------------------------------

@@ -14,7 +14,7 @@ from rocksmq.clients.mirror.back_channel import BackChannel
 from rocksmq.clients.mirror.back_places import Place, Unstored
 from rocksmq.clients.mirror.back_route import CHUNKED_ENTRIES, START, Route
 from rocksmq.clients.mirror.options import MirrorOptions
-from rocksmq.clients.mirror.report import State
+from rocksmq.clients.mirror.report import ChannelReport, State
 from rocksmq.clients.pulsar.client import pulsar
 from rocksmq.protocol.errors import ConnectionFailed, InvalidRequest, RocksMQError
 from tests.clients.support import wait_until
@@ -70,6 +70,7 @@ class FakePulsar:
         self.acknowledged: list[tuple[int, int]] = []
         self.opened = 0  # as consumer
         self.subscribed_from = 0
+        self.is_there = True
 
     def get_topic_partitions(self, topic: str) -> list[str]:
         return [topic]
@@ -90,6 +91,9 @@ class FakePulsar:
         if not self.messages:
             raise pulsar.Timeout
         return self.messages[self.subscribed_from]
+
+    def is_connected(self) -> bool:
+        return self.is_there
 
     def acknowledge_cumulative(self, found: Any) -> None:
         self.acknowledged.append((found.ledger_id(), found.entry_id()))
@@ -127,7 +131,7 @@ def made(client: Client) -> MirrorOptions:
 
 def opened(client: Client, made: MirrorOptions, server: FakePulsar) -> Route:
     route = Route(made, "orders", client, server, Unstored(), 1 << 20)
-    route.open(NEVER)
+    route.open(NEVER, lambda: None)
     return route
 
 
@@ -135,6 +139,13 @@ def carry(route: Route) -> None:
     """All that comes."""
     while (received := route.next()) is not None:
         route.send(received, received.message.data(), {})
+
+
+def test_given_a_lost_connection_when_a_first_message_is_waited_for_then_that_ends(client: Client, made: MirrorOptions) -> None:
+    server = FakePulsar()
+    server.is_there = False
+    with pytest.raises(ConnectionFailed, match=r"connection of .*orders was lost"), opened(client, made, server):
+        pytest.fail("it cannot be opened")
 
 
 def test_given_messages_that_come_again_when_read_then_each_is_taken_once(client: Client, made: MirrorOptions) -> None:
@@ -207,12 +218,7 @@ def test_given_messages_that_pulsar_removed_when_read_on_then_that_is_told_and_c
         carry(route)
     server = FakePulsar(((3, 0, -1), 0), ((3, 1, -1), 0))
     server.end = FakeMessage((3, 2, -1), 0)  # so it is opened again
-    channel, end = running_channel(client, made, server)
-    try:
-        wait_until(lambda: channel.report().lag == 0)
-    finally:
-        end()
-    report = channel.report()
+    report = caught_up(client, made, server)
     assert (report.gaps, report.messages, server.opened) == (1, 2, 2)
     assert "Pulsar has removed messages behind 1:9, before they were mirrored; it goes on at 3:0" in caplog.text
     assert payloads(client, "orders") == [b"1:9", b"3:0", b"3:1"]
@@ -322,6 +328,16 @@ def running_channel(client: Client, made: MirrorOptions, server: FakePulsar) -> 
     return channel, end
 
 
+def caught_up(client: Client, made: MirrorOptions, server: FakePulsar) -> ChannelReport:
+    """What a channel that was carried until nothing was left says at its end."""
+    channel, end = running_channel(client, made, server)
+    try:
+        wait_until(lambda: channel.report().lag == 0)
+    finally:
+        end()
+    return channel.report()
+
+
 def test_given_a_reader_that_is_stuck_when_nothing_comes_then_it_is_opened_anew_and_an_end_that_never_comes_is_let_be(
     client: Client, made: MirrorOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,12 +345,7 @@ def test_given_a_reader_that_is_stuck_when_nothing_comes_then_it_is_opened_anew_
     monkeypatch.setattr(back_channel, "RETRY_SECONDS", 0.001)
     server = FakePulsar(((1, 0, -1), 0))
     server.end = FakeMessage((1, 7, -1), 0)
-    channel, end = running_channel(client, made, server)
-    try:
-        wait_until(lambda: channel.report().lag == 0)
-    finally:
-        end()
-    report = channel.report()
+    report = caught_up(client, made, server)
     assert (report.errors, report.messages, server.opened) == (1, 1, 2)
     assert "nothing comes of" in report.last_error
     assert "ends at 1:7" in report.last_error

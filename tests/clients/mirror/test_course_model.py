@@ -1,4 +1,5 @@
-"""The sender against a model of Pulsar: whatever is killed, late, fenced or fails, the topic has each message once, in order.
+"""The sender against a model of Pulsar: whatever is killed, late, fenced or fails, the topic has each message once, in order;
+and where a topic's policy changes under way, so that Pulsar has refused some and taken later ones, nothing more is sent.
 
 What is driven is the mirror's own `Lane` and `Course`; Pulsar, the broker and the loop around them are imitated.
 """
@@ -16,13 +17,19 @@ from rocksmq.clients.mirror.course import Phase, Room
 from rocksmq.clients.mirror.groups import ChannelGone, Taken, TakenOver
 from rocksmq.clients.mirror.lane import Answer, Lane
 from rocksmq.clients.mirror.options import MirrorOptions
+from rocksmq.clients.mirror.report import State
 from rocksmq.clients.mirror.resume import Last
-from rocksmq.protocol.errors import RocksMQError
+from rocksmq.clients.mirror.whole import Compared
+from rocksmq.clients.pulsar.places import Place
+from rocksmq.protocol.errors import RocksMQError, Timeout
 
 from .pulsar_model import Broker, Done, Producer, Topic, described
 
 CHANNEL = "orders"
 SMALL = st.integers(min_value=0, max_value=4)
+PAYLOADS = [b"", b"", bytes(130), b"", bytes(270)]  # in turns
+LIMIT = st.integers(min_value=400, max_value=2_400)  # bytes, and no message has more
+GIVEN_UP_MAX = 20  # the same
 STEPS_MAX = 2_000  # until all is mirrored once nothing disturbs any more
 
 
@@ -53,24 +60,31 @@ class Mirror:
             if lane.course.phase is Phase.OPENING:
                 lane.opened(lane.open_topic(self.world, self, lane.opening), 0.0)  # type: ignore[arg-type]
             elif lane.course.phase is Phase.LOOKING:
-                lane.course.looked(lane.look(self.world, self))  # type: ignore[arg-type]
+                lane.looked(*lane.look(self.world, self))  # type: ignore[arg-type]
             while lane.topic is not None and (chunk := lane.course.next_chunk()) is not None:
                 lane.topic.send(chunk)
         except TakenOver:
             self.end()
         except RocksMQError as error:
             lane.failed(error, 0.0)
+            lane.close_topic()
+
+    def give_up(self) -> None:
+        """What is on the way has not been answered for long."""
+        if self.lane.course.is_on_the_way:
+            self.lane.failed(Timeout("silent"), 0.0)
+            self.lane.close_topic()
 
     def settle(self) -> None:
         while self.answers:
-            lane, opening, number, failed, is_fresh = self.answers.popleft()
+            lane, opening, number, failed, place = self.answers.popleft()
             if lane is not self.lane or lane.opening != opening or lane.course.phase is Phase.OPENING:
                 continue
             if failed is not None:
                 lane.failed(RocksMQError(failed), 0.0)
                 lane.close_topic()
                 continue
-            lane.acknowledged(number, is_fresh, 0.0)
+            lane.acknowledged(number, place, 0.0)
             if lane.must_check:
                 lane.again()
 
@@ -80,15 +94,16 @@ class Mirror:
         asked_lane, opening, place = self.asked or (None, 0, 0)
         if asked_lane is lane and opening == lane.opening:
             ids = self.world.broker.read(place, count)
+            payloads = [payload_of(message_id) for message_id in ids]
             if lane.number == self.world.broker.number:
-                course.fetched(place, ids, [b""] * len(ids), None, ids[-1] + 1 if ids else place)
-        self.asked = (lane, lane.opening, course.fetch_from) if course.wants(2_000) else None
+                course.fetched(place, ids, payloads, None, ids[-1] + 1 if ids else place)
+        self.asked = (lane, lane.opening, course.fetch_from) if course.wants(100_000) else None
 
     def commit(self) -> None:
-        place = None if self.is_over else self.lane.place()
-        if place is not None and place.number == self.world.broker.number:
-            if self.world.broker.commit(place.generation, place.position):
-                self.lane.committed(place, self.lane.done)
+        progress = None if self.is_over else self.lane.progress()
+        if progress is not None and progress.number == self.world.broker.number:
+            if self.world.broker.commit(progress):
+                self.lane.committed(progress, self.lane.done)
             else:
                 self.end()
 
@@ -103,7 +118,10 @@ class Mirror:
         if number != broker.number:
             raise ChannelGone("gone")
         broker.generation += 1
-        return Taken(broker.position, broker.generation, b"")
+        return Taken(broker.position, 0, broker.generation, broker.metadata)
+
+    def messages_from(self, number: int, position: int) -> list[tuple[int, int, bytes]]:
+        return [(one, len(payload_of(one)), b"") for one in self.world.broker.ids if one >= position]
 
     def check(self, channel: str, generation: int) -> Any:
         if generation != self.world.broker.generation:
@@ -118,10 +136,16 @@ class Mirror:
         return type("Described", (), {"created_ms": 0, "begin_id": begin, "end_id": broker.end})()
 
 
+def payload_of(message_id: int) -> bytes:
+    return PAYLOADS[message_id % len(PAYLOADS)]
+
+
 class World(RuleBasedStateMachine):
     """Everything; `interfere` is what happens in the midst of an opening."""
 
     deduplicates = True
+    is_limited = False  # by a policy of the topic's own, which one message never exceeds
+    changes_limit = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,13 +157,16 @@ class World(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(lane_module, "Topic", self.open)
         self.patch.setattr(lane_module, "last_of", self.last)
+        self.patch.setattr(lane_module, "compared_behind", self.compared_behind)
         self.patch.setattr(lane_module, "check_unpartitioned", self.interfere)
         self.mirror = Mirror(self)
         self.former: Mirror | None = None
 
-    @initialize(count=SMALL)
-    def begin(self, count: int) -> None:
+    @initialize(count=SMALL, size_max=LIMIT)
+    def begin(self, count: int, size_max: int) -> None:
         self.broker.produce(count, 3)
+        if self.is_limited:
+            self.topic.size_max = size_max
 
     # -- what the lane asks for --------------------------------------------------
 
@@ -165,6 +192,9 @@ class World(RuleBasedStateMachine):
         self.interfere()
         return found
 
+    def compared_behind(self, client: Any, name: str, place: Place, position: int, sent: Any) -> Compared | None:
+        return self.topic.compared_behind(place, position, sent)
+
     # -- what happens --------------------------------------------------------------
 
     @rule(count=SMALL, hole=SMALL)
@@ -182,11 +212,6 @@ class World(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         self.mirror.commit()
-
-    @rule(count=st.integers(min_value=1, max_value=5))
-    def cut(self, count: int) -> None:
-        if self.topic.producer is not None:
-            self.topic.producer.cut(count)
 
     @rule(count=SMALL)
     def deliver(self, count: int) -> None:
@@ -272,8 +297,42 @@ class World(RuleBasedStateMachine):
             self.topic.producer.fail("UnknownError")
 
     @rule()
+    def give_up(self) -> None:
+        self.mirror.give_up()
+
+    @precondition(lambda self: self.changes_limit)
+    @rule(size_max=LIMIT)
+    def limit(self, size_max: int) -> None:
+        self.topic.size_max = size_max
+
+    @precondition(lambda self: self.changes_limit)
+    @rule(count=st.integers(min_value=20, max_value=80), which=st.integers(0, 9), dies=st.booleans(), commits=st.booleans())
+    def lower_the_limit_while_much_is_on_the_way(self, count: int, which: int, dies: bool, commits: bool) -> None:
+        """So that some of it is refused, and the rest stored."""
+        self.topic.size_max = 2_400
+        for _ in range(6):
+            self.broker.produce(40, 0)
+            self.settle(40)
+        self.broker.produce(count, 1)
+        for _ in range(3):
+            self.mirror.read(count)
+        self.mirror.step()
+        sizes = [batch.chunk.size for batch in self.topic.producer.batches] if self.topic.producer is not None else []
+        self.topic.size_max = max(400, sizes[which % len(sizes)] if sizes else 0)
+        self.deliver(9)
+        self.topic.store(9)
+        if commits:
+            self.mirror.commit()
+        if dies:
+            self.kill_mirror()
+
+    @precondition(lambda self: not self.changes_limit)
+    @rule()
     def trim(self) -> None:
-        """All that is stored has been read by everybody: the topic is empty, deduplication knows what was in it."""
+        """All that is stored has been read by everybody: the topic is empty, deduplication knows what was in it.
+
+        Not where something may be missing in it that nobody has noticed: then nobody can any more.
+        """
         self.topic.trim()
 
     @precondition(lambda self: len(self.expected) < 40)
@@ -290,7 +349,6 @@ class World(RuleBasedStateMachine):
         mirror.read(count)
         mirror.step()
         if (producer := self.topic.producer) is not None:
-            producer.cut(count)
             for _ in range(count if until > 0 else 0):
                 producer.deliver()
         self.topic.store(count if until > 1 else 0)
@@ -312,16 +370,33 @@ class World(RuleBasedStateMachine):
         if self.mirror.is_over:  # by the former, which came in between
             self.mirror = Mirror(self)
         self.topic.store(99)
-        for _ in range(STEPS_MAX):
-            self.go_on(5)
+        gave_up = self.settle(5)
+        assert gave_up < GIVEN_UP_MAX, "what is refused is remembered"
+        self.check()
+
+    def settle(self, size: int) -> int:
+        """Go on until all is mirrored; how often something was given up since it was not answered."""
+        done_to = gave_up = 0
+        for step in range(STEPS_MAX):
+            self.go_on(size)
             if self.mirror.is_over:
                 self.mirror = Mirror(self)
             course = self.mirror.lane.course
+            if step % 10 == 0:
+                if course.done_to == done_to:
+                    if self.mirror.lane.state is State.STOPPED:
+                        break
+                    gave_up += course.is_on_the_way
+                    self.mirror.give_up()
+                done_to = course.done_to
             if not course.is_on_the_way and course.phase is not Phase.LOOKING and course.done_to > self.broker.end:
                 break
-        self.check()
+        return gave_up
 
     def check(self) -> None:
+        if self.mirror.lane.state is State.STOPPED:
+            self.check_stopped()
+            return
         kept = [message_id for message_id, _ in self.topic.log]
         found = [message_id for message_id, _ in self.topic.trimmed] + kept
         if self.deduplicates:
@@ -333,6 +408,15 @@ class World(RuleBasedStateMachine):
         assert [one for one in found if one in here] == self.broker.ids, "all that there is"
         assert set(found) <= here | set(self.expected)
 
+    def check_stopped(self) -> None:
+        """Since something is missing in the topic, and what follows is there."""
+        assert self.changes_limit, "sizes were proven"
+        here = set(self.broker.ids)
+        found = [message_id for message_id, _ in self.topic.trimmed + self.topic.log if message_id in here]
+        assert len(found) == len(set(found)), "each once"
+        assert found == sorted(found), "in order"
+        assert found != self.broker.ids[: len(found)], "there was no need to stop"
+
 
 class WorldWithout(World):
     """Without deduplication."""
@@ -340,7 +424,19 @@ class WorldWithout(World):
     deduplicates = False
 
 
-@pytest.mark.parametrize("world", [World, WorldWithout])
+class WorldLimited(World):
+    """The topic takes chunks of a few messages."""
+
+    is_limited = True
+
+
+class WorldOfPolicies(World):
+    """And how many changes under way."""
+
+    is_limited = changes_limit = True
+
+
+@pytest.mark.parametrize("world", [World, WorldWithout, WorldLimited, WorldOfPolicies])
 def test_given_any_course_of_events_when_nothing_disturbs_any_more_then_each_message_is_there_once_and_in_order(
     world: type[World],
 ) -> None:

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rocksmq.clients.mirror import envelope
-from rocksmq.clients.mirror.envelope import headers_of, origin_of, outgoing, plain_size
+from rocksmq.clients.mirror.envelope import frame_size, headers_of, message_size, origin_of, outgoing, payload_size, plain_size
 from rocksmq.protocol.batch import encode_headers
 
 ORIGIN = origin_of("eu", 7, 3)
@@ -50,6 +49,9 @@ def test_given_time_and_key_of_pulsar_when_it_comes_back_then_they_are_headers()
     assert headers_of({"rocksmq.header64.a": "no base64!"}, 0, "") == {"rocksmq.header64.a": b"no base64!"}
 
 
-def test_given_the_size_of_one_without_headers_when_compared_then_it_is_not_below() -> None:
-    assert plain_size(ORIGIN) >= outgoing((1 << 63) - 1, ORIGIN, b"").size
-    assert envelope.PROPERTY_BYTES > 0
+@given(message_id=st.integers(1, (1 << 63) - 1), payload_bytes=st.integers(0, 1 << 24))
+def test_given_one_without_headers_when_measured_then_as_its_envelope(message_id: int, payload_bytes: int) -> None:
+    envelope = outgoing(message_id, ORIGIN, b"")
+    assert plain_size(message_id, ORIGIN) == envelope.size
+    size = frame_size(message_id) + envelope.size + payload_size(payload_bytes) + 1
+    assert message_size(message_id, ORIGIN, payload_bytes, b"", None) == size

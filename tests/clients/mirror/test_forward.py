@@ -299,19 +299,46 @@ def test_given_a_skipped_message_at_the_end_when_mirrored_again_then_it_is_no_la
     assert (note.messages, note.skipped) == (1, 1)
 
 
-def test_given_a_topic_that_refuses_batches_when_it_takes_later_messages_then_the_channel_stops_and_tells_which_are_missing(
+def test_given_a_topic_whose_own_policy_refuses_large_batches_when_mirrored_then_smaller_ones_are_found_and_nothing_is_lost(
     broker: Broker, mq: Client, real_pulsar: Pulsar, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(silence, "GIVEN_UP_SECONDS", 2.0)  # it is never answered
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 1.0)  # they are never answered
     real_pulsar.create_topic(channel)
     real_pulsar.ask("POST", f"persistent/public/default/{channel}/maxMessageSize", 50_000)
     policy = f"persistent/public/default/{channel}/maxMessageSize?applied=true"
     wait_until(lambda: real_pulsar.ask("GET", policy) == 50_000)
-    wanted = [mq.produce(channel, [b"x" * 1_000])[0] for _ in range(300)]
+    wanted = list(mq.produce(channel, [b"x" * 1_000] * 500))
     with running(broker.url, real_pulsar.url, channel) as mirror:
-        mirror.wait(lambda running: running.channel(channel).state is State.STOPPED)
-        told = mirror.channel(channel)
-    there = set(ids(real_pulsar.url, topic_of(channel)))
-    lost = [one for one in wanted[: wanted.index(max(there))] if one not in there]
-    assert f"refused {len(lost)} messages, {lost[0]} to {lost[-1]}," in told.last_error
-    assert told.messages < len(wanted) - len(lost)
+        mirror.wait_for(channel, 500)
+        assert mirror.channel(channel).errors > 0
+    assert ids(real_pulsar.url, topic_of(channel)) == wanted
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_given_messages_missing_in_the_topic_when_another_life_begins_then_it_stops_unless_they_may_have_been_skipped(
+    broker: Broker, mq: Client, server: PulsarServer, channel: str, large: bool
+) -> None:
+    mq.produce(channel, [b"x"] * 10)
+    with running(broker.url, server.url, channel) as mirror:
+        mirror.wait_for(channel, 10)
+    origin = content(server.url, topic_of(channel))[-1].properties()["rocksmq.mirror"]
+    lost = mq.produce(channel, [b"y" * (200 if large else 2)] * 3)
+    later = mq.produce(channel, [b"zzz"] * 2)
+    client = connect(server.url)
+    producer = client.create_producer(topic_of(channel), producer_name=f"rocksmq.mirror.pulsar.{channel}")
+    for one in later:
+        producer.send(b"zzz", properties={"rocksmq.id": str(one), "rocksmq.mirror": origin}, sequence_id=one)
+    client.close()
+    last = mq.produce(channel, [b"last"])[0]
+    with running(broker.url, server.url, channel, too_large="skip") as mirror:
+        if large:
+            mirror.wait_for(channel, 1)
+            assert mirror.channel(channel).skipped == 3
+        else:
+            mirror.wait(lambda running: running.channel(channel).state is State.STOPPED)
+            assert f"refused 3 messages, {lost[0]} to {lost[-1]}," in mirror.channel(channel).last_error
+    if not large:
+        mq.seek(channel, "mirror.pulsar", last)
+    with running(broker.url, server.url, channel) as mirror:
+        mirror.wait(lambda running: running.channel(channel).lag == 0 and running.channel(channel).state is State.RUNNING)
+    assert ids(server.url, topic_of(channel))[10:] == [*later, last]

@@ -112,6 +112,9 @@ def test_given_a_message_that_the_topics_own_policy_refuses_when_mirrored_then_i
         assert f"message {wanted[1]} of 60" in told.last_error
         assert "maxMessageSize" in told.last_error
         assert told.skipped == 0
+        tries = told.errors
+        mirror.wait(lambda running: running.channel(channel).errors > tries or running.channel(channel).state is State.RUNNING)
+        assert mirror.channel(channel).state is State.STOPPED, "until something is acknowledged"
         others = mq.produce(f"{channel}-other", [b"x"] * 100)
         mirror.wait_for(f"{channel}-other", 100)
         real_pulsar.ask("DELETE", f"persistent/public/default/{channel}/maxMessageSize")

@@ -6,8 +6,8 @@ from rocksmq.clients.mirror.report import CHANNELS_MAX, ERROR_CHARACTERS_MAX, Ch
 from rocksmq.protocol.errors import ProtocolError
 
 
-def one(channel: str, **more: object) -> ChannelReport:
-    return ChannelReport(channel=channel, topic=f"t-{channel}", state=State.RUNNING, **more)  # type: ignore[arg-type]
+def one(channel: str, state: State = State.RUNNING, **more: object) -> ChannelReport:
+    return ChannelReport(channel=channel, topic=f"t-{channel}", state=state, **more)  # type: ignore[arg-type]
 
 
 def test_given_channels_when_reported_then_they_are_sorted_and_summed() -> None:
@@ -44,6 +44,14 @@ def test_given_more_channels_than_a_line_holds_when_reported_then_the_sums_are_o
     back = Report.of_json(report.to_json())
     assert len(back) == CHANNELS_MAX
     assert (back.sums.channels, back.sums.messages) == (CHANNELS_MAX + 5, CHANNELS_MAX + 5)
+
+
+def test_given_more_channels_than_a_line_holds_when_some_are_in_trouble_then_these_are_told_first() -> None:
+    fine = [one(f"a{index:05}") for index in range(CHANNELS_MAX)]
+    troubled = [one("w", State.WAITING), one("z", State.STOPPED), one("y", State.STOPPED), one("e", State.ENDED)]
+    back = Report.of_json(Report("m", fine + troubled).to_json())
+    assert list(back)[:4] == ["y", "z", "w", "a00000"]
+    assert "e" not in back
 
 
 def test_given_a_long_error_when_reported_then_it_is_cut() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from rocksmq.clients.mirror.resume import Extent, Identity, Last, Refusal, Resume, decide, missing
+from rocksmq.clients.mirror.resume import Extent, Identity, Last, Refusal, Resume, decide
 
 OURS = {"rocksmq.id": "50", "rocksmq.mirror": "eu#7@3"}
 
@@ -64,13 +64,3 @@ def test_given_another_brokers_message_when_this_channel_has_some_as_old_then_re
     decision = found(Last.of(OURS | {"rocksmq.mirror": other}), begin=begin, end=end)
     assert isinstance(decision, Refusal)
     assert "another broker" in decision.reason
-
-
-@pytest.mark.parametrize(
-    ("there", "lost"),
-    [((), []), ((1, 2), []), ((1, 2, 3, 4), []), ((2,), [1]), ((1, 4), [2, 3]), ((4, 9), [1, 2, 3]), ((7,), [])],
-)
-def test_given_what_was_sent_when_some_is_not_there_before_what_is_then_it_is_missing(
-    there: tuple[int, ...], lost: list[int]
-) -> None:
-    assert missing([1, 2, 3, 4], set(there)) == lost

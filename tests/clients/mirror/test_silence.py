@@ -10,7 +10,7 @@ from rocksmq.clients.mirror.silence import (
 )
 from rocksmq.protocol.errors import MessageTooLarge, RocksMQError, Timeout
 
-MESSAGE = Alone(7, 60_000)
+MESSAGE = Alone(7, 1, 60_000)
 
 
 def look(
@@ -54,7 +54,7 @@ def test_given_connections_lost_when_the_message_is_answered_between_then_it_is_
 def test_given_connections_lost_when_it_is_another_message_each_time_then_none_is_refused() -> None:
     silence = Silence()
     for number in range(REFUSED_OPENINGS * 2):
-        assert isinstance(opened(silence, Alone(number, 10)), Timeout)
+        assert isinstance(opened(silence, Alone(number, 1, 10)), Timeout)
 
 
 @pytest.mark.parametrize("alone", [MESSAGE, None])

@@ -23,6 +23,7 @@ from rocksmq.clients.testing import Broker
 from tests.clients.test_examples import EXAMPLES, ran, started
 
 ROWS, ROWS_A_PACK = 30_000, 150
+RUNS_MAX = 5  # until one has all, on a busy machine
 
 
 def module(name: str) -> Any:
@@ -122,7 +123,7 @@ def check_checkpoint(url: str, channels: list[str], tmp_path: Path, restart: Cal
     once, often = tmp_path / "once", tmp_path / "often"
     once.mkdir()
     often.mkdir()
-    ran("checkpoint.py", url, *channels, cwd=once)
+    finish(url, channels, once)
     whole = (once / "rows.txt").read_bytes()
     assert sorted(whole.splitlines()) == sorted(b"row %d" % number for number in range(ROWS))
 
@@ -138,9 +139,17 @@ def check_checkpoint(url: str, channels: list[str], tmp_path: Path, restart: Cal
     with output.open("ab") as torn:  # as if it had died between output and checkpoint
         torn.write(b"half a ro")
     assert json.loads(checkpoint.read_text())["size"] < output.stat().st_size
-    assert ran("checkpoint.py", url, *channels, cwd=often) == f"{len(whole)} bytes of rows\n"
+    finish(url, channels, often)
     assert output.read_bytes() == whole
     assert ran("checkpoint.py", url, *channels, cwd=often) == f"{len(whole)} bytes of rows\n"
+
+
+def finish(url: str, channels: list[str], cwd: Path) -> None:
+    """Runs checkpoint.py until it has all rows: it also ends where none came for a while, and goes on when run again."""
+    size = sum(len(b"row %d\n" % number) for number in range(ROWS))
+    for _ in range(RUNS_MAX):
+        if ran("checkpoint.py", url, *channels, cwd=cwd) == f"{size} bytes of rows\n":
+            return
 
 
 def fill(url: str, channels: list[str]) -> None:

@@ -1,5 +1,6 @@
 """What streams do on Pulsar and nowhere else: topics, Pulsar's own subscriptions, its outages, the ends of processes."""
 
+import gc
 import subprocess
 import sys
 import textwrap
@@ -31,6 +32,7 @@ from rocksmq.clients.pulsar.transport import PulsarTransport
 from tests.clients.msgstream.worlds import (
     PATIENCE,
     STRICT,
+    LiteWorld,
     PulsarWorld,
     all_numbers,
     drained,
@@ -41,7 +43,7 @@ from tests.clients.msgstream.worlds import (
     writer,
 )
 from tests.clients.support import wait_until
-from tests.helpers.pulsar import Pulsar, require_pulsar
+from tests.helpers.pulsar import Pulsar, PulsarLite, require_pulsar
 
 
 @pytest.fixture
@@ -437,6 +439,37 @@ def test_given_a_stream_when_the_interpreter_ends_then_it_ends_well_each_time(pu
 
 
 # -- factories -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("prefetch", "permits"), [(9, 4), (1, 1), (1_000_000, 1_000)])
+def test_given_how_far_to_read_ahead_when_a_stream_waits_then_pulsar_may_send_each_channel_s_share(
+    real_pulsar: Pulsar, prefetch: int, permits: int
+) -> None:
+    world = PulsarWorld(real_pulsar)
+    channels = world.channels(2)
+    with plain_reader(world, channels, prefetch=prefetch) as stream:
+        assert stream.consume(timeout=0.0) is None
+        found = real_pulsar.ask("GET", f"persistent/{STRICT}/{channels[0]}/stats")["subscriptions"]
+    assert [one["availablePermits"] for told in found.values() for one in told["consumers"]] == [permits]
+
+
+def test_given_streams_that_were_closed_when_looked_at_then_no_connection_of_theirs_is_left(pulsar_lite: PulsarLite) -> None:
+    world = LiteWorld(pulsar_lite)
+
+    def read_and_close() -> None:
+        with plain_reader(world, world.channels(1)) as stream:
+            assert stream.consume(timeout=0.0) is None
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        read_and_close()
+    gc.collect()
+    wait_until(lambda: len(list(Path("/proc/self/fd").iterdir())) < before + 6)  # as many as one client has
+
+
+def test_given_no_room_to_read_ahead_when_a_stream_is_made_then_it_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="prefetch 0 is not allowed"):
+        PulsarMsgStreamFactory("pulsar://127.0.0.1:1", prefetch=0).new_msg_stream()
 
 
 def test_given_urls_when_a_factory_is_asked_for_then_the_scheme_decides() -> None:

@@ -3,11 +3,10 @@
 import base64
 import hashlib
 import hmac
-import http.client
 import json
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rocksmq.clients.mirror.report import ChannelReport, State
 from rocksmq.clients.pulsar.client import connect, pulsar
 from rocksmq.clients.testing import Broker
 from tests.crash.mirror_sides import MIRROR, MirrorSide
-from tests.helpers.pulsar import Pulsar, PulsarFailed, require_pulsar
+from tests.helpers.pulsar import Pulsar, require_pulsar
 
 GOOD, BAD = "orders.good", "orders.bad"
 PATIENCE_SECONDS = 60.0
@@ -188,21 +187,7 @@ class GuardedPulsar(Pulsar):
             "brokerClientAuthenticationParameters": f"token:{token}",
         }
         super().__init__(directory, settings=[f"{name}={value}" for name, value in settings.items()])
-        self._token = token
-
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """As any, with the token of who may do everything."""
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
-        with closing(http.client.HTTPConnection("127.0.0.1", self._web, timeout=10.0)) as connection:
-            connection.request(method, f"/admin/v2/{path}", None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            text = answer.read().decode(errors="replace")
-        if answer.status > 299:
-            raise PulsarFailed(f"{method} {path}: {answer.status} {text[:500]}")
-        try:
-            return json.loads(text) if text else None
-        except ValueError:
-            return text
+        self.headers["Authorization"] = f"Bearer {token}"
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """`rocksmq channel`: create, list, look at and destroy channels."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,7 @@ from rocksmq.protocol.errors import ChannelNotFound
 
 from .confirm import confirm_destruction
 from .output import show_properties, show_record, show_table
+from .retention import Rules, in_words, of_channel, with_rules
 from .session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -36,20 +37,34 @@ def channel() -> None:
 @click.option("--owner-role", metavar="TEXT", help="The kind of program that the channel belongs to.")
 @click.option("--owner-address", default="", metavar="TEXT", help="Where that program is found.")
 @click.option("--owner-description", default="", metavar="TEXT", help="What the channel is for.")
+@with_rules
 @pass_session
 def create(
-    session: Session, name: str, durability: str | None, owner_role: str | None, owner_address: str, owner_description: str
+    session: Session,
+    /,
+    name: str,
+    durability: str | None,
+    owner_role: str | None,
+    owner_address: str,
+    owner_description: str,
+    **options: Any,
 ) -> None:
     """Create CHANNEL. One that exists keeps its messages and settings.
+
+    Without a rule of its own it is kept by the broker's rules of retention.
 
     \b
     Example:
       rocksmq channel create orders --durability interval:100 --owner-role shop
+      rocksmq channel create events --max-age 7d --max-bytes 10GB
     """
     if owner_role is None and (owner_address or owner_description):
         raise click.UsageError("--owner-address and --owner-description go with --owner-role")
+    rules = Rules.of(options)
+    retention = rules.onto({}) if rules.keep_all or rules.is_one_given else None
+    owner = _owner(owner_role, owner_address, owner_description)
     with session.client() as mq:
-        created = mq.create_channel(name, durability=durability, owner=_owner(owner_role, owner_address, owner_description))
+        created = mq.create_channel(name, durability=durability, retention=retention, owner=owner)
     text = f"channel {name} created" if created else f"channel {name} exists: its messages and settings stay"
     show_record({"channel": name, "created": created}, text, as_json=session.as_json)
 
@@ -58,6 +73,34 @@ def _owner(role: str | None, address: str, description: str) -> "OwnerDescriptio
     from rocksmq.clients.models import OwnerDescription
 
     return None if role is None else OwnerDescription(role, address, description)
+
+
+@channel.command("set")
+@click.argument("name", metavar="CHANNEL")
+@with_rules
+@click.option("--default-retention", is_flag=True, help="The broker's rules, and none of the channel's own.")
+@pass_session
+def set_(session: Session, /, name: str, default_retention: bool, **options: Any) -> None:
+    """Change by which rules messages are removed from CHANNEL; they apply at once.
+
+    A rule that is not named stays; "off" takes it away. What any rule lets go is removed; a group that had not read it is
+    told how many messages these were.
+
+    \b
+    Example:
+      rocksmq channel set orders --max-age 7d --max-bytes off
+    """
+    rules = Rules.of(options)
+    if sum((default_retention, rules.keep_all, rules.is_one_given)) != 1:
+        raise click.UsageError("name the rules that change, or --keep-all, or --default-retention")
+    with session.client() as mq:
+        if default_retention:
+            mq.set_retention(name, None)
+        else:
+            mq.set_retention(name, rules.onto(mq.describe_channel(name).retention))
+        found = mq.describe_channel(name)
+    record = {"channel": name, "retention": found.retention, "retention_is_default": found.retention_is_default}
+    show_record(record, f"channel {name}: {in_words(found.retention)}", as_json=session.as_json)
 
 
 @channel.command("list")
@@ -103,7 +146,11 @@ def info(session: Session, name: str) -> None:
 
 def _record(found: "ChannelInfo", *, as_json: bool) -> dict[str, object]:
     record: dict[str, object] = {**asdict(found), "created_at": found.created_at.isoformat(timespec="milliseconds")}
-    return record if as_json else {**record, "owner": _owner_text(found.owner)}
+    if as_json:
+        return record
+    for name in ("retention_is_default", "age_suspended"):
+        del record[name]
+    return {**record, "owner": _owner_text(found.owner), **of_channel(found)}
 
 
 def _owner_text(owner: "OwnerDescription | None") -> str | None:

@@ -8,7 +8,7 @@ from typing import Self
 
 import click
 
-from rocksmq.clients.claims import Claims
+from rocksmq.clients.claims import Claims, Unread
 from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.link import Link
 from rocksmq.clients.reading import MAX_BYTES
@@ -36,7 +36,7 @@ class Claimed:
         self._stop = stop
         self._patience = Patience(patience)
         self._timeout = timeout
-        self._unread: int | None = None
+        self._unread: Unread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +75,7 @@ class Claimed:
             if batch:
                 self._claims.returned()
             if writer.written < len(batch):
-                self._unread = batch.ids[writer.written]
+                self._unread = Unread(batch.ids[writer.written], len(batch) - writer.written)
         return writer.written
 
     def _give_back(self, seconds: float | None) -> None:

@@ -1,7 +1,8 @@
 """Commands that other parts bring, which the client may not import: entry points of the group `rocksmq.commands`.
 
 Each is a click command of its own; here stand only its name and its line in the help, so that nothing is loaded before
-it is called. A command reads ``--json`` from the root's parameters, and fails with a ClickException.
+it is called. A command reads ``--json`` from the root's parameters, talks to the broker by `Session.calling` of the root's
+object, and fails with a ClickException.
 """
 
 from typing import Any, cast
@@ -12,6 +13,7 @@ from .output import Failed
 
 GROUP = "rocksmq.commands"
 NEEDS_BROKER = {
+    "backup": "Copy a running broker's data; verify and restore such copies.",
     "check": "Check everything in a stopped broker's data directory.",
     "meta": "Move group positions between the stores that keep them.",
 }

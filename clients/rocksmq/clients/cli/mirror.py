@@ -1,16 +1,17 @@
 """`rocksmq mirror`: channels to topics of Apache Pulsar and back, and how mirrors are doing."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rocksmq.protocol.errors import InvalidRequest
 
-from ..mirror.options import BUFFER_BYTES, MESSAGE_BYTES_MAX, NAME, TOPIC_TEMPLATE
+from ..mirror.options import BUFFER_BYTES, MESSAGE_BYTES_MAX, NAME
+from ..pulsar import SCHEMES
 from .mirror_status import status
 from .output import Failed
+from .pulsar_options import ca_option, maybe_token_in, token_file_option, topic_template_option
 from .session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 TIMEOUT_SECONDS_MAX = 3_600.0
-_PULSAR = ("pulsar://", "pulsar+ssl://")
 _FORWARD_ONLY = {"requires_deduplication": "--require-deduplication", "key_header": "--key-header"}
 
 
@@ -38,13 +38,7 @@ _OPTIONS = (
         help="Channels of RocksMQ, separated by commas; repeatable. To Pulsar also patterns such as 'orders.*' (* ? [ ]), "
         "which new channels may match later; from Pulsar names only, since it lists no topics.",
     ),
-    click.option(
-        "--topic-template",
-        default=TOPIC_TEMPLATE,
-        show_default=True,
-        metavar="TEXT",
-        help="The topic of a channel.",
-    ),
+    topic_template_option,
     click.option(
         "--name",
         default=NAME,
@@ -82,13 +76,8 @@ _OPTIONS = (
         metavar="N",
         help="Bytes on their way, of all channels together.",
     ),
-    click.option(
-        "--pulsar-token-file",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Holds the token that Pulsar wants.",
-    ),
-    click.option("--pulsar-ca", metavar="FILE", help="Certificates in PEM that vouch for Pulsar, for pulsar+ssl://."),
+    token_file_option,
+    ca_option,
 )
 
 
@@ -162,8 +151,7 @@ def _checked(ctx: click.Context, session: Session, channels: tuple[str, ...], gi
     source, target = given.pop("source"), given.pop("target")
     if source is None and target is None:
         raise click.UsageError("give --to pulsar://host:port, or --from pulsar://host:port for the way back")
-    token_file: Path | None = given.pop("pulsar_token_file")
-    pulsar_token = None if token_file is None else _token_in(token_file)
+    pulsar_token = maybe_token_in(given.pop("pulsar_token_file"))
     try:
         source, from_token = _side(source or session.url)
         target, to_token = _side(target or session.url)
@@ -184,22 +172,11 @@ def _checked(ctx: click.Context, session: Session, channels: tuple[str, ...], gi
     return options
 
 
-def _token_in(file: Path) -> str:
-    """Raises Failed for a file that holds none, OSError."""
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise Failed(f"{file}: no token, as it is not UTF-8 text") from error
-    if not token:
-        raise Failed(f"{file}: no token, as it is empty")
-    return token
-
-
 def _side(url: str | None) -> tuple[str, str | None]:
     """An address without the token of RocksMQ that may be in it; and that."""
     from ..address import Address
 
-    if url is not None and url.startswith(_PULSAR):
+    if url is not None and url.startswith(SCHEMES):
         return url, None
     address = Address.parse(url)
     return str(address), address.token

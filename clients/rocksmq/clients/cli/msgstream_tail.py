@@ -1,16 +1,20 @@
 """`rocksmq msgstream tail`: the packs of a stream as they come, without a subscription."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rocksmq.protocol.errors import RocksMQError
 
+from ..pulsar import SCHEMES
 from .messages import LineWriter, tell_gap
 from .output import Failed, printable
 from .packs import pack_json, text_lines
 from .parameters import POSITION_HELP, position
 from .patience import Patience, patience_option
+from .pulsar_options import ca_option, maybe_token_in, token_file_option, topic_template_option
 from .session import Session, pass_session
 from .stop import POLL_SECONDS, Stop
 
@@ -45,9 +49,20 @@ NAMED_MAX = 3  # silent channels
 )
 @click.option("--output", type=click.Choice(FORMATS), help=FORMAT_HELP)
 @patience_option
+@topic_template_option
+@token_file_option
+@ca_option
 @pass_session
 def tail(
-    session: Session, channels: tuple[str, ...], is_tt: bool, start: "Start", output: str | None, patience: float | None
+    session: Session,
+    channels: tuple[str, ...],
+    is_tt: bool,
+    start: "Start",
+    output: str | None,
+    patience: float | None,
+    topic_template: str,
+    pulsar_token_file: Path | None,
+    pulsar_ca: str | None,
 ) -> None:
     """Watch the packs of a stream over each CHANNEL.
 
@@ -55,15 +70,22 @@ def tail(
     stays behind. Ctrl-C ends it. The first pack of --tt begins at 0, and holds what there is from POSITION on.
     Needs pip install 'rocksmq[msgstream]'.
 
+    With --url pulsar://host:port it watches topics of Apache Pulsar, from earliest or latest on, and needs
+    pip install 'rocksmq[msgstream,pulsar]'.
+
     \b
     Example:
       rocksmq msgstream tail $(cat channels) --tt
       rocksmq msgstream tail $(cat channels) --from -10m --output json | jq -c '.msgs[]'
+      rocksmq --url pulsar://pulsar.example:6650 msgstream tail orders --from earliest
     """
     if session.as_json and output == "text":
         raise click.UsageError("--json and --output text exclude each other")
+    if (pulsar_token_file or pulsar_ca) and not (session.url or "").startswith(SCHEMES):
+        raise click.UsageError("--pulsar-token-file and --pulsar-ca go with --url pulsar://host:port")
+    of_pulsar = {"token": maybe_token_in(pulsar_token_file), "ca": pulsar_ca, "topic_template": topic_template}
     watching = _Watching(as_json=session.as_json or output == "json", shows_empty=is_tt)
-    with _opened(session, channels, start, is_tt) as stream, Stop() as stop:
+    with _opened(session, channels, start, is_tt, of_pulsar) as stream, Stop() as stop:
         waiting = Patience(patience)
         while not stop.is_wanted:
             try:
@@ -75,11 +97,15 @@ def tail(
             watching.show(stream, pack, stop)
 
 
-def _opened(session: Session, channels: tuple[str, ...], start: "Start", is_tt: bool) -> "LookingStream":
+def _opened(
+    session: Session, channels: tuple[str, ...], start: "Start", is_tt: bool, of_pulsar: Mapping[str, str | None]
+) -> "LookingStream":
     from rocksmq.clients.msgstream.looking import looking_stream
 
     try:
-        return looking_stream(session.url, channels, start, is_tt=is_tt, timeout=session.timeout, on_gap=_tell_gap)
+        return looking_stream(
+            session.url, channels, start, is_tt=is_tt, timeout=session.timeout, of_pulsar=of_pulsar, on_gap=_tell_gap
+        )
     except ImportError as error:
         raise Failed(str(error)) from error
 

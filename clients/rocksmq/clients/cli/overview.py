@@ -52,6 +52,16 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """Of the broker's own. ``states``: how many channels are at each; ``lag_messages``: as far as it is known."""
+
+    is_up: bool
+    states: dict[str, int]
+    lag_messages: float | None
+    messages_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """``up_since``: seconds since 1970. ``readers``: the worst first; none when there are too many channels and groups."""
 
@@ -85,6 +95,7 @@ class Overview:
     cpu_share: float | None
     etcd_is_up: bool | None
     etcd: Latency
+    mirror: Mirror | None
     readers: list[Reader]
 
     def as_json(self) -> dict[str, Any]:
@@ -132,6 +143,7 @@ def overview(look: Interval) -> Overview:
         cpu_share=look.rate(CPU),
         etcd_is_up=None if up is None else bool(up),
         etcd=_latency(look, catalogue.ETCD_SECONDS),
+        mirror=_mirror(look),
         readers=[] if is_aggregated else sorted(_readers(look), key=_badness),
     )
 
@@ -154,6 +166,16 @@ def _latency(look: Interval, metric: Metric, *operations: str) -> Latency:
 def _total(look: Interval, metric: Metric) -> float | None:
     values = look.values(metric.name)
     return sum(values.values()) if values or metric.name in look.later.metrics else None
+
+
+def _mirror(look: Interval) -> Mirror | None:
+    up = look.values(catalogue.MIRROR_UP.name)
+    if not up:
+        return None
+    states = {labels[-1]: int(count) for labels, count in look.values(catalogue.MIRROR_CHANNELS.name).items()}
+    lags = look.values(catalogue.MIRROR_LAG.name).values()
+    is_up = all(up.values())
+    return Mirror(is_up, states, sum(lags) if lags and is_up else None, look.rate(catalogue.MIRROR_MESSAGES.name))
 
 
 def _readers(look: Interval) -> Iterator[Reader]:

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 POSITION_HELP = "earliest, latest, a message id, a time such as 2026-10-01T12:00:00Z, or how long ago such as -10m (s, m, h, d)"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+AGES = {unit: round(timedelta(**{name: 1}).total_seconds()) for unit, name in _UNITS.items()}
 _AGO = re.compile(r"-([0-9]{1,9})([smhd])")
+_AMOUNT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)([A-Za-z]*)")
+SIZES = {"B": 1} | {
+    unit: (1024 if "i" in unit else 1000) ** (index % 4 + 1)
+    for index, unit in enumerate(("kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"))
+}
+_SIZES = {"": 1} | {unit.upper(): factor for unit, factor in SIZES.items()}
 _ID = re.compile(r"[0-9]{1,20}")
 _ID_MAX = (1 << 64) - 1
 
@@ -51,6 +58,26 @@ def header(text: str) -> tuple[str, bytes]:
     except UnicodeEncodeError:
         raise click.BadParameter(f"the name of {text!r} is not UTF-8 text") from None
     return name, os.fsencode(value)
+
+
+def age(text: str) -> float:
+    """Seconds of such as 7d, above 0. Raises BadParameter."""
+    found = _AMOUNT.fullmatch(text)
+    factor = AGES.get(found[2]) if found else None
+    amount = float(found[1]) * factor if found and factor else 0.0
+    if not amount > 0:
+        raise click.BadParameter(f"{text!r} is no age: give a number and s, m, h or d, such as 7d")
+    return amount
+
+
+def size(text: str) -> int:
+    """Bytes of such as 10GB or 512MiB, 1 at least. Raises BadParameter."""
+    found = _AMOUNT.fullmatch(text)
+    factor = _SIZES.get(found[2].upper()) if found else None
+    count = round(float(found[1]) * factor) if found and factor else 0
+    if count < 1:
+        raise click.BadParameter(f"{text!r} is no size: give bytes, or a number and {', '.join(list(SIZES)[1:])}, such as 10GB")
+    return count
 
 
 def seconds(text: str | float) -> float | None:

@@ -1,7 +1,9 @@
 """What the options before a command say, and the client made of them."""
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,6 +38,20 @@ class Session:
         link = Link(address, address.token, NAME)
         link.connected(Deadline(self.timeout))
         return link
+
+    @contextmanager
+    def calling(self) -> Generator[Callable[[Any], Any]]:
+        """A connection that does operations by their typed requests, for commands that may not import the client.
+
+        Raises ConnectionFailed, Timeout, InvalidRequest for a bad URL; what it gives, RocksMQError.
+        """
+        from rocksmq.clients.deadline import Deadline
+
+        link = self.link()
+        try:
+            yield lambda request: link.call(request, Deadline(self.timeout))
+        finally:
+            link.close()
 
 
 pass_session = click.make_pass_decorator(Session)

@@ -18,9 +18,10 @@ LOOK_SECONDS = 0.1  # between two looks, to see whether a group that is far behi
 
 @click.command()
 @click.option("--limits", "with_limits", is_flag=True, help="Show the broker's limits too.")
+@click.option("--confirm-clock", is_flag=True, help="Its clock is right: it may remove messages for their age again.")
 @pass_session
 @click.pass_context
-def status(ctx: click.Context, session: Session, with_limits: bool) -> None:
+def status(ctx: click.Context, session: Session, with_limits: bool, confirm_clock: bool) -> None:
     """Say how the broker is, and what to do about what is wrong.
 
     Exit code 0: it is ready; 1: it is not, or none answers. So it serves as a health check. What it finds beyond that, such
@@ -29,12 +30,15 @@ def status(ctx: click.Context, session: Session, with_limits: bool) -> None:
     \b
     Example:
       rocksmq --timeout 2 status
+      rocksmq status --confirm-clock
     """
     from ..address import Address
     from .advice import notes, present
     from .overview import overview
 
     with session.client() as mq:
+        if confirm_clock:
+            mq.confirm_clock()
         server = mq.server
         ping_seconds = mq.ping()
         look = _look(mq)
@@ -90,12 +94,13 @@ def _in_words(found: "Overview") -> dict[str, object]:
 
 def _explain(found: "Overview", wrong: list[str], known: list[str]) -> None:
     """Sections of sentences, a line each."""
+    failing, other = ([], [*found.problems, *wrong]) if found.is_ready else (found.problems, wrong)
     sections = {
-        "not ready:": found.problems,
-        "to look at:" if found.is_ready else "and:": wrong,
+        "not ready:": failing,
+        "to look at:" if found.is_ready else "and:": other,
         "good to know:": known,
     }
-    if found.is_ready and not wrong:
+    if found.is_ready and not other:
         show_line("\nall is well")
     for title, sentences in sections.items():
         if sentences:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .figures import UNKNOWN, count, counted, duration, moment, size
 from .output import printable
-from .overview import Flow, Latency, Overview, Reader, holdings
+from .overview import Flow, Latency, Mirror, Overview, Reader, holdings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +21,7 @@ LABEL_WIDTH = 12
 NAME_WIDTH_MIN = 8
 PROBLEMS_MAX = 4
 COLOURS = ((300.0, "red"), (10.0, "yellow"))  # of a group that is so many seconds behind
+MIRROR_STATES = ("running", "stopped")  # of its channels: told also when there are none
 Cell = tuple[str, str]
 
 
@@ -77,7 +78,8 @@ def states(frame: Frame) -> list[str]:
         return lines or ["waiting for the broker"]
     if frame.away:
         return [*lines, "what is below is from before"]
-    return [f"not ready: {printable(problem)}" for problem in found.problems[:PROBLEMS_MAX]] or ["ready"]
+    what = "to look at" if found.is_ready else "not ready"
+    return ["ready"] * found.is_ready + [f"{what}: {printable(problem)}" for problem in found.problems[:PROBLEMS_MAX]]
 
 
 def cells(found: Overview) -> list[Cell]:
@@ -115,6 +117,14 @@ def _positions(found: Overview) -> str:
     return f"etcd {_latency(found.etcd)}" if found.etcd_is_up else "etcd does not answer"
 
 
+def mirror_text(found: Mirror) -> str:
+    """How it does."""
+    if not found.is_up:
+        return "down"
+    shown = [f"{number} {state}" for state, number in found.states.items() if number or state in MIRROR_STATES]
+    return ", ".join(["up", *shown, f"lag {count(found.lag_messages)}", f"{count(found.messages_per_second)} msg/s"])
+
+
 def row(reader: Reader) -> list[str]:
     """A reader's cells, in the order of COLUMNS."""
     return [
@@ -140,7 +150,10 @@ def block(frame: Frame) -> list[str]:
     found = frame.overview
     if found is None or frame.away:
         return [*lines, ""]
-    lines += [f"{name:<{LABEL_WIDTH}} {text}" for name, text in [("holds", holdings(found)), *cells(found)]]
+    shown = [("holds", holdings(found)), *cells(found)]
+    if found.mirror is not None:
+        shown.append(("mirror", mirror_text(found.mirror)))
+    lines += [f"{name:<{LABEL_WIDTH}} {text}" for name, text in shown]
     if found.is_aggregated:
         lines.append(too_many(found))
     elif found.readers:
@@ -173,7 +186,13 @@ def screen(frame: Frame, width: int, height: int) -> "RenderableType":
     if found is None:
         return Group(*lines[:height])
     style = "dim" if frame.away else ""
-    lines += [Text(""), *(_cut(line, width, style) for line in _in_columns(cells(found), width)), Text("")]
+    figures = _in_columns(cells(found), width)
+    if found.mirror is not None:
+        is_bad = not found.mirror.is_up or found.mirror.states.get("stopped")
+        figures.append(
+            Text.assemble((f"{'mirror':<{LABEL_WIDTH}} ", "cyan"), (mirror_text(found.mirror), "red" if is_bad else ""))
+        )
+    lines += [Text(""), *(_cut(line, width, style) for line in figures), Text("")]
     room = height - len(lines)
     if found.is_aggregated:
         lines.append(_cut(Text(too_many(found)), width, style))
@@ -200,7 +219,7 @@ def _state_lines(frame: Frame, width: int) -> "list[Text]":
     if found is not None and not frame.away:
         if not found.is_ready:
             lines.append(Text())
-        lines[-1].append(("  " if found.is_ready else "") + holdings(found))
+        lines[0 if found.is_ready else -1].append(("  " if found.is_ready else "") + holdings(found))
     return [_cut(line, width) for line in lines]
 
 

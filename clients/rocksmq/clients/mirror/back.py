@@ -15,7 +15,7 @@ from ..client import Client
 from ..pulsar.client import asked, connect
 from .back_channel import BackChannel
 from .options import MirrorOptions
-from .report import Report
+from .report import Report, State
 
 logger = logging.getLogger("rocksmq.mirror")
 
@@ -31,6 +31,8 @@ class BackMirror:
         self._options = options.checked()
         self._is_ending = threading.Event()
         self._failure: RocksMQError | None = None
+        self._state = State.STARTING
+        self._last_error, self._last_error_at = "", 0.0  # of what keeps all channels waiting
         share = options.buffer_bytes // len(options.channels)
         self._channels = [
             BackChannel(options, channel, share, self._is_ending, self._fail) for channel in dict.fromkeys(options.channels)
@@ -38,7 +40,13 @@ class BackMirror:
 
     def report(self) -> Report:
         """How it is doing; from any thread."""
-        return Report(self._options.name, [channel.report() for channel in self._channels])
+        return Report(
+            self._options.name,
+            [channel.report() for channel in self._channels],
+            state=self._state,
+            last_error=self._last_error,
+            last_error_at=self._last_error_at,
+        )
 
     def run(self, is_stopped: threading.Event) -> None:
         """Carry until the event is set; what was sent by then is waited for a moment.
@@ -61,6 +69,7 @@ class BackMirror:
                     mq.close()
         finally:
             self._is_ending.set()
+            self._state = State.ENDED
             with suppress(RocksMQError):
                 asked("closing", client.close)
         if self._failure is not None:
@@ -79,6 +88,7 @@ class BackMirror:
             except (ConnectionFailed, Timeout) as error:
                 for channel in self._channels:
                     channel.failed(error)
+                self._note()
                 is_stopped.wait(RETRY_SECONDS)
         return None
 
@@ -90,11 +100,20 @@ class BackMirror:
         for thread in threads:
             thread.start()
         while not is_stopped.wait(0.1) and self._failure is None:
-            pass
+            self._note()
         self._is_ending.set()
         end = time.monotonic() + CLOSE_SECONDS
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
+
+    def _note(self) -> None:
+        """When all channels wait a side is away, and what one of them says is told of the whole."""
+        reports = [channel.report() for channel in self._channels]
+        states = {one.state for one in reports}
+        if states == {State.WAITING}:
+            self._state, self._last_error, self._last_error_at = State.WAITING, reports[0].last_error, reports[0].last_error_at
+        elif states - {State.STARTING, State.WAITING}:
+            self._state = State.RUNNING
 
     def _fail(self, error: RocksMQError) -> None:
         self._failure = self._failure or error

@@ -117,7 +117,7 @@ class BackChannel:
             mq.create_channel(self._channel)
             self._is_created = True  # one that is destroyed later stays so: somebody meant it
         with Route(self._options, self._channel, mq, client, self._unstored, self._share_bytes) as route:
-            route.open(self._is_stopped)
+            route.open(self._is_stopped, self._run_empty)
             if route.begins_late is not None:
                 self._tell_late(route, route.begins_late)
             self._moved_at = time.monotonic()
@@ -130,6 +130,10 @@ class BackChannel:
                 if received is None or time.monotonic() >= due:
                     self._look(route, is_idle=received is None)
                     due = time.monotonic() + ACKNOWLEDGE_SECONDS
+
+    def _run_empty(self) -> None:
+        """Both sides are there, and the topic has nothing yet."""
+        self._state = State.RUNNING
 
     def _pass(self, route: Route, received: Received) -> None:
         """Queue the message, waiting for room as long as it takes."""

@@ -106,10 +106,10 @@ class Route:
         end = self._end()
         return end if end > self._last else None
 
-    def open(self, is_stopped: threading.Event) -> None:
-        """Find where to read on, waiting for a first message if need be; nothing can be read if an end was wanted before.
+    def open(self, is_stopped: threading.Event, nothing_yet: Callable[[], object]) -> None:
+        """Find where to read on; nothing can be read if an end was wanted before.
 
-        Raises what stands against it.
+        The topic's first message is waited for, and ``nothing_yet`` called while none comes. Raises what stands against it.
         """
         if self._asked("looking up", lambda: self._client.get_topic_partitions(self.topic)) != [self.topic]:
             raise InvalidRequest(
@@ -118,7 +118,7 @@ class Route:
         last = self._producer.last_sequence
         self._consumer = self._asked("subscribing to", lambda: self._subscribed(is_first=last is None))
         if last is None:
-            start = self._first_place(is_stopped)
+            start = self._first_place(is_stopped, nothing_yet)
             if start is not None:
                 self._reader = self._reader_at(start)
         else:
@@ -234,7 +234,7 @@ class Route:
         ledger, entry = first_chunk(found.serialize()) or place[:2]
         return ledger == self._last.ledger and entry <= self._last.entry + 1
 
-    def _first_place(self, is_stopped: threading.Event) -> Place | None:
+    def _first_place(self, is_stopped: threading.Event, nothing_yet: Callable[[], object]) -> Place | None:
         """Where the subscription begins, once there is a message; None: an end was wanted before.
 
         So it is for a channel in which nothing is stored under this name, or so long ago that the broker has forgotten it.
@@ -244,6 +244,9 @@ class Route:
             try:
                 found = self._consumer.receive(round(POLL_SECONDS * 1_000)).message_id()
             except pulsar.Timeout:
+                if not self._consumer.is_connected():
+                    raise ConnectionFailed(f"Pulsar: the connection of {self.topic} was lost") from None
+                nothing_yet()
                 continue
             except pulsar.PulsarException as error:
                 raise failure(f"reading {self.topic}", type(error).__name__) from error

@@ -9,28 +9,34 @@ Behind an opening, what a producer before had on its way may still be stored, an
 sequence id. So one message at a time is sent, until one is acknowledged as fresh: then all of that lies before it. One that is
 acknowledged as a duplicate lies in a batch that was stored meanwhile, and the topic's last message tells its end.
 
-What fails alone while later ones are stored would be lost, since the next opening goes on behind the last. So nothing is sent
-beside others that might: a message of a size that Pulsar has not taken before goes alone.
+A chunk is what is sent at once, as one entry of Pulsar's: stored as a whole or not at all. What is refused while later ones
+are stored would be lost, since the next opening goes on behind the last. So nothing is sent beside others that might be: a
+chunk larger than what was taken since the opening goes alone. Chunks grow that way; of those that are not full few go at once.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from typing import Literal
 
 from rocksmq.protocol.errors import InternalError, MessageTooLarge
 
-from .envelope import Outgoing, outgoing, plain_size
+from .envelope import Outgoing, frame_size, outgoing, payload_size, plain_size, varint_size
 from .silence import Alone
 
-CHUNK_MESSAGES = 500  # between two acknowledgements that are asked for: each costs as much as three messages
-CHUNK_BYTES = 64 << 10
-PROVEN_BYTES = 128 << 10  # that any Pulsar takes, by our word
-PROPERTY_BYTES_MAX = 2 << 20  # on the way: Pulsar's client cuts batches by payloads alone
+CHUNK_BYTES = 128 << 10  # of one with several messages
+HELD_MESSAGES = 1_000  # to which what comes in small parts is put together
+PARTIAL_MAX = 4  # chunks on the way, beside which one that is not full waits
+GROWTH = 8  # of a chunk beside the largest that the topic has taken
+GROWTH_MIN = 2  # less is not worth waiting for what is on the way
+REFUSALS = 2  # until chunks as large as the refused one are not tried again: Pulsar may just have gone away
 MESSAGE_OVERHEAD_BYTES = 800  # in memory, of a message on its way
-FRAME_BYTES = 64  # of a message's own head in a batch
+PLAIN_BYTES = 100  # of a message in a chunk beside its payload, more or less
+HEAD_BYTES = 512  # at the most, that all chunks of a producer have alike
+RESERVE = 4  # one part in so many of the room, for channels that move and have nothing
 
 
 class Phase(Enum):
@@ -44,36 +50,51 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Room:
-    """Bytes on their way, of all channels; and the largest message that was taken.
+    """Bytes on their way, of all channels: ``bytes_max`` and a reserve at the most, and what one read brings.
 
-    A channel may take as much as is left: so those that are stuck, however many, leave room for the others.
+    A channel may take as much as is left, so those that are stuck leave room for others. Where they are so many that nothing is
+    left, those that move have the reserve.
     """
 
     bytes_max: int
     used: int = 0
-    proven_bytes: int = PROVEN_BYTES
 
-    def is_left_for(self, used: int) -> bool:
+    def is_left_for(self, used: int, *, is_moving: bool) -> bool:
         """Whether a channel that has ``used`` bytes may have more."""
-        return not used or used < self.bytes_max - self.used
+        if used:
+            return used < self.bytes_max - self.used
+        return self.used < self.bytes_max + (self.bytes_max // RESERVE if is_moving else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Messages to send one behind the other; the acknowledgement of the last one tells of all."""
+    """Messages to send at once; the acknowledgement of the last one tells of all."""
 
     number: int
     ids: Sequence[int]
     payloads: Sequence[bytes]
     envelopes: Sequence[Outgoing | None]  # None for one without headers
     payload_bytes: int
-    property_bytes: int
+    size: int  # bytes in Pulsar, beside a head that all chunks of a producer have alike
     is_alone: bool  # nothing else may be on the way
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What is kept of a chunk: the rest is Pulsar's client's now."""
+
+    number: int
+    first_id: int
+    last_id: int
+    count: int
+    payload_bytes: int
+    size: int
+    is_alone: bool
 
     @property
     def cost(self) -> int:
         """Bytes in memory."""
-        return self.payload_bytes + self.property_bytes + len(self.ids) * MESSAGE_OVERHEAD_BYTES
+        return self.size + self.count * MESSAGE_OVERHEAD_BYTES
 
 
 @dataclass(slots=True)
@@ -95,7 +116,7 @@ class Counts:
     skipped: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What the mirror was told."""
 
@@ -103,13 +124,6 @@ class Rules:
     message_bytes_max: int
     too_large: Literal["stop", "skip"]
     key_header: str | None = None
-    chunk_messages: int = CHUNK_MESSAGES
-    property_bytes_max: int = field(init=False)
-    plain_bytes: int = field(init=False)  # properties of a message without headers
-
-    def __post_init__(self) -> None:
-        self.property_bytes_max = min(PROPERTY_BYTES_MAX, (self.message_bytes_max - PROVEN_BYTES) // 2)
-        self.plain_bytes = plain_size(self.origin)
 
 
 class Course:
@@ -120,15 +134,18 @@ class Course:
         self.fetch_from = 0  # where reading goes on
         self.done_to = 0
         self._rules = rules
+        self._chunk_bytes = min(CHUNK_BYTES, rules.message_bytes_max - HEAD_BYTES)
         self._room = room
         self._counts = counts
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
-        self._on_the_way: deque[Chunk] = deque()
+        self._on_the_way: deque[_Sent] = deque()
         self._cost = 0  # of those
-        self._property_bytes = 0  # of those
         self._number = 0
         self._counted_to = 0
+        self._proven_bytes = 0  # size of the largest that was taken alone in this opening: nothing smaller is refused
+        self._refusals = 0
+        self._refused_bytes: int | None = None
 
     # -- opening -----------------------------------------------------------------
 
@@ -143,6 +160,7 @@ class Course:
         """
         self.drop()
         self._counted_to = max(self._counted_to, counted_to)
+        self._proven_bytes = 0
         self.phase = Phase.SINGLES
         self.fetch_from = self.done_to = position
 
@@ -156,19 +174,23 @@ class Course:
             self._take(held, 1)
 
     def drop(self) -> None:
-        """Nothing of it is on the way any more, or held."""
+        """Nothing of it is on the way any more, or held. Whatever went alone may have been refused."""
+        if self.alone is not None and self.alone.messages > 1:
+            self._refusals += 1
+            if self._refusals >= REFUSALS:
+                self._refused_bytes = self.alone.size
         self._room.used -= self._cost + self._held_bytes
         self._held.clear()
         self._on_the_way.clear()
-        self._cost = self._held_bytes = self._property_bytes = 0
+        self._cost = self._held_bytes = 0
         self.phase = Phase.OPENING
 
-    # -- reading -----------------------------------------------------------------
+    def forget_refusals(self) -> bool:
+        """Chunks as large as those that were refused are tried again; whether there were any."""
+        refusals, self._refusals, self._refused_bytes = self._refusals, 0, None
+        return refusals > 0
 
-    @property
-    def ids_on_the_way(self) -> list[int]:
-        """In order."""
-        return [message_id for chunk in self._on_the_way for message_id in chunk.ids]
+    # -- reading -----------------------------------------------------------------
 
     @property
     def is_on_the_way(self) -> bool:
@@ -177,17 +199,17 @@ class Course:
 
     @property
     def alone(self) -> Alone | None:
-        """A message that is on the way with nothing beside it."""
-        if len(self._on_the_way) != 1 or len(self._on_the_way[0].ids) != 1:
+        """What is on the way with nothing beside it, since it might be refused."""
+        if not self._on_the_way or not self._on_the_way[0].is_alone:
             return None
-        chunk = self._on_the_way[0]
-        return Alone(chunk.ids[0], chunk.payload_bytes + chunk.property_bytes)
+        sent = self._on_the_way[0]
+        return Alone(sent.first_id, sent.count, sent.size)
 
     def wants(self, held_bytes_max: int) -> bool:
         """Whether more is to be read from ``fetch_from`` on."""
-        if self.phase is Phase.OPENING or self.phase is Phase.LOOKING:
+        if self.phase is Phase.OPENING or self.phase is Phase.LOOKING or self._held_bytes > held_bytes_max:
             return False
-        return self._held_bytes <= held_bytes_max and self._room.is_left_for(self._cost + self._held_bytes)
+        return self._room.is_left_for(self._cost + self._held_bytes, is_moving=self.phase is Phase.FLOWING)
 
     def fetched(
         self, place: int, ids: Sequence[int], payloads: Sequence[bytes], headers: Sequence[bytes] | None, next_place: int
@@ -203,10 +225,23 @@ class Course:
             return False
         self.fetch_from = next_place
         if ids:
-            self._held.append(_Held(ids, payloads, headers))
+            self._hold(ids, payloads, headers)
             self._held_bytes += size
             self._room.used += size
         return True
+
+    def _hold(self, ids: Sequence[int], payloads: Sequence[bytes], headers: Sequence[bytes] | None) -> None:
+        """What comes in small parts goes together."""
+        last = self._held[-1] if self._held else None
+        if last is None or len(last.ids) - last.begin + len(ids) > HELD_MESSAGES:
+            self._held.append(_Held(ids, payloads, headers))
+            return
+        if last.headers is not None or headers is not None:
+            before = last.headers or [b""] * len(last.ids)
+            last.headers = [*before[last.begin :], *(headers or [b""] * len(ids))]
+        last.ids = [*last.ids[last.begin :], *ids]
+        last.payloads = [*last.payloads[last.begin :], *payloads]
+        last.begin = 0
 
     # -- sending -----------------------------------------------------------------
 
@@ -218,19 +253,40 @@ class Course:
         while self._held and self._may_send():
             held = self._held[0]
             first = self._outgoing(held, held.begin)
-            size = self._size(held, held.begin, first) + FRAME_BYTES
-            if size > self._rules.message_bytes_max:
+            size = self._size(held, held.begin, first)
+            whole = size + _head_size(first, 1) + HEAD_BYTES
+            if whole > self._rules.message_bytes_max:
                 if self._on_the_way:
                     return None
-                self._too_large(held.ids[held.begin], size, f"the mirror's limit of {self._rules.message_bytes_max}")
+                self._too_large(held.ids[held.begin], whole, f"the mirror's limit of {self._rules.message_bytes_max}")
                 self._take(held, 1)
                 continue
-            is_alone = self.phase is Phase.SINGLES or size > self._room.proven_bytes or self._is_heavy(first)
-            if is_alone and self._on_the_way:
-                return None
-            envelopes = [first] if is_alone else self._together(held, first)
-            return self._cut(held, envelopes, is_alone)
+            return self._chunk_of(held, first, size)
         return None
+
+    def _chunk_of(self, held: _Held, first: Outgoing | None, size: int) -> Chunk | None:
+        count = len(held.ids) - held.begin
+        there = self._held_bytes - count * (MESSAGE_OVERHEAD_BYTES - PLAIN_BYTES)  # more or less
+        larger = 0 if self.phase is Phase.SINGLES else self._larger()
+        if larger and there >= GROWTH_MIN * self._proven_bytes:
+            if self._on_the_way:
+                return None
+            envelopes, whole = self._together(held, first, larger)
+            if whole >= GROWTH_MIN * self._proven_bytes:
+                return self._cut(held, envelopes, whole, is_alone=True)
+        if self.phase is Phase.SINGLES or size + _head_size(first, 1) > self._proven_bytes:
+            return None if self._on_the_way else self._cut(held, [first], size, is_alone=True)
+        bytes_max = min(self._chunk_bytes, self._proven_bytes - _head_size(first, CHUNK_BYTES))
+        if len(self._on_the_way) >= PARTIAL_MAX and len(self._held) == 1 and there < bytes_max:
+            return None
+        return self._cut(held, *self._together(held, first, bytes_max), is_alone=False)
+
+    def _larger(self) -> int:
+        """Size of a chunk that is worth trying alone, 0: none is."""
+        larger = min(self._chunk_bytes, GROWTH * self._proven_bytes)
+        if self._refused_bytes is not None:
+            larger = min(larger, self._refused_bytes // 2)
+        return larger if larger >= GROWTH_MIN * self._proven_bytes else 0
 
     def _may_send(self) -> bool:
         if self.phase is Phase.SINGLES:
@@ -239,11 +295,7 @@ class Course:
             return False
         if not self._on_the_way:
             return True
-        return (
-            not self._on_the_way[-1].is_alone
-            and self._property_bytes < self._rules.property_bytes_max
-            and self._cost < self._room.bytes_max - self._room.used + self._held_bytes
-        )
+        return not self._on_the_way[-1].is_alone and self._cost < self._room.bytes_max - self._room.used + self._held_bytes
 
     def _outgoing(self, held: _Held, index: int) -> Outgoing | None:
         """None: it has no headers."""
@@ -252,48 +304,45 @@ class Course:
         return outgoing(held.ids[index], self._rules.origin, held.headers[index], self._rules.key_header)
 
     def _size(self, held: _Held, index: int, envelope: Outgoing | None) -> int:
-        return len(held.payloads[index]) + (self._rules.plain_bytes if envelope is None else envelope.size)
+        """In a chunk."""
+        message_id = held.ids[index]
+        more = plain_size(message_id, self._rules.origin) if envelope is None else envelope.size
+        return frame_size(message_id) + more + payload_size(len(held.payloads[index]))
 
-    def _is_heavy(self, envelope: Outgoing | None) -> bool:
-        """Whether its properties, with those that may be on the way, could make a batch too large."""
-        return envelope is not None and envelope.size > self._rules.property_bytes_max // 4
-
-    def _together(self, held: _Held, first: Outgoing | None) -> Sequence[Outgoing | None]:
-        """The envelopes of as many as make a chunk."""
+    def _together(self, held: _Held, first: Outgoing | None, bytes_max: int) -> tuple[Sequence[Outgoing | None], int]:
+        """The envelopes of as many as make a chunk, one at least, and their size."""
         if held.headers is None:
-            return [None] * self._count_plain(held)
+            return self._plain_together(held, bytes_max)
         envelopes, size = [first], self._size(held, held.begin, first)
-        for index in range(held.begin + 1, min(held.begin + self._rules.chunk_messages, len(held.ids))):
+        for index in range(held.begin + 1, len(held.ids)):
             envelope = self._outgoing(held, index)
-            if self._is_heavy(envelope):
-                break
             size += self._size(held, index, envelope)
-            if size > CHUNK_BYTES:
-                break
+            if size > bytes_max:
+                return envelopes, size - self._size(held, index, envelope)
             envelopes.append(envelope)
-        return envelopes
+        return envelopes, size
 
-    def _count_plain(self, held: _Held) -> int:
-        payloads = held.payloads[held.begin : held.begin + self._rules.chunk_messages]
-        if max(map(len, payloads)) + self._rules.plain_bytes <= CHUNK_BYTES // len(payloads):
-            return len(payloads)
-        sizes = accumulate(len(payload) + self._rules.plain_bytes for payload in payloads)
-        return max(1, sum(1 for _ in takewhile(lambda size: size <= CHUNK_BYTES, sizes)))
+    def _plain_together(self, held: _Held, bytes_max: int) -> tuple[Sequence[None], int]:
+        message_id = held.ids[held.begin]
+        own = frame_size(message_id) + plain_size(message_id, self._rules.origin)
+        payloads = held.payloads[held.begin : held.begin + bytes_max // own + 1]
+        sizes = list(accumulate(own + payload_size(len(payload)) for payload in payloads))
+        count = max(1, bisect_right(sizes, bytes_max))
+        return [None] * count, sizes[count - 1]
 
-    def _cut(self, held: _Held, envelopes: Sequence[Outgoing | None], is_alone: bool) -> Chunk:
+    def _cut(self, held: _Held, envelopes: Sequence[Outgoing | None], size: int, *, is_alone: bool) -> Chunk:
         count = len(envelopes)
         begin, end = held.begin, held.begin + count
         ids, payloads = held.ids[begin:end], held.payloads[begin:end]
         assert ids[0] >= self.done_to, "ids rise"
-        with_headers = [one.size for one in envelopes if one is not None]
-        property_bytes = sum(with_headers) + (count - len(with_headers)) * self._rules.plain_bytes
-        chunk = Chunk(self._number, ids, payloads, envelopes, sum(map(len, payloads)), property_bytes, is_alone)
+        size += _head_size(envelopes[0], count)
+        chunk = Chunk(self._number, ids, payloads, envelopes, sum(map(len, payloads)), size, is_alone)
         self._number += 1
         self._take(held, count)
-        self._on_the_way.append(chunk)
-        self._property_bytes += chunk.property_bytes
-        self._cost += chunk.cost
-        self._room.used += chunk.cost
+        sent = _Sent(chunk.number, ids[0], ids[-1], count, chunk.payload_bytes, chunk.size, is_alone)
+        self._on_the_way.append(sent)
+        self._cost += sent.cost
+        self._room.used += sent.cost
         return chunk
 
     def _take(self, held: _Held, count: int) -> None:
@@ -316,30 +365,29 @@ class Course:
         """
         if not self._on_the_way or self._on_the_way[0].number != number:
             raise InternalError(f"acknowledgement {number} of Pulsar came out of order")
-        chunk = self._on_the_way.popleft()
-        self._cost -= chunk.cost
-        self._property_bytes -= chunk.property_bytes
-        self._room.used -= chunk.cost
-        self.done_to = chunk.ids[-1] + 1
-        self._counts.messages += len(chunk.ids)
-        self._counts.bytes += chunk.payload_bytes
-        if is_fresh and chunk.is_alone:
-            self._room.proven_bytes = max(self._room.proven_bytes, chunk.payload_bytes + chunk.property_bytes + FRAME_BYTES)
+        sent = self._on_the_way.popleft()
+        self._cost -= sent.cost
+        self._room.used -= sent.cost
+        self.done_to = sent.last_id + 1
+        self._counts.messages += sent.count
+        self._counts.bytes += sent.payload_bytes
+        if is_fresh and sent.is_alone:
+            self._proven_bytes = max(self._proven_bytes, sent.size)
         if self.phase is Phase.SINGLES:
             self.phase = Phase.FLOWING if is_fresh else Phase.LOOKING
 
     def refused(self, number: int, said: str) -> bool:
-        """Pulsar takes no message as large as the one of that chunk; whether it went alone, so that nothing else is harmed.
+        """Pulsar takes no message as large as the one of that chunk; whether that went alone, so that nothing else is harmed.
 
         Raises MessageTooLarge if it must stop the channel.
         """
         alone = self.alone
-        if alone is None or self._on_the_way[0].number != number:
+        if alone is None or alone.messages > 1 or self._on_the_way[0].number != number:
             return False
         self._too_large(alone.message_id, alone.size, f"Pulsar's limit: {said}")
         self._on_the_way.popleft()
         self._room.used -= self._cost
-        self._cost = self._property_bytes = 0
+        self._cost = 0
         return True
 
     def _too_large(self, message_id: int, size: int, limit: str) -> None:
@@ -348,3 +396,8 @@ class Course:
         self.done_to = message_id + 1
         self._counts.skipped += message_id >= self._counted_to
         self._counted_to = max(self._counted_to, self.done_to)
+
+
+def _head_size(first: Outgoing | None, count: int) -> int:
+    """Bytes of the head of a chunk that begins with that, and has so many messages."""
+    return varint_size(count) + (first.head_size if first is not None else 0)

@@ -1,4 +1,4 @@
-"""What a message of RocksMQ is in Pulsar, and one of Pulsar in RocksMQ. Pure.
+"""What a message of RocksMQ is in Pulsar, and how large; and one of Pulsar in RocksMQ. Pure.
 
 payload      data, both ways
 id           property `rocksmq.id`, decimal, and the sequence id; its time is the event time
@@ -23,7 +23,7 @@ HEADER64 = "rocksmq.header64."
 HEADERS64 = "rocksmq.headers64"  # all of a message's, as they are, if they are none that can be read
 EVENT_TIME = "pulsar.event-time"
 KEY = "pulsar.key"
-PROPERTY_BYTES = 8  # beside name and value
+ID_TIME_BITS = 18
 
 
 class Outgoing(NamedTuple):
@@ -31,7 +31,12 @@ class Outgoing(NamedTuple):
 
     properties: dict[str, str]
     key: str | None
-    size: int  # bytes, of properties and key
+    size: int  # bytes in a batch, of properties and key
+
+    @property
+    def head_size(self) -> int:
+        """Bytes that a batch which begins with it has in its own head: that of the key, once more."""
+        return _field_size(len(self.key.encode())) if self.key else 0
 
 
 def origin_of(mirror: str, number: int, created_ms: int) -> str:
@@ -39,9 +44,38 @@ def origin_of(mirror: str, number: int, created_ms: int) -> str:
     return f"{mirror}#{number}@{created_ms}"
 
 
-def plain_size(origin: str) -> int:
-    """Of an `Outgoing` without headers, at most."""
-    return len(ID) + len(MIRROR) + len(origin) + 20 + 2 * PROPERTY_BYTES
+def plain_size(message_id: int, origin: str) -> int:
+    """Of an `Outgoing` without headers."""
+    return _property_bytes(ID, str(message_id)) + _property_bytes(MIRROR, origin)
+
+
+def frame_size(message_id: int) -> int:
+    """Bytes that a message has in a batch beside `Outgoing`, and payload: Pulsar's SingleMessageMetadata, and its length."""
+    return 4 + 1 + 1 + varint_size(message_id >> ID_TIME_BITS) + 1 + varint_size(message_id)
+
+
+def payload_size(length: int) -> int:
+    """Bytes that a payload and its length have there."""
+    return varint_size(length) + length
+
+
+def message_size(message_id: int, origin: str, payload_bytes: int, headers: bytes, key_header: str | None) -> int:
+    """Bytes of a batch of it alone, beside the head that all batches of a producer have alike."""
+    envelope = outgoing(message_id, origin, headers, key_header)
+    return frame_size(message_id) + envelope.size + payload_size(payload_bytes) + varint_size(1) + envelope.head_size
+
+
+def varint_size(number: int) -> int:
+    """Bytes of it in protobuf."""
+    return (number.bit_length() + 6) // 7 or 1
+
+
+def _field_size(length: int) -> int:
+    return 1 + payload_size(length)
+
+
+def _property_bytes(name: str, value: str) -> int:
+    return _field_size(_field_size(len(name.encode())) + _field_size(len(value.encode())))
 
 
 def outgoing(message_id: int, origin: str, headers: bytes, key_header: str | None = None) -> Outgoing:
@@ -62,8 +96,8 @@ def outgoing(message_id: int, origin: str, headers: bytes, key_header: str | Non
             if name == key_header:
                 key = text
     properties[ID], properties[MIRROR] = str(message_id), origin
-    size = sum(len(name.encode()) + len(value.encode()) + PROPERTY_BYTES for name, value in properties.items())
-    return Outgoing(properties, key or None, size + len((key or "").encode()))
+    size = sum(_property_bytes(name, value) for name, value in properties.items())
+    return Outgoing(properties, key or None, size + (_field_size(len(key.encode())) if key else 0))
 
 
 def headers_of(properties: Mapping[str, str], event_time_ms: int, key: str) -> dict[str, bytes]:

@@ -38,7 +38,7 @@ from .lane import Answer, Lane, Opened
 from .listing import channels_matching, unmatched
 from .options import MirrorOptions
 from .positions import Positions
-from .reading import CHANNELS_MAX, Poll, Wanted
+from .reading import CHANNELS_MAX, Poll
 from .report import Report, State
 from .silence import GIVEN_UP_SECONDS, SILENT_SECONDS, silent
 from .topics import send_failure
@@ -137,16 +137,18 @@ class ForwardMirror:
             self._results.popleft()()
         self._take_answers(now)
 
-    def _take_answers(self, now: float) -> None:
+    def _take_answers(self, now: float) -> bool:
+        """Whether there were any."""
+        is_any = bool(self._answers)
         while self._answers:
-            lane, opening, number, failed, is_fresh = self._answers.popleft()
+            lane, opening, number, failed, place = self._answers.popleft()
             if lane.opening != opening or lane.course.phase is Phase.OPENING:
                 continue
             try:
                 if failed is not None:
                     self._take_failure(lane, number, failed, now)
                     continue
-                lane.acknowledged(number, is_fresh, now)
+                lane.acknowledged(number, place, now)
             except Exception as error:
                 self._fail(lane, told_bug(lane, error), now)
                 continue
@@ -154,13 +156,16 @@ class ForwardMirror:
                 lane.again()
             elif lane.course.phase is Phase.LOOKING:
                 self._workers.do(lane, partial(self._look, lane, lane.opening))
+        return is_any
 
     def _take_failure(self, lane: Lane, number: int, failed: str, now: float) -> None:
         error = send_failure(lane.topic_name, failed)
         if isinstance(error, MessageTooLarge) and lane.course.refused(number, failed):
             lane.note(error)
-            return
-        self._fail(lane, error, now)
+        elif isinstance(error, MessageTooLarge) and lane.course.alone is not None:
+            lane.again()  # with smaller chunks
+        else:
+            self._fail(lane, error, now)
 
     def _fail(self, lane: Lane, error: RocksMQError, now: float) -> None:
         lane.failed(error, now)
@@ -296,12 +301,12 @@ class ForwardMirror:
 
     def _look(self, lane: Lane, opening: int) -> Result:
         """Elsewhere."""
-        position = lane.look(self._client, self._groups)
-        return lambda: self._take_look(lane, opening, position)
+        position, skipped = lane.look(self._client, self._groups)
+        return lambda: self._take_look(lane, opening, position, skipped)
 
-    def _take_look(self, lane: Lane, opening: int, position: int) -> None:
+    def _take_look(self, lane: Lane, opening: int, position: int, skipped: int) -> None:
         if lane.opening == opening:
-            lane.course.looked(position)
+            lane.looked(position, skipped)
 
     def _watch(self, now: float) -> None:
         """What does not come."""
@@ -311,7 +316,7 @@ class ForwardMirror:
                 continue
             if lane.course.is_on_the_way:
                 self._watch_silence(lane, now)
-            else:
+            elif not lane.silence.is_suspect or now > lane.answered_at + SILENT_SECONDS:
                 lane.answered_at = now
                 lane.state = State.RUNNING if is_up else State.WAITING
         while self._ended and self._ended[0][0] < now - ENDED_SECONDS:
@@ -341,7 +346,8 @@ class ForwardMirror:
 
     def _send(self) -> None:
         """All that may be sent, channel by channel in turns."""
-        sending = [lane for lane in self._lanes.values() if lane.topic is not None]
+        lanes = [lane for lane in self._lanes.values() if lane.topic is not None]
+        sending = lanes
         while sending:
             again: list[Lane] = []
             for lane in sending:
@@ -354,8 +360,7 @@ class ForwardMirror:
                     again.append(lane)
                 except Exception as error:
                     self._fail(lane, told_bug(lane, error), time.monotonic())
-            self._take_answers(time.monotonic())
-            sending = again
+            sending = lanes if self._take_answers(time.monotonic()) else again
 
     # -- the broker ----------------------------------------------------------------------
 
@@ -401,7 +406,7 @@ class ForwardMirror:
         is_all = len(wanting) == len(self._lanes)
         left = max(0, self._room.bytes_max - self._room.used) // 2
         messages = max(1, min(READ_MESSAGES, left // MESSAGE_OVERHEAD_BYTES))
-        wanted = [Wanted((lane, lane.opening), lane.number, lane.course.fetch_from) for lane in wanting]
+        wanted = [lane.wanted() for lane in wanting]
         wait = IDLE_WAIT_SECONDS if is_all else BUSY_WAIT_SECONDS
         with suppress(ConnectionFailed, Timeout):
             self._poll = Poll(self._link, wanted, messages, max(1, min(READ_BYTES, left)), wait, self._options.timeout)
@@ -433,9 +438,13 @@ class ForwardMirror:
             if lane.opening != opening or lane.is_gone:
                 continue
             is_taken = lane.course.fetched(part.place, part.ids, part.payloads, part.headers, part.next_place)
+            if is_taken:
+                lane.known = part.next_place, part.next_offset
             if is_taken and part.has_gap:
-                lane.gaps += part.gap_messages or 0
-                logger.warning("channel %s: retention removed %s messages unread", lane.channel, part.gap_messages)
+                count = part.gap_messages
+                lane.gaps += 1 if count is None else count
+                removed = "messages, nobody knows how many," if count is None else f"{count} messages"
+                logger.warning("channel %s: retention removed %s before they were mirrored", lane.channel, removed)
 
     def _take_group_error(self, lane: Lane, error: RocksMQError) -> None:
         """What the broker answers for the lane's group."""

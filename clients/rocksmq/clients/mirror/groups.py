@@ -1,12 +1,13 @@
 """The mirror's group on each channel: taken over, moved behind what Pulsar has acknowledged, watched."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from rocksmq.protocol.batch import pack_lengths, unpack_lengths
 from rocksmq.protocol.columns import pack_numbers, unpack_numbers
-from rocksmq.protocol.errors import ChannelNotFound, Conflict, ProtocolError, RocksMQError
+from rocksmq.protocol.errors import ChannelNotFound, Conflict, ProtocolError, RocksMQError, Timeout
 from rocksmq.protocol.operations import (
     ChannelDescribed,
     CommitMany,
@@ -20,6 +21,10 @@ from rocksmq.protocol.operations import (
 
 from ..deadline import Deadline
 from ..link import Link, Sent
+from .reading import Poll, Wanted
+
+SIZES_MESSAGES = 10_000
+SIZES_BYTES = 1 << 20
 
 
 class TakenOver(Conflict):
@@ -31,14 +36,15 @@ class ChannelGone(ChannelNotFound):
 
 
 class Taken(NamedTuple):
-    """A group that is ours."""
+    """A group that is ours; ``offset`` messages were ever appended before its position."""
 
     position: int
+    offset: int
     generation: int
     metadata: bytes
 
 
-class Place(NamedTuple):
+class Progress(NamedTuple):
     """What to commit of a channel."""
 
     number: int
@@ -63,10 +69,10 @@ class Groups:
         column = pack_numbers([number])
         self._call(Subscribe(self._name, column, Position.EARLIEST, 0, secrets.token_bytes(16)))
         reply = self._call(SeekMany(self._name, column, None, None, None, None, secrets.token_bytes(16)))
-        positions, generations = unpack_numbers(reply.positions), unpack_numbers(reply.generations)
-        if not len(positions) == len(generations) == len(unpack_lengths(reply.metadata_lengths)) == 1:
+        positions, offsets, generations = map(unpack_numbers, (reply.positions, reply.offsets, reply.generations))
+        if not len(positions) == len(offsets) == len(generations) == len(unpack_lengths(reply.metadata_lengths)) == 1:
             raise ProtocolError("a reply to SEEK_MANY does not fit its request")
-        return Taken(positions[0], generations[0], bytes(reply.metadata))
+        return Taken(positions[0], offsets[0], generations[0], bytes(reply.metadata))
 
     def check(self, channel: str, generation: int) -> GroupDescribed:
         """As `checked`, now. Raises TakenOver, ChannelGone, GroupNotFound."""
@@ -79,15 +85,30 @@ class Groups:
             raise ChannelGone(f"channel {channel!r} was destroyed, and made anew")
         return found
 
+    def messages_from(self, number: int, position: int) -> Iterator[tuple[int, int, bytes]]:
+        """Ids, payloads' lengths and headers of the channel's messages, from there to its end; blocks. Raises RocksMQError."""
+        wanted = Wanted(None, number, position)
+        while True:
+            parts = Poll(self._link, [wanted], SIZES_MESSAGES, SIZES_BYTES, 0.0, self._timeout).parts(self._timeout)
+            if parts is None:
+                raise Timeout(f"the broker does not answer within {self._timeout} s")
+            if not parts or parts[0].next_place <= wanted.place:
+                return
+            part = parts[0]
+            headers = part.headers or repeat(b"", len(part.ids))
+            for message_id, payload, header in zip(part.ids, part.payloads, headers, strict=True):
+                yield message_id, len(payload), header
+            wanted = wanted._replace(place=part.next_place)
+
     def begin_check(self, channel: str) -> Sent:
         """The reply is for `checked`."""
         return self._link.begin(DescribeGroup(channel, self._name), Deadline(self._timeout))
 
-    def begin_commit(self, places: Sequence[Place]) -> Sent:
+    def begin_commit(self, places: Sequence[Progress]) -> Sent:
         """All or none of them."""
         return self._link.begin(self._commit_of(places), Deadline(self._timeout))
 
-    def commit(self, places: Sequence[Place], deadline: Deadline) -> None:
+    def commit(self, places: Sequence[Progress], deadline: Deadline) -> None:
         """All or none of them; durable when it returns. Raises what `told` makes."""
         self._call(self._commit_of(places), deadline)
 
@@ -97,7 +118,7 @@ class Groups:
         except RocksMQError as error:
             raise told(error) from error
 
-    def _commit_of(self, places: Sequence[Place]) -> CommitMany:
+    def _commit_of(self, places: Sequence[Progress]) -> CommitMany:
         return CommitMany(
             self._name,
             pack_numbers(place.number for place in places),

@@ -21,23 +21,27 @@ from rocksmq.protocol.errors import (
     Timeout,
 )
 
-from .course import Counts, Course, Phase, Room, Rules
-from .envelope import origin_of
-from .groups import Groups, Place
+from ..pulsar.places import Place
+from .course import HEAD_BYTES, Counts, Course, Phase, Room, Rules
+from .envelope import message_size, origin_of
+from .groups import Groups, Progress
 from .notes import Totals, decode, encode
 from .options import MirrorOptions
+from .reading import Wanted
 from .report import ChannelReport, State
-from .resume import Extent, Identity, Last, Refusal, Resume, decide, missing
+from .resume import Extent, Identity, Last, Refusal, Resume, decide
 from .silence import Silence
-from .topics import Proof, Topic, check_unpartitioned, ids_behind, last_of
+from .topics import Topic, check_unpartitioned, compared_behind, last_of
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 60.0  # of a channel that is stopped
 AWAY_SECONDS_MAX = 5.0  # of one that waits for Pulsar or the broker
+LARGER_SECONDS = 60.0  # until chunks are tried again that are as large as one that was refused; twice as long each time
+LARGER_SECONDS_MAX = 3_600.0
 _PASSING = (ConnectionFailed, Timeout, Overloaded, ShuttingDown)
 Job = Callable[[], Callable[[], None] | None]  # what blocks; gives what is to be done in the loop
-# An opening of the lane, the number of a chunk, what failed, whether it is fresh.
-Answer = tuple["Lane", int, int, str | None, bool]
+# An opening of the lane, the number of a chunk, what failed, where it is unless it was stored before.
+Answer = tuple["Lane", int, int, str | None, Place | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class Opened:
     position: int
     last_sequence: int
     origin: str  # of what is sent
+    skipped: int  # by a life of the mirror that could not tell any more
 
 
 class Lane:
@@ -65,6 +70,7 @@ class Lane:
         self.is_asked = False  # the broker was asked for its group
         self.is_told = False  # that deduplication is off
         self.gaps = 0
+        self.known: tuple[int, int] | None = None  # an id to read from, and how many messages were ever appended before it
         self.state = State.STARTING
         self._to_do: int | None = None  # messages, of this life and yet to come, as the broker told last
         self._done_when_committed = 0
@@ -82,8 +88,9 @@ class Lane:
         self._before = Totals()
         self._options = options
         self.course = Course(Rules("", options.message_bytes_max, options.too_large, options.key_header), room, self._counts)
-        self._proof: Proof | None = None  # of this opening
-        self._doubtful: tuple[Proof, list[int]] | None = None  # what was on the way behind that when it was given up
+        self._place: Place | None = None  # in the topic, of a message before the group's position: up to it all is stored
+        self._larger_at, self._larger_delay = 0.0, LARGER_SECONDS
+        self._origin = ""
         self._answered = answered
         self._errors = 0
         self._last_error = ""
@@ -109,44 +116,56 @@ class Lane:
             # Before anybody is fenced on a topic that is not ours.
             self._decide(last_of(client, name, is_bare=False), groups)
 
-        def done(number: int, failed: str | None, is_fresh: bool) -> None:
-            self._answered((self, opening, number, failed, is_fresh))
+        def done(number: int, failed: str | None, place: Place | None) -> None:
+            self._answered((self, opening, number, failed, place))
 
         origin = origin_of(self._options.name, self.number, groups.describe(self.channel, self.number).created_ms)
         opened = Topic(client, name, self._options.producer_name(self.channel), origin, done)
         try:
             last_sequence = opened.last_sequence
-            self._check_whole(client)
-            found = self._decide(last_of(client, name, is_bare=last_sequence < 0), groups)
+            last = last_of(client, name, is_bare=last_sequence < 0)
+            position, skipped = self._position_behind(last, client, groups, origin)
         except BaseException:
             opened.close()
             raise
-        return Opened(opened, found.position, last_sequence, origin)
+        return Opened(opened, position, last_sequence, origin, skipped)
 
-    def _check_whole(self, client: Any) -> None:
-        """Of what was on the way when it was given up, Pulsar may have refused some and taken what followed."""
-        if self._doubtful is None:
-            return
-        proof, sent = self._doubtful
-        found = ids_behind(client, self.topic_name, proof)
-        if found is not None and (lost := missing(sent, found)):
-            raise InvalidRequest(
-                f"{self.topic_name}: Pulsar has refused {len(lost)} messages, {lost[0]} to {lost[-1]}, and taken later ones: "
-                "is there a maxMessageSize of the topic's own? Nothing more is sent; mirror the channel to another topic"
-            )
+    def _position_behind(self, last: Last | None, client: Any, groups: Groups, origin: str) -> tuple[int, int]:
+        """Where to go on, and how many before that were skipped, and never counted. Raises RocksMQError."""
+        position = self._decide(last, groups).position
+        group_position = self._group_position
+        if last is None or not self._place or position <= group_position:
+            return position, 0
+        options = self._options
+        sent = (
+            (message_id, message_size(message_id, origin, length, headers, options.key_header))
+            for message_id, length, headers in groups.messages_from(self.number, group_position)
+        )
+        found = compared_behind(client, self.topic_name, self._place, group_position, sent)
+        if found is None or not found.missing:
+            return position, 0
+        if options.too_large == "skip" and found.may_be_skipped(options.message_bytes_max - HEAD_BYTES):
+            return position, len(found.missing)
+        raise InvalidRequest(
+            f"{self.topic_name}: Pulsar has refused {len(found.missing)} messages, {found.missing[0][0]} to "
+            f"{found.missing[-1][0]}, and taken later ones: was the topic's own maxMessageSize lowered? Nothing more is sent"
+        )
 
     def _hold_group(self, groups: Groups) -> None:
         if self.generation is not None:
             try:
-                self._group_position = max(self._group_position, groups.check(self.channel, self.generation).position)
+                groups.check(self.channel, self.generation)
             except GroupNotFound:  # somebody destroyed it: it is made anew
                 self.generation = None
             else:
+                # What it describes may be the channel's beginning, behind what was removed before it was read.
+                self._group_position = max(self._group_position, 0 if self._committed is None else self._committed[0])
                 return
         taken = groups.take_over(self.number)
         self._group_position, self.generation = taken.position, taken.generation
+        self.known = taken.position, taken.offset
         if (note := decode(taken.metadata)) is not None:
-            self._before = note.totals
+            self._before, self._place = note.totals, note.place and Place(*note.place)
 
     def _decide(self, last: Last | None, groups: Groups) -> Resume:
         found = groups.describe(self.channel, self.number)
@@ -156,11 +175,13 @@ class Lane:
             raise InvalidRequest(f"{self.topic_name}: {decision.reason}")
         return decision
 
-    def look(self, client: Any, groups: Groups) -> int:
-        """Behind a duplicate: the position behind the topic's last message, 0 if it is empty. Raises RocksMQError."""
-        self._check_whole(client)
+    def look(self, client: Any, groups: Groups) -> tuple[int, int]:
+        """Behind a duplicate: the position behind the topic's last message, 0 if it is empty. Raises RocksMQError.
+
+        And how many before that were skipped, and never counted.
+        """
         last = last_of(client, self.topic_name, is_bare=False)
-        return 0 if last is None else self._decide(last, groups).position
+        return (0, 0) if last is None else self._position_behind(last, client, groups, self._origin)
 
     def close_topic(self) -> None:
         """Never raises."""
@@ -168,6 +189,12 @@ class Lane:
             self.topic.close()
 
     # -- in the loop ---------------------------------------------------------------
+
+    def wanted(self) -> "Wanted[tuple[Lane, int]]":
+        """What to read next."""
+        place = self.course.fetch_from
+        offset = self.known[1] if self.known is not None and self.known[0] == place else None
+        return Wanted((self, self.opening), self.number, place, offset)
 
     def opened(self, found: Opened, now: float) -> None:
         """It goes on there."""
@@ -178,15 +205,23 @@ class Lane:
             self.deduplication = True
         elif was_checked:
             self.deduplication = False
-        self.state = State.RUNNING
+        if not self.silence.is_suspect:
+            self.state = State.RUNNING
         self.answered_at = now
         self.silence.broken(is_answered=False)
-        self._proof = None
+        self._counts.skipped += found.skipped
+        self._origin = found.origin
         self.course.named(found.origin)
         self.course.opened(found.position, self._group_position)
 
-    def acknowledged(self, number: int, is_fresh: bool, now: float) -> None:
-        """By Pulsar. Raises InternalError."""
+    def looked(self, position: int, skipped: int) -> None:
+        """What `look` gave."""
+        self._counts.skipped += skipped
+        self.course.looked(position)
+
+    def acknowledged(self, number: int, place: Place | None, now: float) -> None:
+        """By Pulsar, which has put it there, or had it before. Raises InternalError."""
+        is_fresh = place is not None
         was_single = self.course.phase is Phase.SINGLES
         self.silence.broken(is_answered=True)
         if not (is_fresh or was_single):
@@ -197,11 +232,14 @@ class Lane:
         self.course.acknowledged(number, is_fresh)
         self.answered_at = now
         self.state = State.RUNNING
+        self._group_position = max(self._group_position, self.course.done_to)
         if is_fresh:
-            if self.topic is not None and (place := self.topic.places.pop(number, None)) is not None:
-                self._proof = Proof(self.course.done_to - 1, place)
-            self._doubtful = None
+            self._place = place
             self._delay = RETRY_SECONDS
+            if now >= self._larger_at:
+                if self.course.forget_refusals():
+                    self._larger_delay = min(2 * self._larger_delay, LARGER_SECONDS_MAX)
+                self._larger_at = now + self._larger_delay
             self.must_check = was_single and self.deduplication is None
 
     def failed(self, error: RocksMQError, now: float) -> None:
@@ -220,9 +258,6 @@ class Lane:
         self.retry_at = 0.0
 
     def _give_up(self) -> None:
-        if self._proof is not None:
-            self._doubtful = self._proof, self.course.ids_on_the_way
-            self._proof = None
         self._group_position = max(self._group_position, self.course.done_to)
         self.opening += 1
         self.course.drop()
@@ -240,24 +275,24 @@ class Lane:
         if why:
             self._last_error, self._last_error_at = why, time.time()
 
-    def place(self) -> Place | None:
+    def progress(self) -> Progress | None:
         """What is to be committed; None: nothing that is new."""
         if self.generation is None or self.is_gone:
             return None
-        metadata = encode(self.report(), self._before)
+        metadata = encode(self.report(), self._before, self._place)
         position = self._group_position = max(self._group_position, self.course.done_to)
         if self._committed == (position, metadata):
             return None
-        return Place(self.number, self.generation, position, metadata)
+        return Progress(self.number, self.generation, position, metadata)
 
     @property
     def done(self) -> int:
         """Messages that were mirrored or skipped in this life."""
         return self._counts.messages + self._counts.skipped
 
-    def committed(self, place: Place, done: int) -> None:
-        """The group stands there; ``done`` is what `done` was when the place was asked for."""
-        self._committed = place.position, place.metadata
+    def committed(self, progress: Progress, done: int) -> None:
+        """The group stands there; ``done`` is what `done` was when that was asked for."""
+        self._committed = progress.position, progress.metadata
         self._done_when_committed = done
 
     def told_lag(self, messages: int) -> None:

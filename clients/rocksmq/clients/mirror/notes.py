@@ -1,11 +1,14 @@
 """What a mirror leaves with its group's position, so that anybody sees how it was doing, also when it is dead.
 
-    p1 STATE MESSAGES BYTES SKIPPED GAPS TIME TOPIC ERROR
+    p1 STATE MESSAGES BYTES SKIPPED GAPS TIME PLACE TOPIC ERROR
 
 in UTF-8, within the broker's METADATA_BYTES_MAX: counts in total over all lives of the mirror, TIME of the last error in
-seconds since 1970 (0: none), TOPIC cut at its beginning and ERROR at its end to what fits. ERROR alone may hold spaces.
+seconds since 1970 (0: none), PLACE (ledger:entry:index) of a message in the topic up to which all before the group's
+position is stored (`-`: not known), TOPIC cut at its beginning and ERROR at its end to what fits. ERROR alone may hold spaces.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rocksmq.protocol.operations import METADATA_BYTES_MAX
@@ -14,7 +17,8 @@ from .report import ChannelReport, State
 
 _FORMAT = "p1"
 _TOPIC_BYTES_MAX = 100
-_FIELDS = 9
+_FIELDS = 10
+_PLACE = re.compile("-|([0-9]{1,18}):([0-9]{1,18}):(-1|[0-9]{1,9})")
 CUT = "…"
 COUNT_MAX = (1 << 64) - 1
 
@@ -29,6 +33,7 @@ class Note:
     skipped: int
     gaps: int
     last_error_at: float
+    place: tuple[int, int, int] | None  # ledger, entry, index
     topic: str  # begins with `CUT` if it was too long
     last_error: str  # ends with `CUT` if it was too long
 
@@ -48,7 +53,7 @@ class Totals:
     gaps: int = 0
 
 
-def encode(report: ChannelReport, before: Totals | None = None) -> bytes:
+def encode(report: ChannelReport, before: Totals | None = None, place: Sequence[int] | None = None) -> bytes:
     """The metadata, METADATA_BYTES_MAX at most; ``before``: what earlier lives have counted."""
     earlier = before or Totals()
     counts = [
@@ -61,8 +66,10 @@ def encode(report: ChannelReport, before: Totals | None = None) -> bytes:
             int(report.last_error_at),
         )
     ]
-    topic = _cut(report.topic, _TOPIC_BYTES_MAX, at_begin=True)
-    head = " ".join((_FORMAT, report.state.value, *map(str, counts), topic, ""))
+    where = ":".join(map(str, place or ())) or "-"
+    head = " ".join((_FORMAT, report.state.value, *map(str, counts), where, ""))
+    topic = _cut(report.topic, min(_TOPIC_BYTES_MAX, METADATA_BYTES_MAX - len(head) - 1), at_begin=True)
+    head += f"{topic} "
     error = " ".join(report.last_error.split())
     return (head + _cut(error, METADATA_BYTES_MAX - len(head.encode()), at_begin=False)).encode()
 
@@ -74,7 +81,11 @@ def decode(metadata: bytes) -> Note | None:
         if len(parts) != _FIELDS or parts[0] != _FORMAT:
             return None
         messages, size, skipped, gaps, error_at = (int(part) for part in parts[2:7])
-        return Note(State(parts[1]), messages, size, skipped, gaps, float(error_at), parts[7], parts[8])
+        if (place := _PLACE.fullmatch(parts[7])) is None:
+            return None
+        ledger, entry, index = (int(part) for part in place.groups("0"))
+        found = (ledger, entry, index) if place[1] else None
+        return Note(State(parts[1]), messages, size, skipped, gaps, float(error_at), found, parts[8], parts[9])
     except ValueError:
         return None
 
@@ -85,6 +96,8 @@ def _cut(text: str, bytes_max: int, *, at_begin: bool) -> str:
     if len(content) <= bytes_max:
         return content.decode()
     room = bytes_max - len(CUT.encode())
+    if room <= 0:
+        return ""
     kept = content[len(content) - room :] if at_begin else content[:room]
     shown = kept.decode(errors="ignore")
     return CUT + shown if at_begin else shown + CUT

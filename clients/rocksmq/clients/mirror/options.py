@@ -7,7 +7,8 @@ from typing import Literal, Self, get_args
 from rocksmq.protocol.errors import InvalidRequest
 from rocksmq.protocol.names import NAME_BYTES_MAX, checked_name
 
-TOPIC_TEMPLATE = "persistent://public/default/{channel}"
+from ..pulsar import SCHEMES, TOPIC_TEMPLATE
+
 NAME = "pulsar"
 MESSAGE_BYTES_MAX = 5 << 20  # of a broker of Pulsar: its maxMessageSize
 MESSAGE_BYTES_LEAST = 256 << 10
@@ -15,7 +16,7 @@ BUFFER_BYTES = 64 << 20  # on their way to the other side, of all channels toget
 BUFFER_BYTES_LEAST = 1 << 20
 TIMEOUT_SECONDS = 10.0
 TooLarge = Literal["stop", "skip"]
-_ROCKSMQ, _PULSAR = ("rocksmq://",), ("pulsar://", "pulsar+ssl://")
+_ROCKSMQ = "rocksmq://"
 _TEMPLATE = re.compile(r"persistent://[^/{}\s]+/[^/{}\s]+/[^/{}\s]*\{channel\}[^/{}\s]*")
 _PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,200}")
 
@@ -77,12 +78,10 @@ class MirrorOptions:
         return self
 
     def _check_addresses(self) -> None:
-        if any(
-            url.startswith(_PULSAR) and "@" in url for url in (self.source, self.target)
-        ):  # it may be a secret: not repeated
+        if any(url.startswith(SCHEMES) and "@" in url for url in (self.source, self.target)):  # a secret: not repeated
             raise InvalidRequest("an address of Pulsar with an '@' is not allowed: its token is given apart")
         sides = (self.source, self.target) if self.is_forward else (self.target, self.source)
-        if not (sides[0].startswith(_ROCKSMQ) and sides[1].startswith(_PULSAR)):
+        if not (sides[0].startswith(_ROCKSMQ) and sides[1].startswith(SCHEMES)):
             raise InvalidRequest(
                 f"a mirror from {self.source!r} to {self.target!r} is not allowed: one side is rocksmq://host:port, "
                 "the other pulsar://host:port or pulsar+ssl://host:port"

@@ -10,7 +10,7 @@ from rocksmq.protocol.errors import ConnectionFailed, RocksMQError, Timeout
 
 from ..deadline import Deadline
 from ..link import Sent
-from .groups import Groups, Place, TakenOver, checked, told
+from .groups import Groups, Progress, TakenOver, checked, told
 from .lane import Lane
 from .reading import CHANNELS_MAX
 
@@ -26,7 +26,7 @@ class _Commit(NamedTuple):
     """A place on its way to the broker; ``done``: messages of the lane by then."""
 
     lane: Lane
-    place: Place
+    place: Progress
     done: int
 
 
@@ -116,4 +116,4 @@ class Positions:
 
 
 def _places(lanes: Iterable[Lane]) -> list[_Commit]:
-    return [_Commit(lane, place, lane.done) for lane in lanes if (place := lane.place()) is not None]
+    return [_Commit(lane, place, lane.done) for lane in lanes if (place := lane.progress()) is not None]

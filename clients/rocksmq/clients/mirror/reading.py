@@ -1,24 +1,24 @@
 """Reading many channels in one long poll, without blocking for long: `Poll` is one request and, later, its parts."""
 
 from collections.abc import Sequence
-from struct import Struct
 from typing import Generic, NamedTuple, TypeVar
 
 from rocksmq.protocol.columns import pack_numbers
-from rocksmq.protocol.errors import ProtocolError
-from rocksmq.protocol.messages import MessageBatch
-from rocksmq.protocol.operations import FetchMany, ManyMessages, Messages
+from rocksmq.protocol.operations import FetchMany, ManyMessages
 
 from ..deadline import Deadline
 from ..link import Link
+from ..many import cut
 
 Reader = TypeVar("Reader")
-_PART = Struct("<IIIQ")
 CHANNELS_MAX = 1_000
 
 
 class Part(NamedTuple, Generic[Reader]):
-    """What one channel gave. ``gap_messages``: what retention removed before it, None: not known how many."""
+    """What one channel gave. ``gap_messages``: what retention removed before it, None: not known how many.
+
+    ``next_offset``: how many messages were ever appended before ``next_place``.
+    """
 
     reader: Reader
     place: int  # from which on
@@ -26,16 +26,18 @@ class Part(NamedTuple, Generic[Reader]):
     payloads: Sequence[bytes]
     headers: Sequence[bytes] | None
     next_place: int
+    next_offset: int
     has_gap: bool
     gap_messages: int | None
 
 
 class Wanted(NamedTuple, Generic[Reader]):
-    """Read this channel from this id on."""
+    """Read this channel from this id on; before it ``offset`` messages were ever appended, None: not known."""
 
     reader: Reader
     number: int
     place: int
+    offset: int | None = None
 
 
 class Poll(Generic[Reader]):
@@ -58,25 +60,18 @@ class Poll(Generic[Reader]):
 
 def _parts(reply: ManyMessages, wanted: Sequence[Wanted[Reader]]) -> list[Part[Reader]]:
     """Raises ProtocolError when they do not add up."""
-    columns = reply.lengths, reply.payloads, reply.header_lengths, reply.headers
-    whole = MessageBatch(Messages(0, 0, None, reply.runs, reply.message_count, *columns))
+    whole, cuts = cut(reply, len(wanted))
     headers = whole.encoded_headers
-    if len(reply.parts) % _PART.size:
-        raise ProtocolError("the parts of a reply are cut off")
-    parts: list[tuple[int, int, int, int]] = list(_PART.iter_unpack(reply.parts))
-    if sum(count for _, _, count, _ in parts) != len(whole) or any(index >= len(wanted) for index, *_ in parts):
-        raise ProtocolError("the parts of a reply do not add up to its messages, or are of channels that were not asked for")
-    gaps = {index: gap for index, *gap in reply.gaps}
     found: list[Part[Reader]] = []
-    begin = 0
-    for index, _, count, next_place in parts:
-        end = begin + count
-        cut = None if headers is None else headers[begin:end]
-        if cut is not None and not any(cut):
-            cut = None
-        gap = gaps.get(index)
+    for index, begin, end, next_place, next_offset, gap in cuts:
+        own = None if headers is None else headers[begin:end]
+        if own is not None and not any(own):
+            own = None
         ids, payloads = whole.ids[begin:end], whole.payloads[begin:end]
         asked = wanted[index]
-        found.append(Part(asked.reader, asked.place, ids, payloads, cut, next_place, gap is not None, gap[2] if gap else 0))
-        begin = end
+        removed = gap[2] if gap is not None else 0
+        if asked.offset is not None:
+            removed = next_offset - len(ids) - asked.offset
+        has_gap = removed is None or removed > 0
+        found.append(Part(asked.reader, asked.place, ids, payloads, own, next_place, next_offset, has_gap, removed))
     return found

@@ -23,6 +23,9 @@ class State(StrEnum):
     ENDED = "ended"  # the channel is gone, or the mirror was told to end
 
 
+_RANKS = {State.STOPPED: 0, State.WAITING: 1}  # trouble comes first, and so is never cut
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelReport:
     """One channel; counts are of this process' life."""
@@ -55,7 +58,7 @@ class Sums:
 
 
 class Report(Mapping[str, ChannelReport]):
-    """By channel. `sums` are of all, also of those beyond CHANNELS_MAX, which it does not hold.
+    """By channel: those that are stopped, those that wait, the others; each by name. It holds CHANNELS_MAX, `sums` are of all.
 
     ``state`` and ``last_error`` are of what concerns all channels, or those that there are not: the broker is away, say.
     """
@@ -70,7 +73,7 @@ class Report(Mapping[str, ChannelReport]):
         last_error: str = "",
         last_error_at: float = 0.0,
     ) -> None:
-        ordered = sorted(channels, key=lambda one: one.channel)
+        ordered = sorted(channels, key=lambda one: (_RANKS.get(one.state, len(_RANKS)), one.channel))
         self.mirror = mirror
         self.state = state
         self.last_error = last_error

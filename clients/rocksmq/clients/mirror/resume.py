@@ -4,7 +4,7 @@ Of a batch Pulsar's deduplication knows the first sequence id only: its `last_se
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -94,10 +94,3 @@ def _behind(last_id: int, extent: Extent) -> Decision:
             "an older copy? It goes on once the channel's end has passed it"
         )
     return Resume(last_id + 1)
-
-
-def missing(sent: Sequence[int], found: Collection[int]) -> list[int]:
-    """Of the ids that were sent, in order: those that are not there, while a later one is."""
-    there = [message_id in found for message_id in sent]
-    last = max((index for index, is_there in enumerate(there) if is_there), default=0)
-    return [message_id for message_id, is_there in zip(sent[:last], there[:last], strict=True) if not is_there]

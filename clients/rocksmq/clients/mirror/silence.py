@@ -17,10 +17,15 @@ REFUSED_SECONDS = 1.0  # for each of its later ones: whatever else uses the conn
 
 
 class Alone(NamedTuple):
-    """A message on its way, and none beside it."""
+    """What is on its way with nothing beside it: one message, or several that Pulsar takes or refuses as one."""
 
-    message_id: int
-    size: int  # with its properties
+    message_id: int  # of the first
+    messages: int
+    size: int  # with properties
+
+    def __str__(self) -> str:
+        what = f"message {self.message_id}" if self.messages == 1 else f"{self.messages} messages from {self.message_id} on"
+        return f"{what} of {self.size} bytes with headers"
 
 
 @dataclass(slots=True)
@@ -65,13 +70,13 @@ class Silence:
         if self._openings < REFUSED_OPENINGS:
             return silent(topic, seconds, alone)
         return MessageTooLarge(
-            f"{topic}: message {alone.message_id} of {alone.size} bytes with its headers is never answered, and costs the "
-            f"connection each time ({self._openings} openings): a maxMessageSize of the topic's own? Or Pulsar cannot write: "
-            "its client does not tell which, so it is not skipped, but tried again"
+            f"{topic}: {alone} is never answered, and costs the connection each time ({self._openings} openings): a "
+            "maxMessageSize of the topic's own? Or Pulsar cannot write: its client does not tell which, so it is not skipped, "
+            "but tried again"
         )
 
 
 def silent(topic: str, seconds: float, alone: Alone | None) -> Timeout:
     """As it is told while Pulsar may be away."""
-    on_the_way = "" if alone is None else f"; on its way, alone, is message {alone.message_id} of {alone.size} bytes"
+    on_the_way = "" if alone is None else f"; on its way, alone, is {alone}"
     return Timeout(f"{topic}: Pulsar has acknowledged nothing for {seconds:.0f} s{on_the_way}")

@@ -5,49 +5,38 @@ client, where an exception would end the process.
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing, suppress
+from typing import Any
 
 from rocksmq.protocol.errors import InvalidRequest, RocksMQError
 
 from ..pulsar.client import asked, failure, pulsar
-from .course import PROVEN_BYTES, Chunk
-from .envelope import ID, MIRROR
+from ..pulsar.places import Place, place_of
+from .course import Chunk
+from .envelope import ID, ID_TIME_BITS, MIRROR
 from .resume import Last
+from .whole import Compared, compared
 
 logger = logging.getLogger("rocksmq.mirror")
 
-BATCH_MESSAGES = 1_000
-BATCH_DELAY_MS = 5
+NEVER_MS = 24 * 3_600_000
 READ_MS = 10_000  # for a message that is known to be there
 SILENT_MS = 1_000  # of a topic that is read from its beginning, and cannot tell where it ends
 LOOKS = 3  # until Pulsar's word for the last message is doubted
-ID_TIME_BITS = 18
 _Builder = pulsar._pulsar.MessageBuilder  # see `Topic._send`
-# Number of the chunk; None or what failed; whether it is fresh, not what was stored before.
-Done = Callable[[int, str | None, bool], None]
-
-
-class Proof(NamedTuple):
-    """A message that Pulsar has acknowledged as fresh, where: all that was sent before it is stored before it."""
-
-    message_id: int
-    place: Any
+# Number of the chunk; None or what failed; where its last message is, None if it was stored before.
+Done = Callable[[int, str | None, Place | None], None]
 
 
 class Topic:
-    """An open producer. ``last_sequence``: of what Pulsar's deduplication knows under its name, -1: nothing, or it is off.
-
-    ``places``: where Pulsar has put the last message of each chunk that is acknowledged as fresh, until somebody takes it.
-    """
+    """An open producer. ``last_sequence``: of what Pulsar's deduplication knows under its name, -1: nothing, or it is off."""
 
     def __init__(self, client: Any, name: str, producer_name: str, origin: str, done: Done) -> None:
         """Fences whoever produces there: in what it has on its way, and for what it sends from then on. Raises RocksMQError."""
         self._origin = origin
         self._done = done
         self._is_closed = False
-        self.places: dict[int, Any] = {}
         self._producer = asked(
             f"opening a producer on {name}",
             lambda: client.create_producer(
@@ -56,10 +45,10 @@ class Topic:
                 access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
                 send_timeout_millis=0,  # a time-out is ambiguous; the library's own resends are exact
                 max_pending_messages=0,  # the mirror bounds them itself
-                batching_enabled=True,
-                batching_max_messages=BATCH_MESSAGES,
-                batching_max_allowed_size_in_bytes=PROVEN_BYTES,
-                batching_max_publish_delay_ms=BATCH_DELAY_MS,
+                batching_enabled=True,  # and only `send` ends a batch
+                batching_max_messages=0x7FFFFFFF,
+                batching_max_allowed_size_in_bytes=0x7FFFFFFF,
+                batching_max_publish_delay_ms=NEVER_MS,
             ),
         )
         self._send = self._producer._producer.send_async  # without checks of each argument, which take half of the time
@@ -72,7 +61,7 @@ class Topic:
         return connected
 
     def send(self, chunk: Chunk) -> None:
-        """Send its messages; `Done` is called once, when Pulsar has answered for the last of them."""
+        """Send its messages as one entry; `Done` is called once, when Pulsar has answered for the last of them."""
         send, origin, last = self._send, self._origin, chunk.ids[-1]
         for message_id, payload, envelope in zip(chunk.ids, chunk.payloads, chunk.envelopes, strict=True):
             built = _Builder()
@@ -87,14 +76,13 @@ class Topic:
             built.sequence_id(message_id)
             built.event_timestamp(message_id >> ID_TIME_BITS)
             send(built.build(), self._answered(chunk.number) if message_id == last else None)
+        self._producer._producer.flush_async(None)
 
     def _answered(self, number: int) -> Callable[[Any, Any], None]:
         def answered(result: Any, place: Any) -> None:
             with suppress(BaseException):
                 failed = None if result == pulsar.Result.Ok else result.name
-                if is_fresh := failed is None and place.ledger_id() >= 0:
-                    self.places[number] = place
-                self._done(number, failed, is_fresh)
+                self._done(number, failed, place_of(place) if failed is None else None)
 
         return answered
 
@@ -141,21 +129,30 @@ def last_of(client: Any, name: str, *, is_bare: bool) -> Last | None:
     return asked(f"reading {name}", lambda: _last_of_all(client, name))
 
 
-def ids_behind(client: Any, name: str, proof: Proof) -> set[int] | None:
-    """Of all messages behind that one; None: it is not there any more. Raises RocksMQError."""
-    return asked(f"reading {name}", lambda: _ids_behind(client, name, proof))
+def compared_behind(client: Any, name: str, place: Place, position: int, sent: Iterable[tuple[int, int]]) -> Compared | None:
+    """What a topic has behind ``place``, with what of ``sent`` from id ``position`` on; blocks. Raises RocksMQError.
+
+    None: not known, for the message there, which is before ``position``, has been removed.
+    """
+
+    def compare() -> Compared | None:
+        found = _ids_from(client, name, place)
+        with closing(found):
+            if next(found, position) >= position:
+                return None
+            return compared(sent, (one for one in found if one >= position))
+
+    return asked(f"reading {name}", compare)
 
 
-def _ids_behind(client: Any, name: str, proof: Proof) -> set[int] | None:
-    reader = client.create_reader(name, proof.place, start_message_id_inclusive=True)
-    found = set[int]()
+def _ids_from(client: Any, name: str, place: Place) -> Generator[int]:
+    """Of the messages of mirrors. Raises PulsarException."""
+    reader = client.create_reader(name, place.message_id, start_message_id_inclusive=True)
     try:
         while reader.has_message_available():
-            last = Last.of(reader.read_next(READ_MS).properties())
-            if not found and last.message_id != proof.message_id:
-                return None
-            found.add(last.message_id or 0)
-        return found
+            found = Last.of(reader.read_next(READ_MS).properties())
+            if found.message_id is not None:
+                yield found.message_id
     finally:
         with suppress(pulsar.PulsarException):
             reader.close()

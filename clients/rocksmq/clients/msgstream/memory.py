@@ -98,6 +98,7 @@ class MemBroker:
             taken = min(message_count, len(found.payloads))
             del found.payloads[:taken]
             found.begin += taken
+            self.changed.notify_all()  # who waits behind them is told of a gap
 
     def find(self, names: Sequence[str]) -> list[_Channel]:
         """The channels. Raises ChannelNotFound with all that do not exist. By the holder of ``changed``."""
@@ -130,6 +131,7 @@ class MemTransport:
         self._subscription = ""
         self._channels: dict[str, _Channel] = {}
         self._generations: dict[str, int] = {}
+        self._begins: dict[str, int] = {}  # where the beginning of a channel was when its subscription was told to stand there
         self._is_closed = False
 
     def close(self) -> None:
@@ -180,6 +182,7 @@ class MemTransport:
         with self._changed:
             held = {name: self._group(name) for name in channels}
             self._put({name: (group.place, group.timestamp_filter) for name, (_, group) in held.items()})
+            self._begins |= {name: group.place for name, (_, group) in held.items()}
             return [_position_of(name, *found) for name, found in held.items()]
 
     def seek(self, positions: Sequence[MsgPosition], request_id: bytes) -> Sequence[MsgPosition]:
@@ -194,6 +197,7 @@ class MemTransport:
             ]
             places = {position.channel_name: (self.decode(position.msg_id), position.timestamp_filter) for position in sought}
             self._put(places, request_id)
+            self._begins = {name: begin for name, begin in self._begins.items() if name not in places}
             return sought
 
     def commit(self, positions: Sequence[MsgPosition], deadline: Deadline | None = None) -> None:
@@ -263,12 +267,25 @@ class MemTransport:
                 ready = [
                     (name, place or 0, channel)
                     for (name, place), channel in zip(wanted, channels, strict=True)
-                    if max(place or 0, channel.begin) < channel.end
+                    if max(place or 0, channel.begin) < channel.end or self._stood(name, place or 0, channel) < channel.begin
                 ][:max_messages]
                 if ready or wait.is_over:
                     share = max_messages // max(1, len(ready))
-                    return [_read(name, place, channel, share) for name, place, channel in ready]
+                    return [self._read(name, place, channel, share) for name, place, channel in ready]
                 self._changed.wait(min(wait.remaining, SLICE_SECONDS))
+
+    def _stood(self, name: str, place: int, channel: _Channel) -> int:
+        """Which message ``place`` means, or meant when it was still there."""
+        return place or self._begins.get(name, channel.begin)
+
+    def _read(self, name: str, place: int, channel: _Channel, share: int) -> Received:
+        begin = max(place, channel.begin)
+        removed = begin - self._stood(name, place, channel)
+        gap = StreamGap(name, place, begin, removed) if removed > 0 else None
+        payloads = channel.payloads[begin - channel.begin : begin - channel.begin + share]
+        behind = begin + len(payloads)
+        size = sum(len(payload) if isinstance(payload, bytes) else 1 for payload in payloads)
+        return Received(name, payloads, range(begin, behind), behind, size, gap)
 
     def encode(self, place: int | None) -> str:
         return str(place) if place else ""
@@ -277,15 +294,6 @@ class MemTransport:
         if not isinstance(msg_id, str) or not _MSG_ID.fullmatch(msg_id):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"{msg_id!r:.50} is no message id of a stream in memory")
         return int(msg_id or 0)
-
-
-def _read(name: str, place: int, channel: _Channel, share: int) -> Received:
-    begin = max(place, channel.begin)
-    gap = StreamGap(name, place, begin, begin - place) if 0 < place < begin else None
-    payloads = channel.payloads[begin - channel.begin : begin - channel.begin + share]
-    behind = begin + len(payloads)
-    size = sum(len(payload) if isinstance(payload, bytes) else 1 for payload in payloads)
-    return Received(name, payloads, range(begin, behind), behind, size, gap)
 
 
 def _position_of(name: str, channel: _Channel, group: _Group) -> MsgPosition:

@@ -64,9 +64,7 @@ class Producing:
         self._check_open()
         if isinstance(pack, RestPack):
             return self._send_rest(pack)
-        msgs = _messages(pack)
-        if not self._producing:
-            raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
+        msgs = self._messages(pack)
         marshal = self.dispatcher.marshal
         parts: Sent = []
         for index, chosen in routed(msgs, len(self._producing), self._repack).items():
@@ -80,12 +78,24 @@ class Producing:
         self._check_open()
         if isinstance(pack, RestPack):
             return self._send_rest(pack)
-        msgs = _messages(pack)
-        if not self._producing:
-            raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
+        msgs = self._messages(pack)
         payloads = [self.dispatcher.marshal(msg) for msg in msgs]
         parts = self._transport.parts(payloads, self._producing) if payloads else ()
         return self._send([(part, msgs) for part in parts])
+
+    def _messages(self, pack: MsgPack) -> list[TsMsg]:
+        if not isinstance(pack, MsgPack):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRequest(f"a MsgPack is produced, not {type(pack).__name__}")
+        if not isinstance(pack.begin_ts, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRequest("begin_ts of the pack is no integer: give its messages by name, MsgPack(msgs=[...])")
+        try:
+            msgs = list(pack.msgs)
+        except TypeError:
+            raise InvalidRequest("msgs of the pack is a list of messages") from None
+        check_messages(msgs)
+        if not self._producing:
+            raise InvalidRequest("call as_producer(channels) first: the stream has no channels to produce to")
+        return msgs
 
     def _send_rest(self, rest: RestPack) -> dict[str, range]:
         with self._resending:  # its parts keep their numbers, so only one thread at a time may send them
@@ -107,19 +117,6 @@ class Producing:
             errors=errors,
             rest=RestPack(msgs=msgs, parts=missing),
         )
-
-
-def _messages(pack: MsgPack) -> list[TsMsg]:
-    if not isinstance(pack, MsgPack):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidRequest(f"a MsgPack is produced, not {type(pack).__name__}")
-    if not isinstance(pack.begin_ts, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidRequest("begin_ts of the pack is no integer: give its messages by name, MsgPack(msgs=[...])")
-    try:
-        msgs = list(pack.msgs)
-    except TypeError:
-        raise InvalidRequest("msgs of the pack is a list of messages") from None
-    check_messages(msgs)
-    return msgs
 
 
 def channel_names(channels: Sequence[str]) -> list[str]:

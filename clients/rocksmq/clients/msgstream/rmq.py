@@ -9,21 +9,18 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from struct import Struct
 from typing import Any, NamedTuple
 
 from rocksmq.protocol.batch import pack_lengths, unpack_lengths
 from rocksmq.protocol.cbor import Buffer
 from rocksmq.protocol.columns import pack_numbers, unpack_numbers
 from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolError
-from rocksmq.protocol.messages import MessageBatch, Start, pack_messages, start_of
+from rocksmq.protocol.messages import Start, pack_messages, start_of
 from rocksmq.protocol.operations import (
     POLL_MS_MAX,
     CommitMany,
     FetchMany,
     ManyMessages,
-    Messages,
     SeekMany,
     Subscribe,
     Unsubscribe,
@@ -36,10 +33,10 @@ from ..delivery import Delivery, deliver
 from ..forks import call_in_child
 from ..identities import IdentityPool
 from ..link import Link
+from ..many import Cut, cut
 from .transport import Part, Received
 from .types import MsgPosition, StreamGap
 
-_PART = Struct("<IIIQ")
 _POSITION_MAX = (1 << 64) - 1
 _MSG_ID = re.compile("[0-9]{0,20}")
 _METADATA = re.compile(b"([0-9]{1,20})@([0-9]{1,20})")
@@ -78,6 +75,7 @@ class RmqTransport:
         self._subscription = ""
         self._numbers: dict[str, int] = {}  # of channels, by name
         self._generations: dict[str, int] = {}  # of those that this stream has taken over
+        self._offsets: dict[str, dict[int, int]] = {}  # by channel and place: how many messages were ever appended before it
         call_in_child(self._close_in_child)
         self._limits = self._link.connected(self._deadline()).server.limits
 
@@ -138,11 +136,13 @@ class RmqTransport:
 
     def _sought(self, request: SeekMany, channels: Sequence[str]) -> Sequence[MsgPosition]:
         reply = self._call(request)
-        places, generations = _numbers_of(reply.positions), _numbers_of(reply.generations)
+        places, offsets, generations = map(_numbers_of, (reply.positions, reply.offsets, reply.generations))
         lengths = unpack_lengths(reply.metadata_lengths)
-        if not len(channels) == len(places) == len(generations) == len(lengths) or sum(lengths) != len(reply.metadata):
+        is_whole = len(channels) == len(places) == len(offsets) == len(generations) == len(lengths)
+        if not is_whole or sum(lengths) != len(reply.metadata):
             raise ProtocolError("a reply to SEEK_MANY does not fit its request")
         self._generations |= zip(channels, generations, strict=True)
+        self._offsets |= {channel: {place: offset} for channel, place, offset in zip(channels, places, offsets, strict=True)}
         begin, positions = 0, list[MsgPosition]()
         for channel, place, length in zip(channels, places, lengths, strict=True):
             text = bytes(reply.metadata[begin : begin + length])
@@ -199,7 +199,25 @@ class RmqTransport:
             reply: ManyMessages = self._link.begin(request, deadline, is_stopped).reply(deadline, is_stopped)
             return reply
 
-        return _received([channel for channel, _ in wanted], self._link.retried(send, deadline, is_stopped))
+        found: list[Received] = []
+        whole, cuts = cut(self._link.retried(send, deadline, is_stopped), len(wanted))
+        for part in cuts:
+            channel, place = wanted[part.channel]
+            payloads, ids = whole.payloads[part.begin : part.end], whole.ids[part.begin : part.end]
+            gap = self._gap(channel, place or 0, part, ids[0] if payloads else part.next_place)
+            found.append(Received(channel, payloads, ids, part.next_place, sum(map(len, payloads)), gap))
+        return found
+
+    def _gap(self, channel: str, place: int, part: Cut, end: int) -> StreamGap | None:
+        """What was removed before ``end``: counted here where it is known how many messages lie before ``place``."""
+        offsets = self._offsets.get(channel, {})
+        # An interrupt may have the same be read again; 0 is the beginning, of which the broker tells no gap.
+        kept = {known: offset for known, offset in offsets.items() if known in (0, place)}
+        self._offsets[channel] = kept | {part.next_place: part.next_offset}
+        if place not in offsets:
+            return None if part.gap is None else StreamGap(channel, *part.gap)
+        removed = part.next_offset - (part.end - part.begin) - offsets[place]
+        return StreamGap(channel, place, end, removed) if removed > 0 else None
 
     def encode(self, place: int | None) -> str:
         return str(place) if place else ""
@@ -208,28 +226,6 @@ class RmqTransport:
         if not isinstance(msg_id, str) or not _MSG_ID.fullmatch(msg_id) or int(msg_id or 0) > _POSITION_MAX:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"{msg_id!r:.50} is no message id of RocksMQ: was the position stored by another transport?")
         return int(msg_id or 0)
-
-
-def _received(channels: Sequence[str], reply: ManyMessages) -> list[Received]:
-    """The reply, channel by channel. Raises ProtocolError when it does not add up."""
-    whole = MessageBatch(
-        Messages(
-            0, 0, None, reply.runs, reply.message_count, reply.lengths, reply.payloads, reply.header_lengths, reply.headers
-        )
-    )
-    if len(reply.parts) % _PART.size:
-        raise ProtocolError("the parts of a reply are cut off")
-    parts: list[tuple[int, int, int, int]] = list(_PART.iter_unpack(reply.parts))
-    if sum(count for _, _, count, _ in parts) != len(whole) or any(index >= len(channels) for index, *_ in parts):
-        raise ProtocolError("the parts of a reply do not add up to its messages, or are of channels that were not asked for")
-    gaps = {index: gap for index, *gap in reply.gaps}
-    payloads, ids = iter(whole.payloads), iter(whole.ids)
-    found = list[Received]()
-    for index, _, count, next_place in parts:
-        channel, taken, gap = channels[index], list(islice(payloads, count)), gaps.get(index)
-        stream_gap = None if gap is None else StreamGap(channel, *gap)
-        found.append(Received(channel, taken, list(islice(ids, count)), next_place, sum(map(len, taken)), stream_gap))
-    return found
 
 
 def _numbers_of(column: Buffer) -> Sequence[int]:

@@ -33,7 +33,6 @@ except ImportError as error:
 
 pulsar: Any = _pulsar  # it has hardly any types
 logger = logging.getLogger("rocksmq.pulsar")
-TOPIC_TEMPLATE = "persistent://public/default/{channel}"
 CONNECT_SECONDS = 10.0
 Result = TypeVar("Result")
 _ERRORS: dict[str, type[RocksMQError]] = {  # by the name that Pulsar's client has for it

@@ -55,6 +55,9 @@ class Place(NamedTuple):
         return (self.ledger << _ENTRY_BITS | self.entry) << _OFFSET_BITS | (self.offset + 1)
 
 
+LATEST = Place((1 << _BITS) - 1, (1 << _BITS) - 1)  # as Pulsar's own: behind all that is stored when a reader is opened there
+
+
 def place_of(message_id: Any) -> Place | None:
     """None: the beginning, or that there is no message."""
     ledger, entry = message_id.ledger_id(), message_id.entry_id()

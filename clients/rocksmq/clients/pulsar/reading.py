@@ -12,20 +12,22 @@ from .answers import Answers
 from .places import Place
 from .tail import NOT_FOUND, Tail
 
-PREFETCH = 4_000  # messages, of all topics
-PREFETCH_MIN, PREFETCH_MAX = 2, 1_000  # of one
+PREFETCH_MAX = 1_000  # messages, of one topic
 TOGETHER_SECONDS = 1.0  # what is ready waits once for channels of which it is not known yet whether they have anything
 POLL_SECONDS = 30.0  # after which Pulsar is asked whether it is there
 
 
 class Reading:
-    """Reads topics by the names of their channels. For one thread at a time."""
+    """Reads topics by the names of their channels, ``prefetch`` messages ahead. For one thread at a time."""
 
-    def __init__(self, client: Any, answers: Answers, topic_of: Callable[[str], str], timeout: float | None) -> None:
+    def __init__(
+        self, client: Any, answers: Answers, topic_of: Callable[[str], str], timeout: float | None, prefetch: int
+    ) -> None:
         self._client = client
         self._answers = answers
         self._topic_of = topic_of
         self._timeout = timeout
+        self._prefetch = prefetch
         self._tails: dict[str, Tail] = {}
 
     def close(self) -> None:
@@ -51,7 +53,7 @@ class Reading:
         is_stopped: Callable[[], bool],
     ) -> Sequence[Received]:
         """As `Transport.receive`."""
-        prefetch = min(PREFETCH_MAX, max(PREFETCH_MIN, PREFETCH // max(1, len(wanted))))
+        prefetch = min(PREFETCH_MAX, max(1, self._prefetch // max(1, len(wanted))))
         tails: list[Tail] = []
         for channel, place in wanted:
             if (tail := self._tails.get(channel)) is None:

@@ -14,7 +14,7 @@ from rocksmq.protocol.errors import InvalidRequest, Timeout
 from ..deadline import SLICE_SECONDS, Deadline
 from .answers import BACK_OFF_SECONDS, BACK_OFF_SECONDS_MAX, OK, OVERDUE, Answer, Answers
 from .client import pulsar
-from .places import Place, place_of
+from .places import LATEST, Place, place_of
 
 CHECK_SECONDS = 1.0  # a topic that cannot be reached is asked for so often
 NOT_FOUND = "TopicNotFound"
@@ -96,7 +96,8 @@ class Tail:
         elif self._opening is not None and self._opening.result:
             answer, self._opening = self._opening, None
             if answer.result == OK:
-                self._reader, self._pause = answer.value, BACK_OFF_SECONDS
+                # Pulsar's reader keeps its callback, by that the answer, and by this itself and the client, for ever.
+                self._reader, answer.value, self._pause = answer.value, None, BACK_OFF_SECONDS
                 return
             self._not_before = time.monotonic() + random.uniform(self._pause / 2, self._pause)  # noqa: S311
             self._pause = min(2 * self._pause, BACK_OFF_SECONDS_MAX)
@@ -107,7 +108,7 @@ class Tail:
     def _open(self) -> None:
         conf = _NATIVE.ReaderConfiguration()
         conf.receiver_queue_size(self._prefetch)
-        conf.start_message_id_inclusive(True)
+        conf.start_message_id_inclusive(self._begin != LATEST)
         start = _EARLIEST if self._begin is None else self._begin.before.message_id
         self._opening = self._answers.ask(self._client.create_reader_async, self._topic, start, conf)
 
@@ -169,7 +170,7 @@ class Tail:
             place = place_of(message.message_id())
             if place is None or place.ledger < 0:
                 raise InvalidRequest(f"{self.name!r} has partitions: streams are over topics without")
-            if self._begin is None or place >= self._begin:
+            if self._begin in (None, LATEST) or place >= self._begin:
                 self._check_gap(place)
                 self._begin = place.behind  # a reader that was cut off gives its last message again
                 return Read(place, message)

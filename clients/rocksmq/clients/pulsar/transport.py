@@ -7,7 +7,7 @@ Pulsar of the same name, which keeps what is yet to be read (`holds`).
 import ctypes
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -18,11 +18,11 @@ from rocksmq.protocol.messages import Start, milliseconds_of, start_of
 
 from ..deadline import Deadline
 from ..forks import call_in_child
-from ..msgstream.transport import Part, Received
+from ..msgstream.transport import Part
 from ..msgstream.types import MsgPosition
-from . import places, threads
+from . import PREFETCH, TOPIC_TEMPLATE, places, threads
 from .answers import OK, Answers
-from .client import CONNECT_SECONDS, TOPIC_TEMPLATE, connect, logger, pulsar
+from .client import CONNECT_SECONDS, connect, logger, pulsar
 from .holds import Holds
 from .places import Place
 from .positions import Positions
@@ -48,8 +48,11 @@ class PulsarTransport:
         topic_template: str = TOPIC_TEMPLATE,
         positions_template: str | None = None,
         timeout: float | None = CONNECT_SECONDS,
+        prefetch: int = PREFETCH,
     ) -> None:
         """Nothing is connected yet. Raises InvalidRequest."""
+        if type(prefetch) is not int or prefetch < 1:
+            raise InvalidRequest(f"prefetch {prefetch!r} is not allowed: 1 at least")
         threads.close_at_exit(self)
         self._template = _checked_template(topic_template)
         self._positions_template = _checked_template(positions_template or topic_template)
@@ -58,7 +61,8 @@ class PulsarTransport:
         self._client: Any = self._wrapped._client
         self._answers = Answers()
         self._sending = Sending(self._client, self._answers, self._topic_of)
-        self._reading = Reading(self._client, self._answers, self._topic_of, timeout)
+        self._reading = Reading(self._client, self._answers, self._topic_of, timeout, prefetch)
+        self.receive = self._reading.receive
         self._positions: Positions | None = None
         self._holds: Holds | None = None
         self._generations: dict[str, str] = {}  # of those channels that this stream has taken over
@@ -251,17 +255,7 @@ class PulsarTransport:
         self._reading.close()
         self._let_go()
 
-    # -- reading -----------------------------------------------------------------
-
-    def receive(
-        self,
-        wanted: Sequence[tuple[str, Place | None]],
-        max_messages: int,
-        max_bytes: int,
-        wait: Deadline,
-        is_stopped: Callable[[], bool],
-    ) -> Sequence[Received]:
-        return self._reading.receive(wanted, max_messages, max_bytes, wait, is_stopped)
+    # -- places ------------------------------------------------------------------
 
     def encode(self, place: Place | None) -> str:
         return "" if place is None else str(place)
