@@ -33,7 +33,7 @@ def last_in(directory: Path) -> int:
         assert number is not None
         last = int.from_bytes(number, "big")
         assert [int.from_bytes(at, "big") for at, _ in found.scan(Family.DATA, b"", END)] == list(range(1, last + 1))
-        assert found.tables() <= {file.name for file in directory.iterdir()}
+        assert {table.name for table in found.tables()} <= {file.name for file in directory.iterdir()}
         return last
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rocksmq.broker.store import LOG_BLOCK_BYTES, LOG_HEADER_BYTES
+from rocksmq.broker.log_chain import LOG_BLOCK_BYTES, LOG_HEADER_BYTES
 
 FEWEST_FLIPS = 64  # of a file, or each of its bits: small ones are damaged more densely
 FEWEST_UNREAD = 16  # of one that nothing ever reads

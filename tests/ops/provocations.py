@@ -18,6 +18,7 @@ from rocksmq.clients import Client, RocksMQError
 from rocksmq.protocol.operations import Fetch, Position
 from tests.helpers.etcd import Etcd
 from tests.helpers.etcd_proxy import EtcdProxy
+from tests.helpers.ledger import wait_until
 from tests.helpers.raw import Raw
 
 from .stage import NotProvoked, Patient, Watch
@@ -352,15 +353,19 @@ def reload_failed(directory: Path) -> Watch:
     return watch
 
 
+def _ahead(directory: Path, offset: str) -> Patient:
+    """A broker whose wall clock is so much ahead of the machine's."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        raise NotProvoked("no faketime here: apt-get install faketime")
+    return Patient(directory, environment={"LD_PRELOAD": str(library), "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"})
+
+
 @provokes(
     "RocksMQIdsAhead", how="a clock 2 minutes ahead (faketime) while something is produced, and a start with the right one"
 )
 def ids_ahead(directory: Path) -> Watch:
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-    if library is None:
-        raise NotProvoked("no faketime here: apt-get install faketime")
-    ahead = {"LD_PRELOAD": str(library), "FAKETIME": "+2m", "DONT_FAKE_MONOTONIC": "1"}
-    fake = Patient(directory / "data", environment=ahead)
+    fake = _ahead(directory / "data", "+2m")
     with fake, fake.client() as mq:
         mq.create_channel("orders")
         mq.produce("orders", [b"one"])
@@ -368,4 +373,20 @@ def ids_ahead(directory: Path) -> Watch:
     with watched(Patient(directory / "data")) as watch:
         watch.fires("RocksMQIdsAhead")
         watch.resolves("RocksMQIdsAhead")
+    return watch
+
+
+@provokes("RocksMQClockInDoubt", how="a clock 2 minutes behind (faketime), a start with the right one; then it is confirmed")
+def clock_in_doubt(directory: Path) -> Watch:
+    fake = _ahead(directory / "data", "-2m")
+    with fake, fake.client() as mq:
+        mq.create_channel("orders", retention={"max_age": 1})
+        mq.produce("orders", [b"one"])
+        wait_until(lambda: mq.describe_channel("orders").message_count == 0, "the message has reached its age")
+        fake.terminate()
+    broker = Patient(directory / "data")
+    with watched(broker) as watch, broker.client() as mq:
+        watch.fires("RocksMQClockInDoubt")
+        mq.confirm_clock()
+        watch.resolves("RocksMQClockInDoubt")
     return watch

@@ -130,7 +130,7 @@ def _looked_at(checkpoint: Path, begun: BackupBegun) -> Manifest:
             raise BackupFailed(f"the checkpoint ends at group commit {number}, before {begun.mark}, which was written: a bug")
         bound = stored_binding(store)
         has_positions = bound.store == EMBEDDED or MetaShadow(store).commit is not None
-        tables = store.tables()
+        tables = {table.name for table in store.tables()}
     names = [name for name in sorted(os.listdir(checkpoint)) if not name.endswith(TABLE) or name in tables]
     files = tuple(BackupFile(f"db/{name}", (checkpoint / name).stat().st_size, "0" * 64) for name in names)
     created = datetime.now(UTC).isoformat(timespec="seconds")

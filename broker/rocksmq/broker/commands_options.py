@@ -45,7 +45,8 @@ def configured(file: Path | None, flags: Mapping[str, Any]) -> Config:
 
 def check_user(path: Path) -> None:
     """Raises UsageError for root in somebody else's data directory: the broker could not read what root writes there."""
-    owner = path.stat().st_uid
+    format_file = path / "format"  # a mounted directory may be root's, with the broker's files in it
+    owner = (format_file if format_file.exists() else path).stat().st_uid
     if os.geteuid() == 0 and owner != 0:
         raise click.UsageError(f"{path} belongs to the user with id {owner}: run this as that user, as the broker")
 

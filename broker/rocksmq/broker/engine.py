@@ -33,8 +33,10 @@ from rocksmq.protocol.operations import (
     Messages,
     Produce,
     Seek,
+    SetChannel,
     Sought,
 )
+from rocksmq.protocol.retention import to_wire
 
 from .core import Core
 from .directory import DataDirectory
@@ -111,7 +113,7 @@ class RocksMQ:
             if isinstance(error, StorageFailed):
                 raise DataRefused(f"the data in {self._path} cannot be read: {error}") from error
             raise
-        self._space = Space(self._directory.store, self.core.channels)
+        self._space = Space(self._directory.store, self.core.channels, lambda: self.core.disk.is_full)
         self.core.on_destroyed, self.core.retention.freed = self._space.destroyed, self._space.trimmed
         self.core.status.spawn = self._nursery.start_soon
         self.core.checkpoints.spawn = self._nursery.start_soon
@@ -170,10 +172,21 @@ class RocksMQ:
 
     # -- the seeds' operations -------------------------------------------------
 
-    async def create_channel(self, channel: str, *, durability: str | None = None) -> bool:
-        """True if it was created, False if it existed: its data stay."""
-        created: bool = (await self.call(CreateChannel(channel, durability, None, None, secrets.token_bytes(16)))).created
+    async def create_channel(
+        self, channel: str, *, durability: str | None = None, retention: Mapping[str, Any] | None = None
+    ) -> bool:
+        """True if it was created, False if it existed: its data and settings stay. ``retention`` as in `set_retention`."""
+        request = CreateChannel(channel, durability, to_wire(retention), None, secrets.token_bytes(16))
+        created: bool = (await self.call(request)).created
         return created
+
+    async def set_retention(self, channel: str, retention: Mapping[str, Any] | None) -> None:
+        """Give the channel other rules, all of them; what they let go is removed soon.
+
+        ``max_age`` in seconds, ``max_bytes`` of payloads and headers, ``max_messages``, ``consumed_by_all``; empty: all is
+        kept; None: those of ``RocksMQ(retention=...)``. Raises ChannelNotFound, InvalidRequest.
+        """
+        await self.call(SetChannel(channel, to_wire(retention)))
 
     async def destroy_channel(self, channel: str) -> None:
         """Remove the channel, its messages and groups. Raises ChannelNotFound."""

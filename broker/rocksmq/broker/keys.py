@@ -48,6 +48,17 @@ def batch_key(channel_number: int, first_id: int) -> bytes:
     return _U64_PAIR.pack(channel_number, first_id)
 
 
+def batch_place(key: bytes) -> tuple[int, int] | None:
+    """Channel number and first id of a key of the family ``data``, 0 for an end of a channel's span; None: it is none.
+
+    A key of another family may look like one; the channel that it names is not there then.
+    """
+    if len(key) not in (_U64.size, _U64_PAIR.size):
+        return None
+    number, first_id = _U64_PAIR.unpack(key.ljust(_U64_PAIR.size, b"\0"))
+    return number, first_id
+
+
 def first_id_of(key: bytes) -> int:
     return from_u64(key[8:])
 

@@ -18,6 +18,7 @@ from rocksmq.protocol.errors import StorageFailed
 
 PREFIX = b"\xff log"
 END = b"\xff loh"
+LOG_BLOCK_BYTES, LOG_HEADER_BYTES = 32 * 1024, 7  # of RocksDB's log: a record is split where a block ends
 KEPT = 16  # logs whose keys stay: more than are ever needed at once
 _KEY = Struct(">QB")
 _VALUE = Struct(">QQ")
@@ -105,3 +106,15 @@ def _missing(behind: int, next_number: int) -> str:
     count = next_number - behind - 1
     writes = "1 write is" if count == 1 else f"{count:,} writes are"
     return f"one of the database's logs is missing, or its end: {writes} not there, and later ones are"
+
+
+def end_of_record(begin: int, size: int) -> int:
+    """Where in a log a record of ``size`` bytes ends, when the one before it ended at ``begin``."""
+    left = -begin % LOG_BLOCK_BYTES or LOG_BLOCK_BYTES
+    if left < LOG_HEADER_BYTES:
+        begin, left = begin + left, LOG_BLOCK_BYTES
+    more = size - (left - LOG_HEADER_BYTES)
+    if more <= 0:
+        return begin + LOG_HEADER_BYTES + size
+    blocks, last = divmod(more - 1, LOG_BLOCK_BYTES - LOG_HEADER_BYTES)
+    return begin + left + blocks * LOG_BLOCK_BYTES + LOG_HEADER_BYTES + last + 1

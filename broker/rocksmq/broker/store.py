@@ -32,7 +32,7 @@ from rocksmq.protocol.errors import DiskFull, StorageFailed
 from . import log_chain
 from .disk import disk_piece_bytes
 from .live_links import NeverStill, link_live_files
-from .log_chain import LogChain
+from .log_chain import LOG_BLOCK_BYTES, LOG_HEADER_BYTES, LogChain, end_of_record
 
 logger = logging.getLogger("rocksmq.broker")
 
@@ -41,7 +41,6 @@ MEMTABLE_BYTES = 64 * MIB  # at most: on a disk of less than 20 GiB a memtable i
 ENTRIES = "rocksdb.num-entries-active-mem-table"
 MEMTABLES_MAX = 3  # bounds the logs too, which live as long as a memtable does, and the replay at start: 3.5 s a GB
 UNSYNCED_BYTES_MAX = 8 * MIB  # then a sync begins by itself: 5 ms are left of it when a log is switched, not 35
-LOG_BLOCK_BYTES, LOG_HEADER_BYTES = 32 * 1024, 7  # of RocksDB's log: a record is split where a block ends
 PADDING = b"\xff padding"  # a key that nobody has
 LEVEL_PIECES = 4  # in the level below level 0, which is rewritten as a whole; about as many in any other compaction
 OWED_PIECES_MAX = 48  # of what compaction is behind with; it may be much more, but one takes no more at once
@@ -73,6 +72,14 @@ class DeleteRange(NamedTuple):
     family: Family
     begin: bytes
     end: bytes
+
+
+class Table(NamedTuple):
+    """A file; ``begin`` is its first key, of whichever family, removed or not."""
+
+    name: str
+    begin: bytes
+    size: int
 
 
 Change: TypeAlias = Put | Delete | DeleteRange
@@ -231,18 +238,6 @@ def _closed(handle: Rdict) -> Exception | None:
     return None
 
 
-def _end_of_record(begin: int, size: int) -> int:
-    """Where in a log a record of ``size`` bytes ends, when the one before it ended at ``begin``."""
-    left = -begin % LOG_BLOCK_BYTES or LOG_BLOCK_BYTES
-    if left < LOG_HEADER_BYTES:
-        begin, left = begin + left, LOG_BLOCK_BYTES
-    more = size - (left - LOG_HEADER_BYTES)
-    if more <= 0:
-        return begin + LOG_HEADER_BYTES + size
-    blocks, last = divmod(more - 1, LOG_BLOCK_BYTES - LOG_HEADER_BYTES)
-    return begin + left + blocks * LOG_BLOCK_BYTES + LOG_HEADER_BYTES + last + 1
-
-
 class Store:
     """A RocksDB with the families of `Family`.
 
@@ -299,7 +294,7 @@ class Store:
         if self._is_log_full():
             self._switch_log()
         added[Family.META] += self._note_log(batch)
-        end = _end_of_record(self._log_end, batch.size_in_bytes())
+        end = end_of_record(self._log_end, batch.size_in_bytes())
         if -end % LOG_BLOCK_BYTES < LOG_HEADER_BYTES:
             end = self._pad(batch)
             added[Family.META] += 1
@@ -336,7 +331,7 @@ class Store:
         the rest of a record, and recovery ends there; else it would take the missing block for nothing, and go on.
         """
         batch.delete(PADDING, self._handles[Family.META])
-        return _end_of_record(self._log_end, batch.size_in_bytes())
+        return end_of_record(self._log_end, batch.size_in_bytes())
 
     def _is_log_full(self) -> bool:
         """Whether to begin a new log: before RocksDB would, and not while it would make us wait for a compaction."""
@@ -414,10 +409,13 @@ class Store:
 
     def compact(self, family: Family, begin: bytes, end: bytes) -> None:
         """Give the disk back what was deleted from ``begin`` to ``end``. Takes seconds. Raises StorageFailed."""
+        failed = self.background_errors()  # rocksdict does not tell of them; others' count too
         try:
             self._families[family].compact_range(begin, end)
         except Exception as error:
             raise StorageFailed(f"the database could not compact: {error}") from error
+        if self.background_errors() > failed:
+            raise StorageFailed("the database could not compact: its own log (LOG in the data directory) says why")
 
     def checkpoint(self, target: Path) -> None:
         """Make the directory ``target``, on the same file system: the database as a kill -9 now would leave it.
@@ -432,9 +430,10 @@ class Store:
                 raise DiskFull("the disk is full: there is no room to begin a backup; free space on it") from error
             raise StorageFailed(f"a checkpoint of the database could not be made: {error}") from error
 
-    def tables(self) -> set[str]:
-        """Names of the files of which the database consists, but for its manifest and logs."""
-        return {str(table["name"]).lstrip("/") for table in self._db.live_files()}
+    def tables(self) -> list[Table]:
+        """Of which the database consists, but for what its memtables hold."""
+        found = self._db.live_files()
+        return [Table(str(table["name"]).lstrip("/"), bytes(table["start_key"]), int(table["size"])) for table in found]
 
     def figure(self, name: str, family: Family = Family.META) -> int:
         """A property of RocksDB's by its name without ``rocksdb.``, of a family; for those of the whole database, any does."""

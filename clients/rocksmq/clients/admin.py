@@ -31,11 +31,11 @@ from rocksmq.protocol.operations import (
     SetChannel,
     Status,
 )
+from rocksmq.protocol.retention import of_wire, to_wire
 
 from .deadline import Deadline
 from .link import Link
 from .models import ChannelDescription, ChannelInfo, GroupInfo, HeldSpace, OwnerDescription
-from .retention import of_wire, to_wire
 from .status import BrokerStatus, parsed
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
