@@ -1,5 +1,6 @@
 """Groups that nobody reads, on clocks that the test moves: which are destroyed, which never."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -92,7 +93,11 @@ def test_given_groups_that_cannot_be_destroyed_now_when_looked_at_then_they_stay
 ) -> None:
     found = idle.broker.core.idle_groups
     submit = found._submit  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(found, "_submit", lambda request, done: done(MetaUnavailable("etcd is away")))
+
+    def refuse(request: object, done: Callable[[object], None]) -> None:
+        done(MetaUnavailable("etcd is away"))
+
+    monkeypatch.setattr(found, "_submit", refuse)
     assert idle.pass_by(IDLE_SECONDS) == ["audit", "billing"]
     assert [message for message in caplog.messages if "cannot be destroyed yet: etcd is away" in message] == caplog.messages
     monkeypatch.setattr(found, "_submit", submit)
