@@ -149,7 +149,7 @@ def test_given_json_when_watched_under_load_then_each_line_is_an_object_with_rat
     assert len(found) == 3
     for record in found:
         assert (record["url"], record["is_ready"], record["channels"]) == (broker.url, True, 1)
-        assert 0.05 < record["interval_seconds"] < 30
+        assert 0 < record["interval_seconds"] < 30
         assert record["produced"]["messages_per_second"] > 0
         assert record["produce"]["p99_seconds"] >= record["produce"]["p50_seconds"] > 0
         assert [reader["group"] for reader in record["readers"]] == ["mail", "billing"]

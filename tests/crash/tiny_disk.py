@@ -116,7 +116,6 @@ class TinyDisk:
             self._check(turn)
             assert self.broker.pid == pid, "the same process all the time"
             yield turn
-        self.mq.close()
 
     def check_after_kill(self, directory: Path) -> int:
         """Of what a kill -9 now would leave; how many messages were compared."""
@@ -344,8 +343,9 @@ def run(directory: Path, turns: int, disk_bytes: int, kind: Kind, seed: str) -> 
     """What each turn did, and at the end what a kill -9 would have left. Raises AssertionError."""
     with BrokerOnSmallDisk(directory / "data", disk_bytes, kind) as broker:
         tiny = TinyDisk(broker, seed)
-        for number, turn in enumerate(tiny.turns(turns), 1):
-            yield f"{number:3}  {turn}"
+        with tiny.mq:
+            for number, turn in enumerate(tiny.turns(turns), 1):
+                yield f"{number:3}  {turn}"
         compared = tiny.check_after_kill(directory / "killed")
         yield f"as a kill -9 would leave it: {compared:,} messages compared, nothing acknowledged is lost"
         code = broker.terminate()

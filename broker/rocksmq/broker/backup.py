@@ -89,7 +89,7 @@ def create(lease: Lease, target: Target, progress: Progress) -> Created:
     try:
         files = tuple(target.add(path / file.name.removeprefix("db/"), file, tick) for file in manifest.files)
     except FileNotFoundError as error:
-        if path.exists():
+        if path not in Path(str(error.filename)).parents:
             raise
         raise _taken_away() from error
     except Shorter as error:
@@ -128,6 +128,8 @@ def _looked_at(checkpoint: Path, begun: BackupBegun) -> Manifest:
         number = _commit_number(store)
         if number < begun.mark:
             raise BackupFailed(f"the checkpoint ends at group commit {number}, before {begun.mark}, which was written: a bug")
+        if store.log_gap is not None:
+            raise BackupFailed(f"the checkpoint lacks what was written: {store.log_gap}: a bug")
         bound = stored_binding(store)
         has_positions = bound.store == EMBEDDED or MetaShadow(store).commit is not None
         tables = {table.name for table in store.tables()}
@@ -215,45 +217,51 @@ class Restored(NamedTuple):
 def restore(backup: Path, directory: Path, progress: Progress) -> Restored:
     """Make the data directory ``directory``, which is absent or empty, of a backup.
 
-    Until it is finished no broker starts on it. Raises BackupMisused, BackupFailed, DataRefused, DiskFull, OSError; then
-    nothing is left in it.
+    Until it is finished no broker starts on it. Raises BackupMisused, BackupFailed, DirectoryInUse, DataRefused, DiskFull,
+    OSError; then nothing is left in it.
     """
-    with _new_directory(directory):
-        fd = lock(directory / "lock", HOLDER)
-        try:
-            if backup.is_dir():
-                total = manifest_of(backup).byte_count
-                manifest = copy_out(backup, directory, _ticking(total, progress))
-            else:
-                manifest = unpack(backup, directory, _ticking(unpacked_bytes(backup), progress))
-            restored = _made_its_own(directory, manifest)
-            os.ftruncate(fd, 0)
-            write_format(directory, restored.instance)  # last: without it the directory is refused
-            sync_directory(directory)
-        finally:
-            os.close(fd)
+    with _new_directory(directory) as fd:
+        if backup.is_dir():
+            total = manifest_of(backup).byte_count
+            manifest = copy_out(backup, directory, _ticking(total, progress))
+        else:
+            manifest = unpack(backup, directory, _ticking(unpacked_bytes(backup), progress))
+        restored = _made_its_own(directory, manifest)
+        os.ftruncate(fd, 0)
+        write_format(directory, restored.instance)  # last: without it the directory is refused
+        sync_directory(directory)
     return restored
 
 
 @contextmanager
-def _new_directory(directory: Path) -> Generator[None]:
-    """If the block fails, it leaves ``directory`` as it was."""
+def _new_directory(directory: Path) -> Generator[int]:
+    """The locked lock of ``directory``. If the block fails, it leaves that as it was."""
     is_new = not os.path.lexists(directory)
-    if not is_new and (not directory.is_dir() or set(os.listdir(directory)) - NEVER_MIND):
-        raise BackupMisused(f"{directory} is not empty: a backup is restored into a directory that is empty or absent")
+    if not is_new:
+        _check_empty(directory, NEVER_MIND)
     if not directory.parent.is_dir():
         raise BackupMisused(f"{directory.parent} is no directory")
     directory.mkdir(mode=0o700, exist_ok=True)
     sync_directory(directory.parent)
+    fd = lock(directory / "lock", HOLDER)
     try:
-        yield
-    except BaseException:
-        for entry in os.scandir(directory):
-            if entry.name not in NEVER_MIND:
-                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-        if is_new:
-            directory.rmdir()
-        raise
+        _check_empty(directory, {*NEVER_MIND, "lock"})  # others may have begun meanwhile, and ended
+        try:
+            yield fd
+        except BaseException:
+            for entry in os.scandir(directory):
+                if entry.name not in NEVER_MIND:
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+            if is_new:
+                directory.rmdir()
+            raise
+    finally:
+        os.close(fd)
+
+
+def _check_empty(directory: Path, but: set[str]) -> None:
+    if not directory.is_dir() or set(os.listdir(directory)) - but:
+        raise BackupMisused(f"{directory} is not empty: a backup is restored into a directory that is empty or absent")
 
 
 def _made_its_own(directory: Path, manifest: Manifest) -> Restored:
@@ -265,6 +273,8 @@ def _made_its_own(directory: Path, manifest: Manifest) -> Restored:
                 f"the backup goes up to group commit {manifest.commit_number}, and {number} is all that can be read of it:"
                 " it is damaged"
             )
+        if store.log_gap is not None:
+            raise BackupFailed(f"the backup lacks what was written: {store.log_gap}")
         bound = stored_binding(store)
         has_positions = bound.store == EMBEDDED or MetaShadow(store).commit is not None
         groups = sum(1 for _ in stored_groups(store))

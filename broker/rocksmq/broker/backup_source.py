@@ -106,7 +106,7 @@ def unpack(backup: Path, into: Path, tick: Tick) -> Manifest:
 def _unpack(tar: tarfile.TarFile, into: Path, found: dict[str, BackupFile], tick: Tick) -> Manifest | None:
     manifest: Manifest | None = None
     for member in tar:
-        content = tar.extractfile(member) if member.isreg() else None
+        content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
         if content is None or manifest is not None or member.name in found:
             raise BackupFailed(f"{member.name} does not belong to the backup")
         if member.name == NAME and member.size <= MANIFEST_BYTES_MAX:

@@ -49,6 +49,8 @@ class Base:
         place = self.path / file.name
         if self._files.get(file.name) != file or not place.is_file() or place.stat().st_size != file.bytes:
             return False
+        if digest_of(place, file.bytes, lambda more: None) != file.sha256:  # it may have rotted since
+            return False
         return _linked(place, target)
 
 
@@ -60,12 +62,12 @@ class Target(ABC):
 
     def __init__(self, path: Path) -> None:
         """Begin it. Raises BackupMisused when there is something already, OSError."""
+        if os.path.lexists(path):
+            raise BackupMisused(f"{path} exists: a backup never overwrites anything")
         self.path = path
         self.partial = path.with_name(f"{path.name}.partial")
         self.linked_bytes = self.copied_bytes = 0
         self._is_finished = False
-        if os.path.lexists(path):
-            raise BackupMisused(f"{path} exists: a backup never overwrites anything")
         if not path.parent.is_dir():
             raise BackupMisused(f"{path.parent} is no directory")
         if os.path.lexists(self.partial):
@@ -182,8 +184,12 @@ class TarTarget(Target):
         self._zstd.close()  # type: ignore[no-untyped-call]  # the stub forgets what it returns
         self._out.sync()
         self._out.close()
-        os.link(self.partial, self.path)  # fails if there is something meanwhile, which a rename does not
-        self.partial.unlink()
+        if _linked(self.partial, self.path):  # fails if there is something meanwhile, which a rename does not
+            self.partial.unlink()
+        elif os.path.lexists(self.path):
+            raise BackupMisused(f"{self.path} exists: a backup never overwrites anything")
+        else:
+            self.partial.rename(self.path)
 
     def _abandon(self) -> None:
         self._out.close()

@@ -6,9 +6,8 @@ of channels and groups. Where a part cannot be read, it says so and goes on behi
 by which `Repair` a problem would be put right; `repair` does that.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -17,7 +16,7 @@ from rocksmq.protocol.errors import StorageFailed
 from . import keys, proposals
 from .check_positions import read_positions
 from .config import EMBEDDED
-from .directory import FORMAT, check_format, lock, read_format
+from .directory import FORMAT, check_format, check_not_rewriting, locked, read_format
 from .durability import Durability
 from .findings import Finding, Repair, counted, note, problem
 from .inventory import FoundChannel, Inventory
@@ -89,7 +88,7 @@ def check(
     the first problem that it is for. The last item is the `Total`; until it came, or the generator is closed, the directory is
     locked. Raises NoDataDirectory, DirectoryInUse, OSError.
     """
-    with locked(directory, HOLDER):
+    with kept_from_brokers(directory, HOLDER):
         yield from examine(directory, remote, durability, progress, offers_repairs=offers_repairs)
 
 
@@ -122,19 +121,15 @@ def examine(
 
 
 @contextmanager
-def locked(directory: Path, holder: str) -> Generator[None, None, None]:
+def kept_from_brokers(directory: Path, holder: str) -> Generator[None, None, None]:
     """Keep brokers away from a data directory that is only read. Raises NoDataDirectory, DirectoryInUse, OSError.
 
     Without the file `lock` there never was a broker here, as in a copy: then none is made.
     """
     check_is_data(directory)
     path = directory / "lock"
-    fd = lock(path, holder) if path.exists() else None
-    try:
+    with locked(path, holder) if path.exists() else nullcontext():
         yield
-    finally:
-        if fd is not None:
-            os.close(fd)
 
 
 def check_is_data(directory: Path) -> None:
@@ -164,12 +159,11 @@ class _Check:
             yield Overview(self._directory, version, instance, mark, None, None)
             yield from found
             return
-        if not (self._directory / "db").exists() and (self._directory / "db.new").exists():
+        try:
+            check_not_rewriting(self._directory)
+        except DataRefused as error:
             yield Overview(self._directory, version, instance, mark, None, None)
-            yield from (
-                *found,
-                problem("database", "a rewrite of it was cut short between two renames: rename `db.new` to `db`"),
-            )
+            yield from (*found, problem("database", str(error)))
             return
         try:
             with looking_at(self._directory / "db") as store:
@@ -219,7 +213,7 @@ class _Check:
         if not path.exists():
             return None
         try:
-            mark = MarkFile(path)
+            mark = MarkFile(path, for_reading=True)
         except DataRefused as error:
             found.append(problem("mark", str(error)))
             return None

@@ -19,12 +19,11 @@ from rocksmq.protocol.errors import DiskFull, InternalError, Overloaded, RocksMQ
 from rocksmq.protocol.operations import BackupBegin, BackupBegun, BackupEnd, Empty
 
 from .commit import Committer, Done
-from .directory import DataDirectory
+from .directory import CHECKPOINT, DataDirectory
 from .disk import DiskGuard
 
 logger = logging.getLogger("rocksmq.broker")
 
-PREFIX = "checkpoint-"
 LEASE_SECONDS = 60.0  # a command renews it each ten seconds; a disk that hangs must not end it
 LOOK_SECONDS = 1.0  # between two looks at the disk
 RETRY_SECONDS = 1.0
@@ -69,7 +68,7 @@ class Checkpoints:
         self._disk = disk
         self._held: _Checkpoint | None = None
         self._thread = trio.CapacityLimiter(1)  # its own, lest it takes one from syncs
-        self._left_over = list(directory.path.glob(f"{PREFIX}*"))
+        self._left_over = list(directory.path.glob(f"{CHECKPOINT}*"))
 
     async def remove_left_over(self) -> None:
         """Remove what the broker before left behind: in a thread, as much data may go with it."""
@@ -86,7 +85,7 @@ class Checkpoints:
             )
         if held is None:
             self._check_disk()
-            held = self._held = _Checkpoint(request.request_id, self._directory.path / f"{PREFIX}{secrets.token_hex(8)}")
+            held = self._held = _Checkpoint(request.request_id, self._directory.path / f"{CHECKPOINT}{secrets.token_hex(8)}")
             self.spawn(partial(self._live, held, self._committer.written_number))
         if held.reply is None:
             held.beginning.append(done)

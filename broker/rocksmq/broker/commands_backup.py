@@ -15,7 +15,7 @@ from .check import Total
 from .commands import as_line, as_record
 from .commands_bar import Bar
 from .findings import counted
-from .store import DataRefused
+from .store import DataRefused, DirectoryInUse
 
 MB = 1_000_000
 
@@ -172,7 +172,7 @@ def _telling(bar: Bar) -> Generator[None]:
         yield
     except BackupMisused as error:
         raise click.UsageError(str(error)) from error
-    except (BackupFailed, DataRefused) as error:
+    except (BackupFailed, DirectoryInUse, DataRefused) as error:
         raise click.ClickException(str(error)) from error
     finally:
         bar.hide()

@@ -5,6 +5,7 @@
     DIR/mark      the durable mark (mark.py)
     DIR/db/       RocksDB
     DIR/checkpoint-*/   what a backup is copied from, while it is (checkpoints.py)
+    DIR/db.new/   a rewritten database, until it takes the place of DIR/db (rewrite.py)
 
 Opening refuses what it cannot keep the promise for: a newer format, a missing or damaged
 part, a store that holds less than was acknowledged.
@@ -15,7 +16,10 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rocksmq.protocol.errors import DiskFull
@@ -26,6 +30,8 @@ from .store import DataRefused, DirectoryInUse, Family, Store, peek
 
 FORMAT = 1
 HOLDER = "rocksmqd"
+CHECKPOINT = "checkpoint-"  # begins the names of what a backup is copied from
+REWRITTEN = "db.new"
 
 
 class DataDirectory:
@@ -51,17 +57,26 @@ class DataDirectory:
         self._lock_fd = lock(lock_file, HOLDER)
         try:
             self.instance = _instance_of(path)
-            self.mark = _open_mark(path, accept_loss)
+            check_not_rewriting(path)
             try:
-                self.store = Store(path / "db")
-                if self.store.log_gap is not None:  # and that was accepted, once
-                    self.store.write(())
-                    self.store.sync()
-            except BaseException:
-                self.mark.close()
-                raise
+                self._open_database(path, accept_loss)
+            except DiskFull:
+                if not _remove_checkpoints(path):
+                    raise
+                self._open_database(path, accept_loss)
         except BaseException:
             self._unlock(in_order=not self.follows_crash)
+            raise
+
+    def _open_database(self, path: Path, accept_loss: bool) -> None:
+        self.mark = _open_mark(path, accept_loss)
+        try:
+            self.store = Store(path / "db")
+            if self.store.log_gap is not None:  # and that was accepted, once
+                self.store.write(())
+                self.store.sync()
+        except BaseException:
+            self.mark.close()
             raise
 
     @property
@@ -113,6 +128,22 @@ def _open_mark(directory: Path, accept_loss: bool) -> MarkFile:
     return mark
 
 
+def check_not_rewriting(path: Path) -> None:
+    """Raises DataRefused for a directory whose database is on its way from one name to another."""
+    if not (path / "db").exists() and (path / REWRITTEN).exists():
+        raise DataRefused(
+            f"a rewrite of the database in {path} was cut short between two renames: rename `{REWRITTEN}` to `db` in it"
+        )
+
+
+def _remove_checkpoints(path: Path) -> bool:
+    """What a backup was copied from when the broker before ended keeps deleted files; whether there was any."""
+    found = list(path.glob(f"{CHECKPOINT}*"))
+    for checkpoint in found:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return bool(found)
+
+
 def _make_directory(path: Path) -> None:
     """Make ``path``; without the syncs a power cut can take the whole directory, synced files and all."""
     missing = [level for level in (path, *path.parents) if not level.exists()]
@@ -137,15 +168,52 @@ def sync_directory(path: Path) -> None:
 def lock(path: Path, holder: str) -> int:
     """Take the directory's lock and write down who has it; closing the descriptor gives it back. Raises DirectoryInUse."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    _flock(fd, path)
+    os.ftruncate(fd, 0)
+    os.write(fd, _named(holder))
+    return fd
+
+
+@contextmanager
+def locked(path: Path, holder: str) -> Generator[None]:
+    """Hold the file `lock` of a data directory for a while; then it says again what it said, so that a crash is not forgotten.
+
+    It may be on a file system that is only read. Raises DirectoryInUse, OSError.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        fd = os.open(path, os.O_RDONLY)
+    _flock(fd, path)
+    try:
+        size = os.fstat(fd).st_size
+        with suppress(OSError):
+            os.pwrite(fd, b"\n" + _named(holder), size)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.ftruncate(fd, size)
+    finally:
+        os.close(fd)
+
+
+def _named(holder: str) -> bytes:
+    return f"{holder} with pid {os.getpid()} on {socket.gethostname()}".encode()
+
+
+def _flock(fd: int, path: Path) -> None:
+    """Raises DirectoryInUse, and closes ``fd``."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        other = os.read(fd, 200).decode(errors="replace").strip() or "another process"
+        lines = os.read(fd, 1_000).decode(errors="replace").split("\n")
         os.close(fd)
-        raise DirectoryInUse(f"the data directory {path.parent} is in use by {other}") from error
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{holder} with pid {os.getpid()} on {socket.gethostname()}".encode())
-    return fd
+        raise DirectoryInUse(
+            f"the data directory {path.parent} is in use by {lines[-1].strip() or 'another process'}"
+        ) from error
 
 
 def _instance_of(path: Path) -> str:
@@ -180,7 +248,7 @@ def read_format(path: Path) -> tuple[int, str]:
     try:
         found = json.loads(file.read_text())
         return int(found["format"]), str(found["instance"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataRefused(f"{file} is damaged: {error}") from error
 
 

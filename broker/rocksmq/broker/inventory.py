@@ -74,6 +74,7 @@ class Inventory:
         self.binding: MetaBinding | None = MetaBinding(EMBEDDED, EMBEDDED, 0, 0)  # None: it is damaged
         self._durability = durability
         self._groups: list[tuple[str, str, GroupState]] = []
+        self._copied: list[tuple[str, str, GroupState]] = []  # of what is kept elsewhere
         self._current: tuple[str, str, bytes] | None = None  # group, channel and value of a `current_id` without `state` yet
         self._highest = (0, "nothing")
         self._handlers: dict[bytes, Callable[[bytes, bytes], Iterator[Finding | Repair]]] = {
@@ -102,7 +103,7 @@ class Inventory:
             yield problem("records", f"what comes behind {last!r} was not read: {error.message}; only a backup has it")
         yield from self._flush_current()
         if self.binding is not None and self.binding.store != EMBEDDED and self._groups:
-            self._groups.clear()  # a copy (meta_shadow.py)
+            self._copied, self._groups = self._groups, []  # (meta_shadow.py)
 
     @property
     def has_groups(self) -> bool:
@@ -310,7 +311,7 @@ class Inventory:
     def _lost_channel(self, channel: FoundChannel) -> Iterator[Repair]:
         """Its settings are damaged or missing."""
         taken = {found.name for found in self.channels.values() if found.settings is not None}
-        yield proposals.settings(channel.number, self._groups, taken)
+        yield proposals.settings(channel.number, (*self._groups, *self._copied), taken)
         yield proposals.removed_channel(channel.number, channel.extent)
 
     def _is_lost(self, number: int) -> bool:

@@ -27,9 +27,9 @@ _SLOT = Struct("<8sQI")
 class MarkFile:
     """The open file. `write` syncs before it returns; it may run in a thread, one call at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, for_reading: bool = False) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_RDWR)
+        self._fd = os.open(path, os.O_RDONLY if for_reading else os.O_RDWR)
         numbers = [self._read(slot) for slot in range(SLOTS)]
         known = [number for number in numbers if number is not None]
         if not known:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import keys
-from .check import locked
+from .check import kept_from_brokers
 from .config import EMBEDDED
 from .core import Core
 from .directory import DataDirectory, check_format, read_format
@@ -97,7 +97,7 @@ def read_positions(path: Path, remote: Remote | None, check: Check) -> Positions
 
     ``check`` gets what is wrong. Raises what it does, NoDataDirectory, DirectoryInUse, PrefixInUse, DataRefused, RemoteFailed.
     """
-    with locked(path, HOLDER):
+    with kept_from_brokers(path, HOLDER):
         version, instance = read_format(path)
         check_format(path, version)
         with looking_at(path / "db") as store:

@@ -5,7 +5,6 @@ the one that opens the database for writing, which drops for good what recovery 
 than is there, the repair of the mark must be among the arguments.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from rocksmq.protocol.errors import DiskFull, StorageFailed
 
 from . import keys
 from .check import FSYNC, Item, check_is_data
-from .directory import lock, sync_directory
+from .directory import locked, sync_directory
 from .findings import Finding, Repair
 from .ids import COUNTER_BITS, clock_ms
 from .inventory import Inventory
@@ -26,6 +25,7 @@ from .repair_channels import (
     cut_end,
     forget_producer,
     forget_producers,
+    last_id,
     mend_group,
     rebuild_extent,
     rebuild_settings,
@@ -40,11 +40,12 @@ HOLDER = "rocksmq check --repair"  # what the lock says meanwhile
 
 
 def _renew_window(patch: Patch) -> str:
-    """Behind every id that the records name, and up to the clock."""
+    """Behind every id that the records name, and every batch, and up to the clock."""
     inventory = Inventory(FSYNC)
     for _ in (*inventory.read(patch.store), *inventory.compare(None)):
         pass
-    end = max(inventory.highest_id + 1, clock_ms() << COUNTER_BITS)
+    stored = (last_id(patch, number) for number in inventory.channels)
+    end = max(inventory.highest_id + 1, *(message_id + 1 for message_id in stored), clock_ms() << COUNTER_BITS)
     patch.put(keys.IDS, keys.u64(end))
     return f"the id window ends at {end}"
 
@@ -97,11 +98,9 @@ class Offers(NamedTuple):
 def locked_for_repair(directory: Path) -> Generator[None, None, None]:
     """Keep brokers away. Raises NoDataDirectory, DirectoryInUse, OSError."""
     check_is_data(directory)
-    fd = lock(directory / "lock", HOLDER)
-    try:
+    (directory / "lock").touch(mode=0o600)
+    with locked(directory / "lock", HOLDER):
         yield
-    finally:
-        os.close(fd)
 
 
 def repair(
@@ -129,6 +128,13 @@ def _check_together(offers: Offers, wanted: list[str]) -> None:
     ):
         if needed in offers.repairs and needed not in wanted:
             raise NotRepaired(f"name --repair {needed} as well: {why}")
+    cuts: dict[tuple[str, str], int] = {}
+    for verb, (channel, message_id) in (_parts(argument) for argument in wanted if _parts(argument)[0] in ("begin", "end")):
+        if cuts.setdefault((verb, channel), int(message_id)) != int(message_id):
+            raise NotRepaired(f"{channel} can have one {verb} only: name one of the two")
+    for verb, channel in cuts:
+        if verb == "begin" and cuts["begin", channel] >= cuts.get(("end", channel), keys.ID_MAX):
+            raise NotRepaired(f"nothing would be left of {channel}: name one of its two cuts")
     if any(isinstance(item, Finding) and item.is_problem and item.subject in ("database", "records") for item in offers.items):
         raise NotRepaired("the database cannot be read as a whole: only a backup helps (`rocksmq backup restore`)")
 

@@ -11,7 +11,7 @@ from rocksmq.protocol.errors import InvalidRequest, StorageFailed
 
 from . import keys
 from .findings import counted
-from .ids import clock_ms
+from .ids import COUNTER_BITS, clock_ms
 from .patch import NotRepaired, Patch
 from .plausible import wrong_of
 from .records import EMPTY_EXTENT, Begin, ChannelSettings, ConsumerEntry, Extent, GroupState, ProducedEntry, StoredBatch
@@ -152,6 +152,16 @@ def forget_producers(patch: Patch, channel: str) -> str:
 
 def _end_of(entry: ProducedEntry) -> int:
     return entry.first_id + entry.message_count - 1
+
+
+def last_id(patch: Patch, number: int) -> int:
+    """Of the batches that are there, whole or not; 0: there is none."""
+    span_begin, span_end = keys.channel_span(number)
+    found = next(patch.store.scan(Family.DATA, keys.batch_key(number, keys.ID_MAX), span_end, at_or_before=True), None)
+    if found is None or not span_begin <= found[0] < span_end or len(found[0]) != BATCH_KEY_BYTES:
+        return 0
+    batch = _whole(*found)
+    return keys.first_id_of(found[0]) + (1 << COUNTER_BITS) if batch is None else batch.end_id
 
 
 def _last_before(patch: Patch, number: int, message_id: int) -> StoredBatch | None:

@@ -13,12 +13,12 @@ from pathlib import Path
 from rocksmq.protocol.errors import StorageFailed
 
 from . import log_chain
-from .directory import sync_directory
+from .directory import REWRITTEN, sync_directory
 from .patch import NotRepaired
 from .salvage import Unread, entries
 from .store import Change, Family, Put, Store, looking_at
 
-OLD, NEW, DAMAGED = "db", "db.new", "db.damaged"
+OLD, NEW, DAMAGED = "db", REWRITTEN, "db.damaged"
 WRITTEN_AT_ONCE = 1 << 20
 ALL = b"", b"\xff" * 64
 RECORDS = b"", log_chain.PREFIX

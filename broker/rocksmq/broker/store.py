@@ -144,7 +144,7 @@ def peek(directory: Path, family: Family, key: bytes) -> Peeked:
 
     Opening for writing drops for good what recovery could not read; so whoever may refuse must look first.
     """
-    if not (directory / "CURRENT").exists():
+    if not _is_database(directory):
         return Peeked(None, None)
     cache = Cache(BLOCK_CACHE_BYTES)
     name, meta = family.name.lower(), Family.META.name.lower()
@@ -167,6 +167,19 @@ def _not_opened(directory: Path, told: str) -> DataRefused | DiskFull:
     return DataRefused(f"RocksDB cannot open {directory}: {told}")
 
 
+def _is_database(directory: Path) -> bool:
+    """Whether there is one. Raises DataRefused for what RocksDB would take for none, and remove at its second opening."""
+    if (directory / "CURRENT").exists():
+        return True
+    left = [file.name for file in directory.glob("*") if file.suffix in (".sst", ".log")]
+    if left:
+        raise DataRefused(
+            f"{directory} lacks the file CURRENT, and has {len(left)} tables and logs: CURRENT holds the name of the newest"
+            " MANIFEST file, and a line feed"
+        )
+    return False
+
+
 OWN_FILE = "rocksdict-config.json"  # rocksdict writes it at each opening, for reading too
 
 
@@ -178,7 +191,7 @@ def looking_at(directory: Path) -> Generator["Store | None", None, None]:
     """
     with TemporaryDirectory(prefix="rocksmq-") as name:
         links = Path(name)
-        for entry in directory.resolve().iterdir() if (directory / "CURRENT").exists() else ():
+        for entry in directory.resolve().iterdir() if _is_database(directory) else ():
             if entry.name != OWN_FILE:
                 (links / entry.name).symlink_to(entry)
         if not _has_families(links, directory):
