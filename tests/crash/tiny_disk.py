@@ -32,6 +32,7 @@ from .tiny_disk_book import ChannelBook
 MIB = 1 << 20
 FILLED = 4  # channels that take the disk, in turns, so that their messages share the database's files
 PRODUCERS = 3
+FAVOUR = 5  # times more often than others a channel is filled that a rule of retention is to free
 BATCH_BYTES = 256 * 1024
 CAPPED, CAPPED_BYTES = "capped", 16 * MIB  # a channel with a cap, where there is retention
 CAPPED_SLACK = 1.25  # until a check comes
@@ -141,7 +142,7 @@ class TinyDisk:
         """So many channels to fill, of which the first is one that the turn's way can free."""
         retention = {"consumed_by_all": True} if "group" in way or "consumed" in way else None
         if retention is not None and len(self.filled) == FILLED:
-            self._destroy(self.filled[0])
+            self._destroy(max(self.filled, key=lambda book: book.size))
         while len(self.filled) < FILLED:
             self._made += 1
             book = ChannelBook(f"filled-{self._made}", is_trimmed=retention is not None)
@@ -160,11 +161,15 @@ class TinyDisk:
         """Produce until each producer is refused again and again."""
         lock = threading.Lock()
 
+        books = self.capped + self.filled
+        if self.filled[0].is_trimmed:
+            books += FAVOUR * self.filled[:1]  # what is freed of it must be more than it takes to go on
+
         def produce(seed: float) -> None:
             random, refusals = Random(seed), 0
             with self.broker.client(IMPATIENT_SECONDS) as mq:
                 while refusals < REFUSALS:
-                    book = self.kept if random.randrange(KEPT_SHARE) == 0 else random.choice(self.capped + self.filled)
+                    book = self.kept if random.randrange(KEPT_SHARE) == 0 else random.choice(books)
                     stored = self._produce(mq, book, random)
                     refusals = refusals + 1 if stored == 0 else 0
                     with lock:
@@ -243,7 +248,7 @@ class TinyDisk:
 
     def _free_by_reading(self, turn: Turn) -> None:
         book = self.filled[0]
-        while batch := self.mq.consume(book.name, READERS, 1_000):
+        while batch := self.mq.consume(book.name, READERS, 20):  # the last one stays, as it may be asked for again
             book.check_handed(batch)
         self._resumed(turn)
 
