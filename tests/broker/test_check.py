@@ -13,6 +13,7 @@ from rocksmq.broker import keys
 from rocksmq.broker.check import ChannelFound, NoDataDirectory, Overview, Total, check
 from rocksmq.broker.directory import FORMAT, DataDirectory
 from rocksmq.broker.engine import RocksMQ
+from rocksmq.broker.findings import Finding, Repair
 from rocksmq.broker.mark import MarkFile
 from rocksmq.broker.records import Begin, Extent
 from rocksmq.broker.store import Delete, DirectoryInUse, Family, Put
@@ -81,6 +82,23 @@ def test_given_any_directory_when_checked_then_no_file_of_it_is_changed_and_none
     assert findings(healthy.path) == []
     assert listing(healthy.path) == before
     assert (healthy.path / "lock").exists() == has_lock
+
+
+def test_given_a_database_whose_current_file_is_gone_when_checked_then_it_is_a_problem_with_no_repair(healthy: Healthy) -> None:
+    for file in ("db/CURRENT", "mark"):
+        (healthy.path / file).unlink()
+        found = [item for item in check(healthy.path, offers_repairs=True) if isinstance(item, Finding | Repair)]
+        assert len(found) == 1
+        assert isinstance(found[0], Finding)
+        assert "lacks the file CURRENT" in found[0].text
+
+
+def test_given_a_broker_that_was_killed_when_its_directory_is_checked_then_that_is_not_forgotten(tmp_path: Path) -> None:
+    made(tmp_path / "data", lambda path: copy_as_killed(path, tmp_path / "killed"))
+    findings(tmp_path / "killed")
+    after = DataDirectory(tmp_path / "killed")
+    assert after.follows_crash
+    after.close()
 
 
 @in_trio

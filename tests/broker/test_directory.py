@@ -1,18 +1,20 @@
 """The data directory: opened by one at a time, made durably, refused when the promise could not be kept."""
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rocksmq.broker import keys
-from rocksmq.broker.directory import FORMAT, DataDirectory
+from rocksmq.broker import directory, keys
+from rocksmq.broker.directory import FORMAT, DataDirectory, locked
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.mark import MarkFile
-from rocksmq.broker.store import DataRefused, DirectoryInUse, Family, Put
-from rocksmq.protocol.errors import StorageFailed
+from rocksmq.broker.store import DataRefused, DirectoryInUse, Family, Put, Store
+from rocksmq.protocol.errors import DiskFull, StorageFailed
 from tests.helpers.model_systems import copy_as_killed
 
 from .disk_support import Disk, fail
@@ -24,20 +26,27 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def fail_with(error: Exception) -> Callable[[Path], Store]:
+    def failing(place: Path) -> Store:
+        raise error
+
+    return failing
+
+
 def filled(path: Path, *, recovered: int, marked: int) -> None:
     """A directory whose store ends at commit ``recovered`` and whose mark says ``marked``."""
-    directory = DataDirectory(path)
-    directory.store.write([Put(Family.META, keys.COMMIT_NUMBER, keys.u64(recovered))])
-    directory.store.sync()
-    directory.mark.write(max(0, marked - 1))
-    directory.mark.write(marked)
-    directory.close()
+    opened = DataDirectory(path)
+    opened.store.write([Put(Family.META, keys.COMMIT_NUMBER, keys.u64(recovered))])
+    opened.store.sync()
+    opened.mark.write(max(0, marked - 1))
+    opened.mark.write(marked)
+    opened.close()
 
 
 def test_given_no_directory_when_opened_then_it_is_made_private_with_all_its_parts(path: Path) -> None:
-    directory = DataDirectory(path / "deep" / "down")
-    assert (directory.commit_number, directory.mark.number) == (0, 0)
-    directory.close()
+    opened = DataDirectory(path / "deep" / "down")
+    assert (opened.commit_number, opened.mark.number) == (0, 0)
+    opened.close()
     inside = path / "deep" / "down"
     assert {"db", "format", "lock", "mark"} <= {entry.name for entry in inside.iterdir()}
     assert inside.stat().st_mode & 0o077 == 0
@@ -85,7 +94,9 @@ def test_given_a_newer_format_when_opened_then_it_is_refused_untouched_and_unloc
     assert json.loads((path / "format").read_text())["format"] == FORMAT + 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "x", "instance": "y"}', '{"format": 1}', "null"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"format": "x", "instance": "y"}', '{"format": 1}', '{"format": Infinity}', "null"]
+)
 def test_given_a_damaged_format_when_opened_then_it_is_refused(path: Path, content: str) -> None:
     DataDirectory(path).close()
     (path / "format").write_text(content)
@@ -112,6 +123,97 @@ def test_given_a_database_that_is_gone_when_opened_then_it_is_refused(path: Path
     shutil.rmtree(path / "db")
     with pytest.raises(DataRefused, match="9 commits are missing"):
         DataDirectory(path)
+
+
+@pytest.mark.parametrize("accept_loss", [False, True])
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_given_a_database_whose_current_file_is_gone_when_opened_then_it_is_refused_as_it_is_until_that_is_back(
+    path: Path, accept_loss: bool, has_mark: bool
+) -> None:
+    filled(path, recovered=9, marked=9)
+    if not has_mark:
+        (path / "mark").unlink()
+    (path / "db" / "CURRENT").rename(path / "aside")
+    before = sorted((path / "db").iterdir())
+    for _ in range(2):
+        with pytest.raises(DataRefused, match="lacks the file CURRENT"):
+            DataDirectory(path, accept_loss=accept_loss)
+    assert sorted((path / "db").iterdir()) == before
+    (path / "aside").rename(path / "db" / "CURRENT")
+    again = DataDirectory(path, accept_loss=True)
+    assert again.commit_number == 9
+    again.close()
+
+
+@pytest.mark.parametrize("accept_loss", [False, True])
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_given_a_rewrite_that_was_cut_short_when_opened_then_it_is_refused_until_the_new_one_has_its_name(
+    path: Path, accept_loss: bool, has_mark: bool
+) -> None:
+    filled(path, recovered=9, marked=9)
+    if not has_mark:
+        (path / "mark").unlink()
+    (path / "db").rename(path / "db.new")
+    with pytest.raises(DataRefused, match=r"rename `db\.new` to `db`"):
+        DataDirectory(path, accept_loss=accept_loss)
+    assert not (path / "db").exists()
+    (path / "db.new").rename(path / "db")
+    DataDirectory(path, accept_loss=True).close()
+
+
+def test_given_a_full_disk_and_a_checkpoint_left_over_when_opened_then_that_is_removed_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(path, recovered=9, marked=9)
+    (path / "checkpoint-5e").mkdir()
+    (path / "checkpoint-5e" / "000009.sst").write_text("which keeps what was deleted")
+    opened = directory.Store
+
+    def open_with_room(place: Path) -> Store:
+        if (path / "checkpoint-5e").exists():
+            raise DiskFull("the disk is full")
+        return opened(place)
+
+    monkeypatch.setattr(directory, "Store", open_with_room)
+    DataDirectory(path).close()
+    monkeypatch.setattr(directory, "Store", fail_with(DiskFull("the disk is full")))
+    with pytest.raises(DiskFull):
+        DataDirectory(path)
+
+
+@pytest.mark.parametrize("text", ["", "rocksmqd with pid 5 on there"])
+def test_given_a_directory_that_is_looked_into_when_that_is_over_then_the_lock_says_what_it_said(path: Path, text: str) -> None:
+    DataDirectory(path).close()
+    lock = path / "lock"
+    lock.write_text(text)
+    with locked(lock, "rocksmq check"), pytest.raises(DirectoryInUse, match="in use by rocksmq check with pid"):
+        DataDirectory(path)
+    assert lock.read_text() == text
+    again = DataDirectory(path)
+    assert again.follows_crash == bool(text)
+    with pytest.raises(DirectoryInUse, match="in use by rocksmqd with pid"), locked(lock, "rocksmq check"):
+        pass
+    again.close()
+
+
+def test_given_a_file_system_that_is_only_read_when_looked_into_then_it_is_locked_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DataDirectory(path).close()
+    opened = os.open
+
+    def open_read_only(file: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(file, flags, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_read_only)
+        with locked(path / "lock", "rocksmq check"):
+            patch.undo()
+            with pytest.raises(DirectoryInUse):
+                DataDirectory(path)
+    DataDirectory(path).close()
 
 
 @pytest.mark.parametrize("wanted", ["path", "parent"])
@@ -163,9 +265,9 @@ def test_given_a_store_that_ends_before_the_mark_when_loss_is_accepted_once_then
 @pytest.mark.parametrize("recovered", [7, 8, 1000])
 def test_given_a_store_at_or_past_the_mark_when_opened_then_it_opens(path: Path, recovered: int) -> None:
     filled(path, recovered=recovered, marked=7)
-    directory = DataDirectory(path)
-    assert (directory.commit_number, directory.mark.number) == (recovered, 7)
-    directory.close()
+    opened = DataDirectory(path)
+    assert (opened.commit_number, opened.mark.number) == (recovered, 7)
+    opened.close()
 
 
 def test_given_a_refusal_when_the_cause_is_mended_then_nothing_holds_the_directory(path: Path) -> None:
@@ -179,9 +281,9 @@ def test_given_a_refusal_when_the_cause_is_mended_then_nothing_holds_the_directo
 
 def follows_crash(path: Path) -> bool:
     """What a broker is told that starts there, and ends in order."""
-    directory = DataDirectory(path)
-    directory.close()
-    return directory.follows_crash
+    opened = DataDirectory(path)
+    opened.close()
+    return opened.follows_crash
 
 
 @in_trio

@@ -13,7 +13,7 @@ from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.findings import Finding, Repair
 from rocksmq.broker.mark import MarkFile
 from rocksmq.broker.patch import NotRepaired
-from rocksmq.broker.records import ChannelSettings, GroupState
+from rocksmq.broker.records import ChannelSettings, GroupState, MetaBinding
 from rocksmq.broker.repair import Offers, locked_for_repair, repair
 from rocksmq.broker.store import Delete, DirectoryInUse, Family, Put
 from rocksmq.protocol.errors import ChannelNotFound, OutOfSequence
@@ -255,6 +255,16 @@ def test_given_settings_that_are_damaged_when_the_channel_has_no_group_then_it_i
     assert ChannelSettings.decode(stored(healthy.path, META, keys.settings_key(number))).name == f"recovered-{number}"
 
 
+def test_given_positions_elsewhere_when_a_channel_s_settings_are_lost_then_its_name_is_that_of_the_copy(
+    healthy: Healthy,
+) -> None:
+    number = number_of(healthy.path, "orders")
+    store = "etcd://127.0.0.1:1/there"
+    change(healthy.path, Put(META, keys.META_BINDING, MetaBinding(store, store, 1, 1).encode()))
+    change(healthy.path, Delete(META, keys.settings_key(number)))
+    assert f"settings:{number}:orders" in offers(healthy.path).repairs
+
+
 @pytest.mark.parametrize("value", [None, b"x"])
 def test_given_a_lost_channel_when_removed_then_all_of_it_is_gone(healthy: Healthy, value: bytes | None) -> None:
     number = number_of(healthy.path, "orders")
@@ -425,6 +435,37 @@ def test_given_a_repair_when_done_then_the_mark_counts_it(healthy: Healthy) -> N
     directory = DataDirectory(healthy.path)
     assert directory.commit_number == directory.mark.number
     directory.close()
+
+
+def test_given_cuts_that_leave_nothing_or_say_two_things_when_named_together_then_none_is_done(healthy: Healthy) -> None:
+    for index in (2, len(healthy.batches) - 3):
+        damage_batch(healthy, index)
+    before = listing(healthy.path)
+    with locked_for_repair(healthy.path):
+        found = offers(healthy.path)
+        begins, ends = ([argument for argument in found.repairs if argument.startswith(verb)] for verb in ("begin:", "end:"))
+        assert len(begins) == len(ends) == 2
+        lowest = min(ends, key=lambda argument: int(argument.split(":")[2]))
+        for together, told in (
+            (begins, "one begin only"),
+            (ends, "one end only"),
+            ((begins[0], lowest), "nothing would be left"),
+        ):
+            with pytest.raises(NotRepaired, match=told):
+                list(repair(healthy.path, found, together))
+    assert listing(healthy.path) == before
+
+
+def test_given_a_window_and_an_extent_that_are_lost_when_repaired_by_a_clock_set_back_then_no_id_is_given_out_again(
+    healthy: Healthy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = number_of(healthy.path, "orders")
+    change(healthy.path, Delete(META, keys.IDS), Delete(META, keys.extent_key(number)))
+    monkeypatch.setattr("rocksmq.broker.repair.clock_ms", lambda: 1)
+    monkeypatch.setattr("rocksmq.broker.patch.clock_ms", lambda: 1)
+    found = [argument for argument in offers(healthy.path).repairs if argument == "ids" or argument.startswith("extent:")]
+    repaired(healthy.path, *found)
+    goes_on(healthy, messages(healthy))
 
 
 @in_trio

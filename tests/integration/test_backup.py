@@ -1,5 +1,6 @@
 """`rocksmq backup` as it is given by hand: a running broker is copied, and another one starts on the copy."""
 
+import errno
 import json
 import os
 import signal
@@ -141,6 +142,39 @@ def test_given_another_file_system_when_backed_up_on_a_base_then_what_is_equal_i
 
 
 @pytest.mark.skipif(not os.access(MEMORY, os.W_OK), reason="no other file system")
+def test_given_a_base_that_has_rotted_when_backed_up_on_it_then_the_damage_is_not_inherited(broker: Broker) -> None:
+    with TemporaryDirectory(dir=MEMORY) as name:
+        monday, tuesday = Path(name) / "monday", Path(name) / "tuesday"
+        created(broker, monday)
+        for table in (monday / "db").glob("*.sst"):
+            content = bytearray(table.read_bytes())
+            content[len(content) // 2] ^= 1
+            table.chmod(0o600)
+            table.write_bytes(content)
+        assert created(broker, tuesday, "--base", monday)["linked_bytes"] == 0
+        succeeded("backup", "verify", tuesday)
+
+
+def test_given_a_file_system_without_links_when_backed_up_to_a_tar_then_it_is_there_and_overwrites_nothing(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(backup_target.os, "link", refuse)
+    created(broker, tmp_path / "copy.tar.zst")
+    succeeded("backup", "verify", tmp_path / "copy.tar.zst")
+    manifest = Manifest(1, "i" * 32, "now", 1, 1, "embedded", True, ())
+    with target_of(tmp_path / "x.tar.zst", None) as target:
+        target.begin(manifest, tmp_path)
+        (tmp_path / "x.tar.zst").write_text("mine")
+        with pytest.raises(backup_files.BackupMisused, match="never overwrites"):
+            target.finish(manifest)
+    assert sorted(path.name for path in tmp_path.glob("*.tar.zst*")) == ["copy.tar.zst", "x.tar.zst"]
+    assert (tmp_path / "x.tar.zst").read_text() == "mine"
+
+
+@pytest.mark.skipif(not os.access(MEMORY, os.W_OK), reason="no other file system")
 def test_given_a_base_with_another_content_under_a_name_when_backed_up_then_that_is_copied(
     broker: Broker, tmp_path: Path
 ) -> None:
@@ -164,6 +198,8 @@ def test_given_a_target_that_cannot_be_when_backed_up_then_nothing_is_touched_an
     create = ("--url", broker.url, "backup", "create")
     for name in ("file", "directory", "link"):
         assert "never overwrites" in failed(2, *create, tmp_path / name)
+    for here in (".", "/"):
+        assert "never overwrites" in failed(2, *create, here)
     assert "half.partial is left of a backup that was cut short" in failed(2, *create, tmp_path / "half")
     assert "is no directory" in failed(2, *create, tmp_path / "absent" / "copy")
     assert "has no backup.json" in failed(2, *create, tmp_path / "copy", "--base", tmp_path / "directory")
@@ -332,6 +368,26 @@ def test_given_a_directory_that_is_not_empty_when_restored_into_then_it_is_left_
     succeeded("backup", "restore", tmp_path / "copy", tmp_path / "mounted")
     with Broker(tmp_path / "mounted") as other, other.client() as mq:
         assert mq.describe_channel("orders").message_count == COUNT
+
+
+def test_given_a_directory_that_another_takes_meanwhile_when_restored_into_then_it_is_the_others(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created(broker, tmp_path / "copy")
+    taken, ended = tmp_path / "taken", tmp_path / "ended"
+    other = Broker(taken)
+    sync = backup.sync_directory
+    monkeypatch.setattr(backup, "sync_directory", lambda path: (sync(path), other.start()))
+    try:
+        told = failed(1, "backup", "restore", tmp_path / "copy", taken)
+        assert f"in use by rocksmqd with pid {other.pid}" in told
+        with other.client() as mq:
+            mq.create_channel("mine")
+    finally:
+        other.kill()
+    monkeypatch.setattr(backup, "sync_directory", lambda path: (sync(path), (ended / "format").write_text("mine")))
+    assert "is not empty" in failed(2, "backup", "restore", tmp_path / "copy", ended)
+    assert (ended / "format").read_text() == "mine"
 
 
 SHOWN = """

@@ -1,8 +1,10 @@
 """A backup that is damaged, by bits, by files, by versions: `verify` names it, and `restore` makes nothing of it."""
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -233,6 +235,23 @@ def test_given_a_tar_that_is_cut_off_when_restored_then_it_is_refused(tar: Path)
     assert "is no backup" in refused(tar, 2)
     tar.write_bytes(zstandard.compress(b"something else" * 1_000))
     refused(tar)
+
+
+def test_given_a_tar_with_a_sparse_file_when_unpacked_then_it_is_refused_and_takes_no_room(tar: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as made:
+        member = tarfile.TarInfo("db/000001.sst")
+        sparse = b"1\n419430400\n0\n".ljust(512, b"\0")
+        member.size = len(sparse)
+        member.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "db/000001.sst",
+            "GNU.sparse.realsize": "419430400",
+        }
+        made.addfile(member, io.BytesIO(sparse))
+    tar.write_bytes(zstandard.compress(packed.getvalue()))
+    assert "does not belong" in refused(tar)
 
 
 def test_given_an_unpacked_tar_when_verified_then_it_is_a_backup_in_a_directory(tar: Path, tmp_path: Path) -> None:
