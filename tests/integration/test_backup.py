@@ -377,7 +377,16 @@ def test_given_a_directory_that_another_takes_meanwhile_when_restored_into_then_
     taken, ended = tmp_path / "taken", tmp_path / "ended"
     other = Broker(taken)
     sync = backup.sync_directory
-    monkeypatch.setattr(backup, "sync_directory", lambda path: (sync(path), other.start()))
+
+    def start(path: Path) -> None:
+        sync(path)
+        other.start()
+
+    def begin_and_end(path: Path) -> None:
+        sync(path)
+        (ended / "format").write_text("mine")
+
+    monkeypatch.setattr(backup, "sync_directory", start)
     try:
         told = failed(1, "backup", "restore", tmp_path / "copy", taken)
         assert f"in use by rocksmqd with pid {other.pid}" in told
@@ -385,7 +394,7 @@ def test_given_a_directory_that_another_takes_meanwhile_when_restored_into_then_
             mq.create_channel("mine")
     finally:
         other.kill()
-    monkeypatch.setattr(backup, "sync_directory", lambda path: (sync(path), (ended / "format").write_text("mine")))
+    monkeypatch.setattr(backup, "sync_directory", begin_and_end)
     assert "is not empty" in failed(2, "backup", "restore", tmp_path / "copy", ended)
     assert (ended / "format").read_text() == "mine"
 

@@ -253,7 +253,7 @@ class Trimmer:
 
     async def _trim(self, channel: Channel, wanted: Cut) -> int:
         """Remove what ``wanted`` says; how many bytes that is."""
-        extent = self._kept(channel)
+        extent, rules = self._kept(channel), channel.rules
         try:
             found = self._at(channel, extent, wanted.message_id)
             if wanted.offset > found.begin.offset:
@@ -264,7 +264,8 @@ class Trimmer:
             self._tell_unreadable(channel, error)
             return 0
         former = channel.value
-        if self._channels.get_numbered(channel.number) is not channel or found.begin.message_id <= former.begin_id:
+        is_other = self._channels.get_numbered(channel.number) is not channel or channel.rules != rules
+        if is_other or found.begin.message_id <= former.begin_id:
             return 0
         begin = found.begin
         if begin.message_id > extent.end_id:  # there may be messages that readers do not have yet
