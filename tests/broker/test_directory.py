@@ -181,6 +181,14 @@ def test_given_a_full_disk_and_a_checkpoint_left_over_when_opened_then_that_is_r
         DataDirectory(path)
 
 
+def test_given_a_child_that_is_just_being_started_when_the_directory_is_given_up_then_another_may_open_it(path: Path) -> None:
+    opened = DataDirectory(path)
+    inherited = os.dup(opened._lock_fd)  # pyright: ignore[reportPrivateUsage]  # as between a fork and its exec
+    opened.close()
+    DataDirectory(path).close()
+    os.close(inherited)
+
+
 @pytest.mark.parametrize("text", ["", "rocksmqd with pid 5 on there"])
 def test_given_a_directory_that_is_looked_into_when_that_is_over_then_the_lock_says_what_it_said(path: Path, text: str) -> None:
     DataDirectory(path).close()

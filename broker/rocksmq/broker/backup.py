@@ -25,7 +25,7 @@ from .backup_source import copy_out, differences, manifest_of, unpack, unpacked_
 from .backup_target import Target
 from .check import Item, Overview, Total, check
 from .config import EMBEDDED
-from .directory import FORMAT, lock, sync_directory, write_format
+from .directory import FORMAT, lock, sync_directory, unlock, write_format
 from .findings import Finding
 from .live_links import TABLE
 from .mark import MarkFile
@@ -256,7 +256,7 @@ def _new_directory(directory: Path) -> Generator[int]:
                 directory.rmdir()
             raise
     finally:
-        os.close(fd)
+        unlock(fd)
 
 
 def _check_empty(directory: Path, but: set[str]) -> None:

@@ -94,7 +94,7 @@ class DataDirectory:
     def _unlock(self, *, in_order: bool) -> None:
         if in_order:
             os.ftruncate(self._lock_fd, 0)
-        os.close(self._lock_fd)
+        unlock(self._lock_fd)
 
 
 def _open_mark(directory: Path, accept_loss: bool) -> MarkFile:
@@ -166,12 +166,18 @@ def sync_directory(path: Path) -> None:
 
 
 def lock(path: Path, holder: str) -> int:
-    """Take the directory's lock and write down who has it; closing the descriptor gives it back. Raises DirectoryInUse."""
+    """Take the directory's lock and write down who has it; `unlock` gives it back. Raises DirectoryInUse."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     _flock(fd, path)
     os.ftruncate(fd, 0)
     os.write(fd, _named(holder))
     return fd
+
+
+def unlock(fd: int) -> None:
+    """Give the lock back at once: a child of this process that is just being started has the descriptor, too."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 @contextmanager
@@ -197,7 +203,7 @@ def locked(path: Path, holder: str) -> Generator[None]:
             with suppress(OSError):
                 os.ftruncate(fd, size)
     finally:
-        os.close(fd)
+        unlock(fd)
 
 
 def _named(holder: str) -> bytes:
