@@ -26,7 +26,7 @@ import click
 from rocksmq.clients import Client
 from rocksmq.clients.cli.output import show_table
 from rocksmq.clients.testing import Broker
-from rocksmq.protocol.operations import BackupBegin, BackupEnd
+from rocksmq.protocol.administration import BackupBegin, BackupEnd
 
 PROJECT = Path(__file__).parents[2]
 PROBED, LOADED = "probed", ("small", "large")

@@ -23,6 +23,7 @@ from rocksmq.broker.durability import Durability
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.ids import IDAllocator
 from rocksmq.broker.remote import Remote
+from rocksmq.protocol.administration import SetChannel
 from rocksmq.protocol.messages import MessageBatch
 from rocksmq.protocol.operations import (
     Commit,
@@ -35,7 +36,6 @@ from rocksmq.protocol.operations import (
     OpenProducer,
     Produce,
     ReleaseConsumer,
-    SetChannel,
 )
 from tests.helpers.model_systems import copy_as_killed
 

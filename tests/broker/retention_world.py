@@ -23,6 +23,7 @@ from rocksmq.broker.clock import ClockGuard
 from rocksmq.broker.ids import COUNTER_BITS
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.retention import KEEP_ALL, REPEAT_MS, RetentionSection, Rules
+from rocksmq.protocol.administration import SetChannel
 from rocksmq.protocol.errors import DiskFull
 from rocksmq.protocol.messages import OutgoingMessage, pack_messages
 from rocksmq.protocol.operations import (
@@ -34,7 +35,6 @@ from rocksmq.protocol.operations import (
     Empty,
     Position,
     Produce,
-    SetChannel,
 )
 
 from .disk_support import fail

@@ -14,8 +14,11 @@ from rocksmq.broker.checkpoints import LEASE_SECONDS, LOOK_SECONDS
 from rocksmq.broker.disk import DiskGuard
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.store import Family, Store, looking_at
+from rocksmq.protocol.administration import BackupBegin, BackupBegun, BackupEnd
 from rocksmq.protocol.errors import DiskFull, InternalError, Overloaded, ShuttingDown, StorageFailed
-from rocksmq.protocol.operations import BackupBegin, BackupBegun, BackupEnd, Empty
+from rocksmq.protocol.operations import (
+    Empty,
+)
 
 from .support import in_trio
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rocksmq.broker import directory, keys
+from rocksmq.broker import keys
 from rocksmq.broker.directory import FORMAT, DataDirectory, locked
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.mark import MarkFile
@@ -167,16 +167,16 @@ def test_given_a_full_disk_and_a_checkpoint_left_over_when_opened_then_that_is_r
     filled(path, recovered=9, marked=9)
     (path / "checkpoint-5e").mkdir()
     (path / "checkpoint-5e" / "000009.sst").write_text("which keeps what was deleted")
-    opened = directory.Store
+    opened = Store
 
     def open_with_room(place: Path) -> Store:
         if (path / "checkpoint-5e").exists():
             raise DiskFull("the disk is full")
         return opened(place)
 
-    monkeypatch.setattr(directory, "Store", open_with_room)
+    monkeypatch.setattr("rocksmq.broker.directory.Store", open_with_room)
     DataDirectory(path).close()
-    monkeypatch.setattr(directory, "Store", fail_with(DiskFull("the disk is full")))
+    monkeypatch.setattr("rocksmq.broker.directory.Store", fail_with(DiskFull("the disk is full")))
     with pytest.raises(DiskFull):
         DataDirectory(path)
 

@@ -16,6 +16,7 @@ from rocksmq.clients.status import parsed
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.exposition import expose
 from rocksmq.metrics.instruments import gauge, gauges
+from rocksmq.protocol.administration import Status, StatusReported
 from rocksmq.protocol.cbor import Gathered
 from rocksmq.protocol.errors import (
     ChannelNotFound,
@@ -26,7 +27,10 @@ from rocksmq.protocol.errors import (
     ShuttingDown,
     StorageFailed,
 )
-from rocksmq.protocol.operations import STATUS_LINES_MAX, STATUS_ROOM_BYTES, Status, StatusReported
+from rocksmq.protocol.operations import (
+    STATUS_LINES_MAX,
+    STATUS_ROOM_BYTES,
+)
 
 from .support import in_trio
 

@@ -6,8 +6,12 @@ from types import SimpleNamespace, coroutine
 import pytest
 
 from rocksmq.broker import trimmer
+from rocksmq.protocol.administration import SetChannel
 from rocksmq.protocol.errors import StorageFailed
-from rocksmq.protocol.operations import DestroyChannel, Empty, SetChannel
+from rocksmq.protocol.operations import (
+    DestroyChannel,
+    Empty,
+)
 
 from .many_support import ManyBroker
 

@@ -11,7 +11,10 @@ from rocksmq.clients import Client
 from rocksmq.clients.cli.retention import in_words, of_channel
 from rocksmq.clients.models import ChannelInfo, HeldSpace
 from rocksmq.clients.testing import Broker
-from rocksmq.protocol.operations import ConfirmClock, Empty, StatusReported
+from rocksmq.protocol.administration import ConfirmClock, StatusReported
+from rocksmq.protocol.operations import (
+    Empty,
+)
 from tests.clients.cli_support import rocksmq
 from tests.clients.support import answering
 from tests.helpers.fake_server import FakeServer, Peer

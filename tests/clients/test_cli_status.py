@@ -17,7 +17,10 @@ from rocksmq.clients.testing import Broker
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.exposition import expose
 from rocksmq.metrics.instruments import MetricFamily, gauge, gauges
-from rocksmq.protocol.operations import Empty, Status, StatusReported
+from rocksmq.protocol.administration import Status, StatusReported
+from rocksmq.protocol.operations import (
+    Empty,
+)
 from tests.clients.cli_support import rocksmq
 from tests.clients.status_support import GIB, WELL, Samples
 from tests.clients.support import answering, wait_until

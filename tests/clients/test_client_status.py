@@ -9,8 +9,8 @@ import pytest
 from rocksmq.clients import ChannelNotFound, Client, InvalidRequest, ProtocolError
 from rocksmq.clients.testing import Broker
 from rocksmq.metrics.catalogue import CATALOGUE
+from rocksmq.protocol.administration import Status, StatusReported
 from rocksmq.protocol.errors import Overloaded
-from rocksmq.protocol.operations import Status, StatusReported
 from tests.clients.support import answering
 from tests.helpers.fake_server import FakeServer, Peer
 

@@ -8,7 +8,12 @@ import pytest
 from rocksmq.clients import ChannelNotFound, Client, InvalidRequest
 from rocksmq.clients.models import HeldSpace
 from rocksmq.clients.testing import Broker
-from rocksmq.protocol.operations import ConfirmClock, CreateChannel, Created, Empty, SetChannel
+from rocksmq.protocol.administration import ConfirmClock, SetChannel
+from rocksmq.protocol.operations import (
+    CreateChannel,
+    Created,
+    Empty,
+)
 from rocksmq.protocol.retention import of_wire, to_wire
 from tests.clients.support import answering, wait_until
 from tests.helpers.fake_server import FakeServer, Peer

@@ -21,6 +21,7 @@ from rocksmq.broker import store
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.mark import MarkFile
 from rocksmq.broker.store import Family, Store
+from rocksmq.protocol.administration import SetChannel
 from rocksmq.protocol.batch import RecordBatch
 from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.messages import pack_messages
@@ -31,7 +32,6 @@ from rocksmq.protocol.operations import (
     ListGroups,
     OpenProducer,
     Produce,
-    SetChannel,
 )
 from tests.helpers.model_systems import copy_as_killed
 

@@ -18,11 +18,11 @@ from rocksmq.broker import backup, backup_files, backup_target
 from rocksmq.broker.backup import Lease, create
 from rocksmq.broker.backup_manifest import NAME, Manifest
 from rocksmq.broker.backup_target import target_of
-from rocksmq.broker.directory import read_format
+from rocksmq.broker.directory import read_format, sync_directory
 from rocksmq.clients import Client
 from rocksmq.clients.cli import main
 from rocksmq.clients.testing import Broker
-from rocksmq.protocol.operations import BackupBegin, BackupBegun
+from rocksmq.protocol.administration import BackupBegin, BackupBegun
 from tests.helpers.ledger import wait_until
 from tests.helpers.terminal import Terminal
 
@@ -161,7 +161,7 @@ def test_given_a_file_system_without_links_when_backed_up_to_a_tar_then_it_is_th
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(backup_target.os, "link", refuse)
+    monkeypatch.setattr("rocksmq.broker.backup_target.os.link", refuse)
     created(broker, tmp_path / "copy.tar.zst")
     succeeded("backup", "verify", tmp_path / "copy.tar.zst")
     manifest = Manifest(1, "i" * 32, "now", 1, 1, "embedded", True, ())
@@ -376,14 +376,13 @@ def test_given_a_directory_that_another_takes_meanwhile_when_restored_into_then_
     created(broker, tmp_path / "copy")
     taken, ended = tmp_path / "taken", tmp_path / "ended"
     other = Broker(taken)
-    sync = backup.sync_directory
 
     def start(path: Path) -> None:
-        sync(path)
+        sync_directory(path)
         other.start()
 
     def begin_and_end(path: Path) -> None:
-        sync(path)
+        sync_directory(path)
         (ended / "format").write_text("mine")
 
     monkeypatch.setattr(backup, "sync_directory", start)

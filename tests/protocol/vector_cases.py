@@ -3,6 +3,7 @@
 from struct import pack
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from rocksmq.protocol.administration import BackupBegun, StatusReported
 from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.cbor import Gathered
 from rocksmq.protocol.codec import encode_error, encode_reply, encode_request
@@ -20,7 +21,6 @@ from rocksmq.protocol.messages import OutgoingMessage, pack_messages
 from rocksmq.protocol.operations import (
     MAGIC,
     OPS,
-    BackupBegun,
     ChannelDescribed,
     ChannelsCreated,
     ChannelsDescribed,
@@ -38,7 +38,6 @@ from rocksmq.protocol.operations import (
     ProducerOpened,
     Sought,
     SoughtMany,
-    StatusReported,
 )
 
 Kind: TypeAlias = Literal["request", "reply", "error", "ping"]

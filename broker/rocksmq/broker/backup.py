@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory, gettempdir
 from time import monotonic
 from typing import Any, NamedTuple
 
+from rocksmq.protocol.administration import BackupBegin, BackupBegun, BackupEnd
 from rocksmq.protocol.errors import RocksMQError
-from rocksmq.protocol.operations import BackupBegin, BackupBegun, BackupEnd
 
 from . import keys
 from .backup_files import RESERVE_BYTES, BackupFailed, BackupMisused, Shorter, Tick

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from rocksmq.metrics.instruments import Traffic
+from rocksmq.protocol.administration import SetChannel
 from rocksmq.protocol.errors import ChannelNotFound, Conflict, LimitExceeded
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
@@ -20,7 +21,6 @@ from rocksmq.protocol.operations import (
     ListChannels,
     Names,
     Produce,
-    SetChannel,
 )
 
 from . import keys

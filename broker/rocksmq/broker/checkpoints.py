@@ -15,8 +15,11 @@ from typing import Any
 
 import trio
 
+from rocksmq.protocol.administration import BackupBegin, BackupBegun, BackupEnd
 from rocksmq.protocol.errors import DiskFull, InternalError, Overloaded, RocksMQError, ShuttingDown
-from rocksmq.protocol.operations import BackupBegin, BackupBegun, BackupEnd, Empty
+from rocksmq.protocol.operations import (
+    Empty,
+)
 
 from .commit import Committer, Done
 from .directory import CHECKPOINT, DataDirectory

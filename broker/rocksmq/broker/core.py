@@ -13,10 +13,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rocksmq.protocol.administration import ConfirmClock, SetChannel, Status
 from rocksmq.protocol.errors import DiskFull, Overloaded, RocksMQError, ShuttingDown, StorageFailed
 from rocksmq.protocol.operations import Commit as CommitRequest
 from rocksmq.protocol.operations import (
-    ConfirmClock,
     Consume,
     CreateChannel,
     Created,
@@ -37,8 +37,6 @@ from rocksmq.protocol.operations import (
     ProducerOpened,
     ReleaseConsumer,
     Seek,
-    SetChannel,
-    Status,
 )
 
 from . import keys, readings

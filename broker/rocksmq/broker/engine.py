@@ -18,6 +18,7 @@ import trio
 
 from rocksmq.metrics import catalogue, process
 from rocksmq.metrics.instruments import MetricFamily, gauge
+from rocksmq.protocol.administration import SetChannel
 from rocksmq.protocol.errors import OutOfSequence, RocksMQError, StorageFailed
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import MessageBatch, Outgoing, Start, pack_messages, start_of
@@ -33,7 +34,6 @@ from rocksmq.protocol.operations import (
     Messages,
     Produce,
     Seek,
-    SetChannel,
     Sought,
 )
 from rocksmq.protocol.retention import to_wire

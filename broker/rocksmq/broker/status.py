@@ -12,10 +12,14 @@ from typing import NamedTuple, TypeAlias
 import trio
 
 from rocksmq.metrics.catalogue import CATALOGUE
+from rocksmq.protocol.administration import Status, StatusReported
 from rocksmq.protocol.cbor import Gathered
 from rocksmq.protocol.codec import MESSAGE_CHARACTERS_MAX
 from rocksmq.protocol.errors import InternalError, Overloaded, RocksMQError, ShuttingDown
-from rocksmq.protocol.operations import STATUS_LINES_MAX, STATUS_ROOM_BYTES, Status, StatusReported
+from rocksmq.protocol.operations import (
+    STATUS_LINES_MAX,
+    STATUS_ROOM_BYTES,
+)
 
 from .commit import Done
 

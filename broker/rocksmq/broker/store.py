@@ -79,7 +79,6 @@ class Table(NamedTuple):
 
     name: str
     begin: bytes
-    size: int
 
 
 Change: TypeAlias = Put | Delete | DeleteRange
@@ -445,8 +444,7 @@ class Store:
 
     def tables(self) -> list[Table]:
         """Of which the database consists, but for what its memtables hold."""
-        found = self._db.live_files()
-        return [Table(str(table["name"]).lstrip("/"), bytes(table["start_key"]), int(table["size"])) for table in found]
+        return [Table(str(found["name"]).lstrip("/"), bytes(found["start_key"])) for found in self._db.live_files()]
 
     def figure(self, name: str, family: Family = Family.META) -> int:
         """A property of RocksDB's by its name without ``rocksdb.``, of a family; for those of the whole database, any does."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from rocksmq.protocol.administration import ConfirmClock, SetChannel, Status
 from rocksmq.protocol.columns import NUMBER_BYTES, pack_numbers, unpack_numbers
 from rocksmq.protocol.errors import ChannelNotFound, GroupNotFound, InvalidRequest, LimitExceeded, ProtocolError
 from rocksmq.protocol.messages import Start, start_of
@@ -16,7 +17,6 @@ from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import (
     OWNER_BYTES_MAX,
     REQUEST_CHANNELS_MAX,
-    ConfirmClock,
     CreateChannel,
     CreateChannels,
     CreateGroup,
@@ -28,8 +28,6 @@ from rocksmq.protocol.operations import (
     DestroyGroup,
     ListChannels,
     ListGroups,
-    SetChannel,
-    Status,
 )
 from rocksmq.protocol.retention import of_wire, to_wire
 
