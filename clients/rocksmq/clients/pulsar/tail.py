@@ -58,6 +58,7 @@ class Tail:
         self._reader: Any = None
         self._parked: Answer | None = None
         self._asked: Answer | None = None  # whether there is more
+        self._is_confirmed = False  # there was no more when it was asked before
         self._checking: Answer | None = None  # whether the topic exists
         self._not_before = 0.0  # when to do that again, or to open a reader
         self._not_asked_before = 0.0
@@ -65,7 +66,7 @@ class Tail:
 
     def stand(self, place: Place | None) -> None:
         """Read on from there, where it stands already if nothing was torn."""
-        self._asked, self._not_asked_before = None, 0.0
+        self._asked, self._not_asked_before, self._is_confirmed = None, 0.0, False
         if self._next == place:
             return
         self.close()
@@ -240,8 +241,13 @@ class Tail:
             return None
         answer, self._asked = self._asked, None
         if answer.result == _NONE_THERE or (answer.result == OK and not answer.value):
-            self.is_known = True
+            if self._parked is not None and not self._is_confirmed:
+                # What a parked read was just given counts as read, and its answer may still be on its way to us.
+                self._is_confirmed, self._not_asked_before = True, 0.0
+                return None
+            self.is_known, self._is_confirmed = True, False
             return True
+        self._is_confirmed = False
         self._not_asked_before = time.monotonic() + SLICE_SECONDS
         return False if answer.result == OK else None
 
