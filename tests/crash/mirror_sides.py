@@ -181,6 +181,7 @@ class MirrorSide(_Program):
     ) -> None:
         super().__init__("mirror", directory)
         self._is_either = is_either
+        self._may_both_end = False  # one of two was just fenced, and the other may be on another channel
         self._is_unsure = False  # since one was frozen before it had taken over whatever it mirrors, and may do so later
         self._lives: dict[int, int] = {}  # by process
         self._arguments = [*program, *arguments]
@@ -228,11 +229,18 @@ class MirrorSide(_Program):
             if (code := former.poll()) is not None:
                 self._formers.remove(former)
                 self.fenced_count += 1
+                self._may_both_end = self._is_either
                 assert code == CONFLICT_EXIT, f"the former mirror ended with {code}, not in a Conflict: {self.said()}"
         may_be_this = self._formers and (self._is_either or self._is_unsure)
         if may_be_this and self._process is not None and self._process.poll() == CONFLICT_EXIT:
             self._process = self._formers.pop()
             self.fenced_count += 1
+            self._may_both_end = self._is_either
+        if self._may_both_end and self._process is not None and self._process.poll() == CONFLICT_EXIT:
+            # Each has fenced the other, on channels of its own: then a supervisor starts one again.
+            self._process, self._may_both_end = None, False
+            self.fenced_count += 1
+            self.start()
         super().check()
 
     def await_fenced(self) -> None:

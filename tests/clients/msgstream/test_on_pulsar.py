@@ -315,7 +315,7 @@ def own(tmp_path: Path) -> Iterator[Pulsar]:
 
 @pytest.mark.slow
 def test_given_a_pulsar_that_is_frozen_and_killed_when_it_is_back_then_everything_is_there_once(own: Pulsar) -> None:
-    factory = PulsarMsgStreamFactory(own.url, timeout=1.0)
+    factory = PulsarMsgStreamFactory(own.url, timeout=4.0)
     with factory.new_msg_stream() as out, factory.new_msg_stream() as stream:
         out.as_producer(["a", "b"])
         stream.as_consumer(["a", "b"], "reading")
