@@ -253,7 +253,8 @@ class RetentionWorld(RuleBasedStateMachine):
     def kept_from(self, group: GroupModel) -> int:
         kept = [group.position]
         for handed in group.handed.values():
-            is_fresh = handed.generation == group.generation and handed.used_ms > self.broker.now_ms - REPEAT_MS
+            is_late = not self.is_doubtful and handed.used_ms <= self.broker.now_ms - REPEAT_MS
+            is_fresh = handed.generation == group.generation and not is_late
             if handed.is_released or is_fresh:
                 kept.append(handed.begin_id)
         return min(kept)

@@ -108,3 +108,12 @@ def test_given_groups_that_cannot_be_destroyed_now_when_looked_at_then_they_stay
 def test_given_no_such_time_when_run_then_it_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     idle = Idle(monkeypatch, 0.0)
     trio.run(idle.broker.core.idle_groups.run)
+
+
+def test_given_positions_that_cannot_be_moved_when_the_time_is_over_then_no_group_is_idle_for_that(
+    idle: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle.broker.core.meta, "problem", "etcd is away", raising=False)
+    assert idle.pass_by(IDLE_SECONDS * 10) == ["audit", "billing"]
+    monkeypatch.undo()
+    assert len(idle.broker.core.channels.find(idle.channel).groups) == 2

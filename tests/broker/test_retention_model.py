@@ -183,7 +183,8 @@ class Readers(RetentionWorld):
         assert self.do(Commit(name, group, position, found.generation, b"")) == Empty()
         if position < found.position:
             return
-        if position >= model.id_at(begin) or found.offset >= begin:  # else it stays, and the gap is told from there
+        removed_end = model.records[begin - 1].id + 1 if begin else 0
+        if position >= removed_end or found.offset >= begin:  # else it stays, and the gap is told from there
             offset = max(found.offset, model.index(position), begin)
             found.books.skipped += offset - found.offset
             found.position, found.offset = position, offset

@@ -6,6 +6,7 @@ from types import SimpleNamespace, coroutine
 import pytest
 
 from rocksmq.broker import trimmer
+from rocksmq.broker.retention import RetentionSection
 from rocksmq.protocol.administration import SetChannel
 from rocksmq.protocol.errors import StorageFailed
 from rocksmq.protocol.operations import (
@@ -85,24 +86,61 @@ def test_given_a_channel_that_is_destroyed_in_the_midst_of_a_look_when_that_goes
     assert looks.broker.core.retention.removed_messages == 0
 
 
+@pytest.mark.parametrize("what", ["holding", "first_ids"])
 def test_given_a_channel_that_cannot_be_read_when_looked_then_it_is_told_once_and_others_have_their_turn(
-    looks: Looks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    looks: Looks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
     (other,) = looks.broker.channels(1)
     for _ in range(3):
         looks.broker.produce(other, b"x")
     looks.broker.do(SetChannel(other, {"max_messages": 2}))
     log = looks.broker.core.log
-    holding, damaged = log.holding, looks.broker.numbers([looks.name])[0]
+    read, damaged = getattr(log, what), looks.broker.numbers([looks.name])[0]
 
     def fail(number: int, *rest: object) -> object:
         if number == damaged:
             raise StorageFailed("a block is damaged")
-        return holding(number, *rest)  # type: ignore[arg-type]
+        return read(number, *rest)
 
-    monkeypatch.setattr(log, "holding", fail)
+    monkeypatch.setattr(log, what, fail)
     for _ in range(3):
         looks.rest(looks.look())
     assert looks.count == COUNT
     assert looks.broker.core.channels.find(other).visible.message_count == 2
     assert caplog.messages == [f"nothing is removed from channel {looks.name}: a block is damaged"]
+
+
+def test_given_many_channels_with_rules_of_their_own_when_looked_then_the_broker_s_cap_holds_too(looks: Looks) -> None:
+    (large,) = looks.broker.channels(1)
+    for _ in range(10):
+        looks.broker.produce(large, bytes(1_000))
+    for name in looks.broker.channels(trimmer.TRIMS_MAX + 1):
+        looks.broker.do(SetChannel(name, {"max_messages": 1}))
+        looks.broker.produce(name, b"x")
+        looks.broker.produce(name, b"x")
+    looks.broker.core.retention.section = RetentionSection(total_bytes_max=2_000)
+    looks.rest(looks.look())
+    assert looks.broker.core.channels.find(large).visible.message_count <= 2
+
+
+def test_given_a_clock_that_steps_in_the_midst_of_a_look_when_that_goes_on_then_it_goes_by_the_time_before(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (other,) = looks.broker.channels(1)
+    looks.broker.do(SetChannel(other, {"max_age_ms": 60_000}))
+    looks.broker.produce(other, b"x")
+    monkeypatch.setattr(trimmer, "clock_ms", lambda: looks.broker.now_ms)
+    look = looks.first_turn()
+    looks.broker.now_ms += 3_600_000
+    looks.rest(look)
+    assert looks.broker.core.channels.find(other).visible.message_count == 1
+
+
+def test_given_empty_messages_at_the_cut_when_looked_then_they_stay_with_what_the_cap_keeps(looks: Looks) -> None:
+    looks.set_rules({})
+    (name,) = looks.broker.channels(1)
+    for payloads in ([b"x" * 10], [b""] * 5, [b""] * 5, [b"x" * 10]):
+        looks.broker.produce(name, *payloads)
+    looks.broker.do(SetChannel(name, {"max_bytes": 10}))
+    looks.rest(looks.look())
+    assert looks.broker.core.channels.find(name).visible.message_count == 11

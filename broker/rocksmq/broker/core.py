@@ -128,7 +128,10 @@ class Core:
             ClockGuard(clock),
             clock,
         )
-        self.idle_groups = IdleGroups(self.channels, self.groups, self.shown_groups, self.submit, retention.group_idle_seconds)
+        self.idle_groups = IdleGroups(
+            *(self.channels, self.groups, self.shown_groups, self.submit, retention.group_idle_seconds),
+            is_away=lambda: self.meta.problem is not None,
+        )
         self._streams = Streams(self._answers, self.channels, self.groups, self.log, limits, telemetry, self.retention.looking)
         self.checkpoints = Checkpoints(directory, self.committer, self.disk)
         self.status = StatusReports(telemetry.exposition, limits.frame_bytes_max)

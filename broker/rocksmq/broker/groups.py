@@ -355,7 +355,7 @@ class Groups:
             )
         if request.position < state.position:
             return None
-        if request.position < extent.begin_id and state.offset < extent.begin_offset:
+        if request.position < extent.removed_end and state.offset < extent.begin_offset:
             # The next consume tells of all that was removed from where it stood on.
             return state._replace(metadata=bytes(request.metadata))
         offset = self._log.place(state.channel_number, request.position, extent).offset

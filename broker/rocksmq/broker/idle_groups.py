@@ -34,14 +34,19 @@ class IdleGroups:
         groups_of: Callable[[Channel], dict[str, Group]],
         submit: Callable[[Any, Callable[[Any], None]], object],
         idle_seconds: float,
+        is_away: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``submit`` does an operation; ``idle_seconds`` 0: none is ever destroyed."""
+        """``submit`` does an operation; ``idle_seconds`` 0: none is ever destroyed.
+
+        ``is_away``: positions cannot be moved at the moment, so whoever reads does so in vain.
+        """
         self.expired = 0
         self._channels = channels
         self._groups = groups
         self._groups_of = groups_of
         self._submit = submit
         self._idle_seconds = idle_seconds
+        self._is_away = is_away
 
     async def run(self) -> None:
         """Look for ever."""
@@ -49,22 +54,25 @@ class IdleGroups:
             await trio.sleep(min(self._idle_seconds / LOOKS, LOOK_SECONDS_MAX))
             try:
                 await self._look()
-            except (MetaUnavailable, StorageFailed) as error:
+            except MetaUnavailable as error:
                 logger.warning("idle groups are looked for later: %s", error)
 
     async def _look(self) -> None:
         count = 0
         for channel in list(self._channels):
-            for group in list(self._groups_of(channel).values()):
-                self._look_at(channel, group)
-                count += 1
-                if count % A_TURN == 0:
-                    await trio.lowlevel.checkpoint()
+            try:
+                for group in list(self._groups_of(channel).values()):
+                    self._look_at(channel, group)
+                    count += 1
+                    if count % A_TURN == 0:
+                        await trio.lowlevel.checkpoint()
+            except StorageFailed as error:
+                logger.warning("idle groups of channel %s are looked for later: %s", channel.name, error)
 
     def _look_at(self, channel: Channel, group: Group) -> None:
         now = time.monotonic()
         unread = self._groups.lag(group, channel.visible)
-        if not unread:
+        if not unread or self._is_away():
             group.used_at = now
         elif now - group.used_at >= self._idle_seconds:
             self._destroy(channel, group, unread)

@@ -112,7 +112,8 @@ class Trimmer:
         self._first = 0  # of the channels, where the next look begins
         self._grown = 0  # bytes since the last look
         self._soon = trio.Event()
-        self._trims = 0  # of this look
+        self._trims = 0  # of this look, or of the broker's cap in it
+        self._now_ms = 0
 
     # -- what is told ------------------------------------------------------------
 
@@ -149,7 +150,7 @@ class Trimmer:
     def lowest(self, channel: Channel) -> list[Hold]:
         """What its groups keep, who keeps most comes first; empty when they are not known."""
         try:
-            return holds(self._groups_of(channel), clock_ms())
+            return holds(self._groups_of(channel), 0 if self.clock.doubt is not None else clock_ms())
         except MetaUnavailable:
             return []
 
@@ -178,6 +179,7 @@ class Trimmer:
             await trio.sleep(PAUSE_SECONDS)
 
     async def _look(self) -> None:
+        self._now_ms = clock_ms()  # of the whole look: a step behind this line is seen by the next one
         self.clock.look(time_ms_of(self._ids.present_id))
         self._note_clock()
         self._trims = 0
@@ -194,6 +196,7 @@ class Trimmer:
                 await self._look_at(channel)
             if index % A_TURN == A_TURN - 1:
                 await trio.lowlevel.checkpoint()
+        self._trims = 0
         if self.section.total_bytes_max:
             await self._keep_total(self.section.total_bytes_max)
 
@@ -224,7 +227,7 @@ class Trimmer:
         if not extent.message_count:
             return
         kept = self.lowest(channel) if rules.consumed_by_all else []
-        expired_before_ms = None if self.clock.doubt is not None else clock_ms() - rules.max_age_ms
+        expired_before_ms = None if self.clock.doubt is not None else self._now_ms - rules.max_age_ms
         wanted = cut(rules, extent, expired_before_ms=expired_before_ms, lowest=kept[0] if kept else None)
         if wanted.takes(extent):
             await self._trim(channel, wanted)
@@ -268,10 +271,14 @@ class Trimmer:
         if is_other or found.begin.message_id <= former.begin_id:
             return 0
         begin = found.begin
-        if begin.message_id > extent.end_id:  # there may be messages that readers do not have yet
-            begin = begin._replace(message_id=self._log.place(channel.number, begin.message_id, former).message_id)
         count, size = begin.offset - former.begin_offset, begin.size - former.begin_bytes
-        few = self._log.first_ids(channel.number, former, found.first_kept_id, FEW_BATCHES) if size <= FEW_BYTES else None
+        try:
+            if begin.message_id > extent.end_id:  # there may be messages that readers do not have yet
+                begin = begin._replace(message_id=self._log.place(channel.number, begin.message_id, former).message_id)
+            few = self._log.first_ids(channel.number, former, found.first_kept_id, FEW_BATCHES) if size <= FEW_BYTES else None
+        except StorageFailed as error:
+            self._tell_unreadable(channel, error)
+            return 0
         self._channels.trim(self._committer.open, channel, begin, found.first_kept_id, few)
 
         def done(reply: object) -> None:
@@ -313,7 +320,7 @@ class Trimmer:
         while low <= high:
             middle = (low + high) // 2
             batch = self._log.holding(channel.number, middle, extent)
-            if batch is not None and measure.end(batch) <= target:
+            if batch is not None and measure.end(batch) < target:
                 low = batch.end_id + 1
             else:
                 found, high = batch or found, middle - 1

@@ -84,7 +84,8 @@ class Admin:
         """Give the channel other rules, all of them: what any one lets go is removed, and who had not read it gets a Gap.
 
         ``max_age`` in seconds, ``max_bytes`` of payloads and headers, ``max_messages``, ``consumed_by_all`` True; empty: all is
-        kept; None: the broker's own rules. Durable, and applied, when it returns. Raises ChannelNotFound, InvalidRequest.
+        kept; None: the broker's own rules. Durable when it returns; what goes, goes within a second or so. Raises
+        ChannelNotFound, InvalidRequest.
         """
         checked_name("channel", channel)
         self._call(SetChannel(channel, to_wire(retention)))
