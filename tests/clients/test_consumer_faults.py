@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,7 @@ def test_given_interrupts_at_any_moment_of_reading_when_it_goes_on_then_nothing_
         mq.produce("orders", [b"%d" % number for number in range(begin, begin + 1_000)])
     dice = random.Random(1)
     found: list[int] = []
+    unraised: list[object] = []
     interrupts = 0
     inside = {Consumer.__next__.__code__, Consumer.receive_batch.__code__}
 
@@ -198,6 +200,10 @@ def test_given_interrupts_at_any_moment_of_reading_when_it_goes_on_then_nothing_
             interrupts += 1
             raise KeyboardInterrupt
 
+    def unraisable(told: "sys.UnraisableHookArgs") -> None:
+        if told.exc_type is not KeyboardInterrupt:  # one of ours may strike where Python cannot raise
+            unraised.append(told.exc_value)
+
     def read(consumer: Consumer) -> None:
         while len(found) < count:
             if in_parts:
@@ -206,6 +212,7 @@ def test_given_interrupts_at_any_moment_of_reading_when_it_goes_on_then_nothing_
                 found.append(int(next(consumer).payload))
 
     monkeypatch.setattr("rocksmq.clients.link.logger.disabled", True)
+    monkeypatch.setattr("sys.unraisablehook", unraisable)
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with mq.consumer("orders", "billing", ack=ack, batch_messages=50) as consumer:
@@ -221,6 +228,7 @@ def test_given_interrupts_at_any_moment_of_reading_when_it_goes_on_then_nothing_
         signal.signal(signal.SIGALRM, before)
     assert found == list(range(count))
     assert interrupts
+    assert not unraised
 
 
 # -- gaps --------------------------------------------------------------------------------

@@ -189,6 +189,7 @@ class EtcdProxy:
             if self.delay_s:
                 await trio.sleep(self.delay_s)
             await self._gates[way].passed()
+            self.forwarded[way] += len(data)  # at once: no change comes between
             try:
                 if data:
                     await sink.send_all(data)
@@ -197,4 +198,3 @@ class EtcdProxy:
             if not data:
                 link.scope.cancel()
                 return
-            self.forwarded[way] += len(data)

@@ -8,7 +8,7 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -38,6 +38,17 @@ def check_options(batch_messages: int, idle_timeout: float | None, on_gap: OnGap
     if not callable(on_gap) and on_gap not in ("log", "raise"):
         raise InvalidRequest(f"on_gap {on_gap!r} is not 'log', 'raise' or a callable")
     checked_timeout(idle_timeout)
+
+
+class _Hand:
+    """A batch, and how many of its messages were handed out."""
+
+    __slots__ = ("batch", "count", "handed_out")
+
+    def __init__(self, batch: MessageBatch) -> None:
+        self.batch = batch
+        self.count = len(batch)
+        self.handed_out = 0
 
 
 class Consumer:
@@ -75,10 +86,8 @@ class Consumer:
         self._moving = threading.RLock()  # held by who seeks or commits: meanwhile nothing that was read is kept
         self._close_deadline: Deadline | None = None  # of a close that was not finished
         self._must_finish = False  # the reader does that
-        self._batch: MessageBatch | None = None
+        self._hand = _Hand(MessageBatch.empty())
         self._told: MessageBatch | None = None  # the last one whose gap was told
-        self._messages: Iterator[Message] = iter(())
-        self._handed_out = 0  # of the batch
         self._position: int | None = None  # behind what was handed out; see `_note_position`
         self._committed: tuple[int | None, bytes] | None = None  # the last position, and its metadata
         self._drops = 0  # how often what was read was dropped
@@ -100,7 +109,7 @@ class Consumer:
     def __del__(self) -> None:
         if not self._is_closed:
             self._is_closed = True
-            self._source.abandon(self._unread())
+            self._source.abandon(self._unread(self._hand))
             self._warn()
 
     def __repr__(self) -> str:
@@ -201,19 +210,17 @@ class Consumer:
         text = f"<Consumer {self._name}> was not closed: use it in a `with`, or call close()"
         warnings.warn(text, ResourceWarning, stacklevel=3, source=self)
 
-    def _unread(self) -> Unread | None:
-        """What is in hand and was not handed out; what was in hand has arrived."""
-        batch = self._batch
-        self._source.returned(batch)
-        left = 0 if batch is None else len(batch) - self._handed_out
-        return Unread(batch.ids[self._handed_out], left) if batch is not None and left > 0 else None
+    def _unread(self, hand: _Hand) -> Unread | None:
+        """What was in hand and was not handed out; all of it has arrived."""
+        self._source.returned(hand.batch)
+        left = hand.count - hand.handed_out
+        return Unread(hand.batch.ids[hand.handed_out], left) if left else None
 
     def _finish(self) -> None:
         """Give back what is in hand; by the holder of the turn, once."""
         with self._lock:
             deadline, self._close_deadline = self._close_deadline, None
-            unread = self._unread()
-            self._drop()
+            unread = self._unread(self._drop())
         if deadline is not None:
             self._source.close(unread, deadline)
 
@@ -229,46 +236,40 @@ class Consumer:
         if self._is_closed:
             raise ConnectionFailed("the consumer is closed")
 
-    def _drop(self) -> None:
-        """What is in hand, or being read, is not to be handed out."""
+    def _drop(self) -> _Hand:
+        """What is in hand, or being read, is not to be handed out. Returns what was in hand."""
+        nothing = _Hand(MessageBatch.empty())
         with self._lock:
-            self._batch, self._messages, self._handed_out = None, iter(()), 0
             self._position = self._committed = None
             self._drops += 1
+            dropped, self._hand = self._hand, nothing
+            return dropped
+
+    # CPython lets signals strike, and other threads run, at calls and at the ends of loops. So a message is handed out at once
+    # with the note that it was: between the condition and `return` there is neither.
 
     def _next_in_hand(self) -> Message | None:
-        message: Message | None = None
-        try:
-            with self._lock:
-                for message in self._messages:
-                    self._handed_out += 1
-                    return message
-        except BaseException:
-            self._take_back([] if message is None else [message.id])
-            raise
-        return None
+        while True:
+            hand = self._hand
+            begin = hand.handed_out
+            if begin == hand.count:
+                return None
+            message = hand.batch[begin]
+            if self._hand is hand and hand.handed_out == begin:
+                hand.handed_out = begin + 1
+                return message
 
     def _part_in_hand(self, wanted: int) -> MessageBatch | None:
-        part: MessageBatch | None = None
-        try:
-            with self._lock:
-                batch, begin = self._batch, self._handed_out
-                if batch is None or begin >= len(batch):
-                    return None
-                part = batch.part(begin, min(len(batch), begin + wanted))
-                self._messages, self._handed_out = iter(()), begin + len(part)  # `_fill` makes it anew
+        while True:
+            hand = self._hand
+            begin = hand.handed_out
+            if begin == hand.count:
+                return None
+            end = min(hand.count, begin + wanted)
+            part = hand.batch.part(begin, end)
+            if self._hand is hand and hand.handed_out == begin:
+                hand.handed_out = end
                 return part
-        except BaseException:
-            self._take_back([] if part is None else part.ids)
-            raise
-
-    def _take_back(self, ids: Sequence[int]) -> None:
-        """An interrupt came before the caller got the messages with ``ids``: they are the next again."""
-        with self._lock:
-            self._messages = iter(())  # which the interrupt may have torn: `_fill` makes it anew
-            begin = self._handed_out - len(ids)
-            if ids and self._batch is not None and begin >= 0 and self._batch.ids[begin] == ids[0]:
-                self._handed_out = begin
 
     def _read_next(self, until: Deadline) -> Message | None:
         while self._fill(self._batch_messages, until):
@@ -279,26 +280,24 @@ class Consumer:
     def _fill(self, max_messages: int, until: Deadline) -> bool:
         """Read the next batch, unless somebody else did; False when none came until then."""
         self._check_open()
-        self._tell_gap(self._batch)  # which an interrupt may have kept from being told
+        self._tell_gap(self._hand.batch)  # which an interrupt may have kept from being told
         if not self._turn.take(until):
             return False
         try:
             self._reader = threading.get_ident()
             with self._moving, self._lock:
                 self._check_open()
-                if self._batch is not None and self._handed_out < len(self._batch):
-                    self._messages = iter(self._batch.part(self._handed_out, len(self._batch)))
+                if self._hand.handed_out < self._hand.count:
                     return True
                 # Only now: an interrupt before the last batch was kept here would have lost it.
-                self._source.returned(self._batch)
+                self._source.returned(self._hand.batch)
                 drops = self._drops
             batch = self._source.read(max_messages, until, lambda: self._is_closed)
             with self._moving, self._lock:
                 if self._drops != drops:
                     return True
                 self._note_position()
-                self._messages, self._handed_out = iter(batch), 0
-                self._batch = batch
+                self._hand = _Hand(batch)
         finally:
             self._reader = None
             try:
@@ -312,13 +311,13 @@ class Consumer:
 
     def _note_position(self) -> None:
         """How far the batch in hand was handed out, before that is forgotten or committed."""
-        if self._batch is not None and self._handed_out:
-            self._position = self._batch.ids[self._handed_out - 1] + 1
+        if self._hand.handed_out:
+            self._position = self._hand.batch.ids[self._hand.handed_out - 1] + 1
 
-    def _tell_gap(self, batch: MessageBatch | None) -> None:
+    def _tell_gap(self, batch: MessageBatch) -> None:
         """Once."""
         with self._lock:
-            gap = None if batch is None or batch is self._told else batch.gap
+            gap = None if batch is self._told else batch.gap
             if gap is None:
                 return
             self._gaps.append(gap)

@@ -224,7 +224,7 @@ class MessageBatch(Sequence[Message]):
     def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return Message(self.ids[index], self._payloads[index], self.headers_of(index))
+        return Message(self.ids[index], self._payloads[index], {} if self._headers is None else self.headers_of(index))
 
     def __iter__(self) -> Iterator[Message]:
         if self._headers is None:

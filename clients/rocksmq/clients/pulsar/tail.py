@@ -16,7 +16,7 @@ from .answers import BACK_OFF_SECONDS, BACK_OFF_SECONDS_MAX, OK, OVERDUE, Answer
 from .client import pulsar
 from .places import LATEST, Place, place_of
 
-CHECK_SECONDS = 1.0  # a topic that cannot be reached is asked for so often
+CHECK_SECONDS = 1.0  # a topic that cannot be reached is asked for so often; a reader that gives nothing is replaced so soon
 NOT_FOUND = "TopicNotFound"
 _NATIVE: Any = pulsar._pulsar
 _EARLIEST, _TIMED_OUT = _NATIVE.MessageId.earliest, pulsar.Timeout
@@ -58,7 +58,9 @@ class Tail:
         self._reader: Any = None
         self._parked: Answer | None = None
         self._asked: Answer | None = None  # whether there is more
-        self._is_confirmed = False  # there was no more when it was asked before
+        self._was_at_end = False  # when it was asked before, with a read parked
+        self._more_since: float | None = None  # there is said to be more, and it does not come
+        self._patience = CHECK_SECONDS  # with that
         self._checking: Answer | None = None  # whether the topic exists
         self._not_before = 0.0  # when to do that again, or to open a reader
         self._not_asked_before = 0.0
@@ -66,7 +68,7 @@ class Tail:
 
     def stand(self, place: Place | None) -> None:
         """Read on from there, where it stands already if nothing was torn."""
-        self._asked, self._not_asked_before, self._is_confirmed = None, 0.0, False
+        self._asked, self._not_asked_before, self._was_at_end = None, 0.0, False
         if self._next == place:
             return
         self.close()
@@ -173,6 +175,7 @@ class Tail:
                 raise InvalidRequest(f"{self.name!r} has partitions: streams are over topics without")
             if self._begin in (None, LATEST) or place >= self._begin:
                 self._check_gap(place)
+                self._more_since, self._patience = None, CHECK_SECONDS
                 self._begin = place.behind  # a reader that was cut off gives its last message again
                 return Read(place, message)
             self._is_checked = True  # what comes before is there, so nothing is missing
@@ -185,6 +188,7 @@ class Tail:
                 return None
             answer, self._parked = self._parked, None
             if answer.result == OK:
+                self._was_at_end = False
                 return answer.value
         try:
             return self._reader.read_next(0)
@@ -231,32 +235,56 @@ class Tail:
 
     def maybe_at_end(self) -> bool | None:
         """Whether nothing more is stored; None: not known yet. Asks. What is stored may be what `stand` passes over."""
-        if self._reader is None:
+        has_more = self._has_more()
+        if has_more is None:
             return None
+        if has_more and not self._was_at_end:
+            self._not_asked_before = time.monotonic() + SLICE_SECONDS
+            self._wait_for_more()
+            return False
+        if self._parked is not None and not self._was_at_end:
+            # What a parked read was just given counts as read, and its answer may still be on its way. It is here when the next
+            # one is, whatever that says.
+            self._was_at_end, self._not_asked_before = True, 0.0
+            return None
+        self._was_at_end = False
+        is_given = self._parked is not None and self._parked.result == OK
+        self.is_known = True
+        return None if is_given else True
+
+    def _has_more(self) -> bool | None:
+        """What Pulsar says, as far as it counts its reader's messages; None: it has not said yet."""
         if self._asked is None:
-            if time.monotonic() >= self._not_asked_before:
+            if self._reader is not None and time.monotonic() >= self._not_asked_before:
                 self._asked = self._answers.ask(self._reader.has_message_available_async)
             return None
         if not self._asked.result:
             return None
         answer, self._asked = self._asked, None
-        if answer.result == _NONE_THERE or (answer.result == OK and not answer.value):
-            if self._parked is not None and not self._is_confirmed:
-                # What a parked read was just given counts as read, and its answer may still be on its way to us.
-                self._is_confirmed, self._not_asked_before = True, 0.0
-                return None
-            self.is_known, self._is_confirmed = True, False
-            return True
-        self._is_confirmed = False
-        self._not_asked_before = time.monotonic() + SLICE_SECONDS
-        return False if answer.result == OK else None
+        if answer.result not in (OK, _NONE_THERE):
+            self._not_asked_before = time.monotonic() + SLICE_SECONDS
+            return None
+        return answer.result == OK and answer.value is True
+
+    def _wait_for_more(self) -> None:
+        """A reader that was cut off at the end of a terminated topic says for ever that there is more: another one knows."""
+        now = time.monotonic()
+        if self._more_since is None:
+            self._more_since = now
+        elif self._begin != LATEST and now - self._more_since > self._patience:
+            self._more_since, self._patience = None, 2 * self._patience
+            self._let_go()
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Let go of the reader, and forget where it stood."""
+        self._let_go()
+        self._next, self._begin, self._held, self.gap = _NOWHERE, None, None, None
+        self._more_since, self._patience, self.is_known = None, CHECK_SECONDS, False
+
+    def _let_go(self) -> None:
         if self._opening is not None:
             self._answers.give_up([self._opening])
         if self._reader is not None:
             self._answers.close(self._reader)
-        self._next, self._begin, self._held, self.gap = _NOWHERE, None, None, None
         self._reader = self._opening = self._parked = self._asked = self._checking = None
-        self._not_before, self.is_known = 0.0, False
+        self._not_before = 0.0
