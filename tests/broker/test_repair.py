@@ -1,10 +1,12 @@
 """`repair`: what was damaged passes `check` afterwards, lacks what was named and no more, and a broker goes on with it."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 
 from rocksmq.broker import keys
 from rocksmq.broker.check import examine
@@ -15,8 +17,8 @@ from rocksmq.broker.mark import MarkFile
 from rocksmq.broker.patch import NotRepaired
 from rocksmq.broker.records import ChannelSettings, GroupState, MetaBinding
 from rocksmq.broker.repair import Offers, locked_for_repair, repair
-from rocksmq.broker.store import Delete, DirectoryInUse, Family, Put
-from rocksmq.protocol.errors import ChannelNotFound, OutOfSequence
+from rocksmq.broker.store import Delete, DirectoryInUse, Family, Put, Store
+from rocksmq.protocol.errors import ChannelNotFound, OutOfSequence, StorageFailed
 from rocksmq.protocol.operations import Consume, DescribeGroup, ListGroups, Produce
 
 from .check_support import (
@@ -214,6 +216,45 @@ def test_given_a_bit_flipped_in_a_table_when_rewritten_and_cut_then_compactions_
     assert (healthy.path / "db.damaged").is_dir()
     with pytest.raises(NotRepaired), locked_for_repair(healthy.path):
         list(repair(healthy.path, found, ["rewrite", *cuts, *others]))
+
+
+def nothing(store: Store, *span: object) -> None:
+    """Instead of a compaction."""
+
+
+async def produce_for_ever(path: Path, channel: str) -> None:
+    async with RocksMQ(path) as mq:
+        with trio.fail_after(60):
+            while True:
+                await mq.produce(channel, [b"more"])
+
+
+@in_trio
+async def test_given_a_damaged_block_of_what_was_removed_when_rewritten_then_the_broker_does_not_stop_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "data"
+    compact, removed = Store.compact, os.urandom(100_000)
+    monkeypatch.setattr(Store, "compact", nothing)  # as if it was killed before
+    async with RocksMQ(path) as mq:
+        for channel, payload in (("removed", removed), ("kept", b"kept")):
+            await mq.create_channel(channel)
+            await mq.produce(channel, [payload] * 3)
+        mq.core.log._store._families[Family.DATA].flush()  # pyright: ignore[reportPrivateUsage]
+        await mq.destroy_channel("removed")
+    flip_stored(path, removed)
+    monkeypatch.setattr(Store, "compact", compact)
+    with pytest.raises(StorageFailed, match="run `rocksmq check`"):
+        await produce_for_ever(Path(shutil.copytree(path, tmp_path / "copy")), "kept")
+    (told,) = [text for text in findings(path) if text.startswith("problem")]
+    assert "is damaged: a compaction will stop the broker" in told
+    assert list(offers(path).repairs) == ["rewrite"]
+    repaired(path, "rewrite")
+    assert findings(path) == []
+    async with RocksMQ(path) as mq:
+        mq.core.log._store.compact(Family.DATA, b"", b"\xff" * 17)  # pyright: ignore[reportPrivateUsage]
+        batch = await mq.fetch("kept", "earliest", n=10)
+    assert batch.payloads == [b"kept"] * 3
 
 
 def test_given_an_extent_that_is_gone_when_rebuilt_then_nothing_is_lost(healthy: Healthy) -> None:

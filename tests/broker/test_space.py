@@ -1,6 +1,7 @@
 """What is removed leaves the disk: at once, when a little has waited, while the disk is full, and after a restart."""
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import trio
 from rocksmq.broker import space
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.retention import RetentionSection
-from rocksmq.broker.store import Store
+from rocksmq.broker.store import Family, Store
 from rocksmq.protocol.errors import StorageFailed
 
 from .disk_support import crashed
@@ -131,6 +132,37 @@ async def test_given_a_compaction_that_fails_when_tried_again_then_the_space_is_
         await until(lambda: on_disk(tmp_path) < 2 * MIB)
     told = [record.message for record in caplog.records if record.name == "rocksmq.broker"]
     assert told == ["the space of removed messages is given back later: the database could not compact: no room"] * 3
+
+
+@in_trio
+async def test_given_a_compaction_that_takes_long_when_stopped_then_it_ends_and_the_next_start_does_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compact, stop = Store.compact, Store.stop_compacting
+    begun, stopped = trio.Event(), threading.Event()
+
+    def compact_late(store: Store, family: Family, begin: bytes, end: bytes) -> None:
+        store._is_compacting = True  # pyright: ignore[reportPrivateUsage]
+        trio.from_thread.run_sync(begun.set)
+        assert stopped.wait(60)
+        compact(store, family, begin, end)
+
+    def stop_now(store: Store) -> None:
+        stop(store)
+        stopped.set()
+
+    monkeypatch.setattr(Store, "compact", compact_late)
+    monkeypatch.setattr(Store, "stop_compacting", stop_now)
+    async with RocksMQ(tmp_path) as mq:
+        await mq.create_channel("orders")
+        await fill(mq, "orders", 8 * MIB)
+        await mq.destroy_channel("orders")
+        await begun.wait()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "nothing is lost by that"
+    assert on_disk(tmp_path) > 8 * MIB
+    monkeypatch.undo()
+    async with RocksMQ(tmp_path):
+        await until(lambda: on_disk(tmp_path) < 2 * MIB)
 
 
 @in_trio

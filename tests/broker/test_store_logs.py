@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rocksdict import Rdict, WriteBatch
 
-from rocksmq.broker.store import MIB, Change, Delete, DeleteRange, Family, Put, Store
+from rocksmq.broker.store import Change, Delete, DeleteRange, Family, Put, Store
+from rocksmq.broker.store_options import MIB
 from rocksmq.protocol.errors import DiskFull, StorageFailed
 from tests.helpers.model_systems import copy_as_killed
 
@@ -145,7 +146,7 @@ def test_given_no_other_log_can_be_begun_when_written_then_nothing_is_stored_and
 def test_given_tables_that_wait_for_compaction_when_the_log_is_full_then_it_goes_on_without_waiting(
     store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rocksmq.broker.store.LEVEL0_FILES_SLOW", 0)
+    monkeypatch.setattr("rocksmq.broker.store_options.LEVEL0_FILES_SLOW", 0)
     old = database.log
     fill(store)
     store.write([Put(DATA, b"a", b"1")])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rocksmq.broker.store import LEVEL_PIECES, Family, Put, Store
+from rocksmq.broker.store import Family, Put, Store
+from rocksmq.broker.store_options import LEVEL_PIECES
 from tests.helpers.ledger import wait_until
 
 MIB = 1 << 20

@@ -5,15 +5,17 @@ from types import SimpleNamespace, coroutine
 
 import pytest
 
-from rocksmq.broker import trimmer
+from rocksmq.broker import keys, trimmer
 from rocksmq.broker.retention import RetentionSection
+from rocksmq.broker.store import Family
 from rocksmq.protocol.administration import SetChannel
-from rocksmq.protocol.errors import StorageFailed
+from rocksmq.protocol.errors import DiskFull, StorageFailed
 from rocksmq.protocol.operations import (
     DestroyChannel,
     Empty,
 )
 
+from .disk_support import fail
 from .many_support import ManyBroker
 
 COUNT = 40
@@ -134,6 +136,16 @@ def test_given_a_clock_that_steps_in_the_midst_of_a_look_when_that_goes_on_then_
     looks.broker.now_ms += 3_600_000
     looks.rest(look)
     assert looks.broker.core.channels.find(other).visible.message_count == 1
+
+
+def test_given_a_full_disk_when_the_clock_is_noted_then_it_is_by_the_next_look(looks: Looks) -> None:
+    looks.set_rules({"max_age_ms": 60_000})
+    looks.broker.store.on_write = fail(DiskFull("the disk is full"))
+    looks.rest(looks.look())
+    looks.broker.store.on_write = lambda: None
+    assert looks.broker.store.get(Family.META, keys.CLOCK) is None
+    looks.rest(looks.look())
+    assert looks.broker.store.get(Family.META, keys.CLOCK) is not None
 
 
 def test_given_empty_messages_at_the_cut_when_looked_then_they_stay_with_what_the_cap_keeps(looks: Looks) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypedDict
 import trio
 from rocksdict import Options
 
-from rocksmq.broker import store
+from rocksmq.broker import store, store_options
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.mark import MarkFile
 from rocksmq.broker.store import Family, Store
@@ -179,7 +179,7 @@ def _marked(path: Path) -> int:
 @contextmanager
 def _many_logs() -> Generator[None, None, None]:
     """Small memtables, that become tables slowly."""
-    options, memtable_bytes = store._options, store.MEMTABLE_BYTES  # pyright: ignore[reportPrivateUsage]
+    options, memtable_bytes = store_options.options_of, store.MEMTABLE_BYTES
 
     def slow(cache: Any) -> Options:
         made = options(cache)
@@ -187,11 +187,11 @@ def _many_logs() -> Generator[None, None, None]:
         return made
 
     store.MEMTABLE_BYTES = SMALL_MEMTABLE_BYTES
-    store._options = slow  # pyright: ignore[reportPrivateUsage]
+    store_options.options_of = slow
     try:
         yield
     finally:
-        store._options, store.MEMTABLE_BYTES = options, memtable_bytes  # pyright: ignore[reportPrivateUsage]
+        store_options.options_of, store.MEMTABLE_BYTES = options, memtable_bytes
 
 
 def _identity(which: int) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from rocksmq.broker import keys, store
+from rocksmq.broker import keys, store, store_options
 from rocksmq.broker.store import Family, Put, Store
 
 VALUE_BYTES_MAX = 60_000  # more than a block of RocksDB's log, so that records are split
@@ -47,7 +47,7 @@ def newest_log(directory: Path) -> str:
 def main() -> None:
     directory, seed, memtable_bytes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     store.MEMTABLE_BYTES = memtable_bytes  # logs are as small as it, so that there are many of them soon
-    store.LEVEL0_FILES_SLOW = 1_000  # tables do not hold it up
+    store_options.LEVEL0_FILES_SLOW = 1_000  # tables do not hold it up
     target = Store(directory)
     count = 0
     sys.stdout.write(f"{count}\n")

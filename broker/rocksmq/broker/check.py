@@ -8,6 +8,7 @@ by which `Repair` a problem would be put right; `repair` does that.
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -24,8 +25,9 @@ from .mark import MarkFile
 from .meta_shadow import MetaShadow
 from .remote import Remote
 from .salvage import Unread, entries
-from .store import DataRefused, Family, Store, looking_at
+from .store import DataRefused, Family, Store, Table, looking_at
 from .sweep import Sweep
+from .tables import damage
 
 HOLDER = "rocksmq check"  # what the lock says meanwhile
 FSYNC = Durability.parse("fsync")
@@ -150,6 +152,7 @@ class _Check:
         self._progress = progress
         self._bytes_done = 0
         self._bytes_total = 0
+        self._unread: list[str] = []  # what RocksDB said
 
     def run(self) -> Iterator[Item]:
         found: list[Finding | Repair] = []
@@ -186,7 +189,7 @@ class _Check:
                 yield from inventory.read(store)
                 yield from self._positions(store, inventory, instance, commit_number)
                 yield from inventory.compare(window_end)
-                for item in self._messages(store, inventory):
+                for item in chain(self._messages(store, inventory), self._tables(store)):
                     if inventory.is_whole or item is not proposals.REWRITE:
                         yield item
         except DataRefused as error:
@@ -236,6 +239,7 @@ class _Check:
     def _messages(self, store: Store, inventory: Inventory) -> Iterator[ChannelFound | Finding | Repair]:
         known = inventory.channels
         self._bytes_total = sum(channel.extent.byte_count for channel in known.values() if channel.extent is not None)
+        self._bytes_total += sum(self._file(table).stat().st_size for table in store.tables())
         behind = b""
         for number in sorted(known):
             begin, end = keys.channel_span(number)
@@ -255,6 +259,7 @@ class _Check:
         for entry in entries(store, *keys.channel_span(channel.number)):
             if isinstance(entry, Unread):
                 sweep.skipped()
+                self._unread.append(entry.message)
                 yield _unread(channel, entry)
                 yield proposals.REWRITE
             else:
@@ -265,6 +270,25 @@ class _Check:
         is_empty = sweep.message_count == 0
         begin_id, end_id = (None, None) if is_empty else (sweep.first_id, sweep.last_id)
         yield ChannelFound(settings.name, sweep.message_count, sweep.byte_count, begin_id, end_id, len(channel.groups))
+
+    def _tables(self, store: Store) -> Iterator[Finding | Repair]:
+        """What is damaged, and nobody reads: RocksDB does, and stops."""
+        for table in store.tables():
+            told = [message for message in self._unread if table.name in message]
+            found = [
+                damaged
+                for damaged in damage(self._file(table))
+                if not any(f"{table.name} offset {damaged.offset} " in message for message in told)
+            ]
+            if found:
+                more = f", and {counted(len(found) - 1, 'other')}" if len(found) > 1 else ""
+                yield problem(f"table {table.name}", f"{found[0].what}{more}: a compaction will stop the broker")
+                yield proposals.REWRITE
+            self._bytes_done += self._file(table).stat().st_size
+            self._progress(self._bytes_done, self._bytes_total)
+
+    def _file(self, table: Table) -> Path:
+        return self._directory / "db" / table.name
 
 
 def _compare_mark(mark: int | None, commit_number: int) -> Iterator[Finding | Repair]:

@@ -139,6 +139,7 @@ class RocksMQ:
             if self.core.committer.failure is None:
                 with trio.CancelScope(shield=True):
                     await self.drain()
+            self._directory.store.stop_compacting()
             self._nursery.cancel_scope.cancel()
             return await self._stack.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:

@@ -94,13 +94,14 @@ def holds(groups: Iterable[Group], now_ms: int) -> list[Hold]:
 
 def _hold(group: Group, now_ms: int) -> Hold:
     states = [state for state in (group.value, group.visible) if state is not None]  # what is not durable may be undone
-    kept = [state.position for state in states]
-    for state in states:
+    kept = min(state.position for state in states)
+    for state in states[:1] if states[0] is states[-1] else states:
         for entry in state.consumers.values():
-            is_fresh = entry.generation == state.generation and time_ms_of(entry.last_use) > now_ms - REPEAT_MS
-            if entry.is_released or is_fresh:
-                kept.append(entry.begin)
-    return Hold(group.name, min(kept))
+            if entry.begin < kept:
+                is_fresh = entry.generation == state.generation and time_ms_of(entry.last_use) > now_ms - REPEAT_MS
+                if entry.is_released or is_fresh:
+                    kept = entry.begin
+    return Hold(group.name, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +126,5 @@ class RetentionSection:
                 yield field.name, "0, for no such rule, or more"
         if 0 < self.max_age < 0.001:
             yield "max_age", "a millisecond at least"
+        if 0 < self.group_idle_seconds < 1:
+            yield "group_idle_seconds", "a second at least"

@@ -16,35 +16,24 @@ from tempfile import TemporaryDirectory
 from threading import Lock, Thread
 from typing import NamedTuple, TypeAlias
 
-from rocksdict import (
-    AccessType,
-    BlockBasedOptions,
-    Cache,
-    DBCompressionType,
-    Options,
-    Rdict,
-    ReadOptions,
-    WriteBatch,
-)
+from rocksdict import AccessType, Cache, Rdict, ReadOptions, WriteBatch
 
 from rocksmq.protocol.errors import DiskFull, StorageFailed
 
 from . import log_chain
+from . import store_options as options
 from .disk import disk_piece_bytes
 from .live_links import NeverStill, link_live_files
 from .log_chain import LOG_BLOCK_BYTES, LOG_HEADER_BYTES, LogChain, end_of_record
+from .store_options import LEVEL_PIECES, MEMTABLES_MAX, MIB, in_pieces
 
 logger = logging.getLogger("rocksmq.broker")
 
-MIB = 1 << 20
 MEMTABLE_BYTES = 64 * MIB  # at most: on a disk of less than 20 GiB a memtable is a piece of it (disk.py)
 ENTRIES = "rocksdb.num-entries-active-mem-table"
-MEMTABLES_MAX = 3  # bounds the logs too, which live as long as a memtable does, and the replay at start: 3.5 s a GB
 UNSYNCED_BYTES_MAX = 8 * MIB  # then a sync begins by itself: 5 ms are left of it when a log is switched, not 35
 PADDING = b"\xff padding"  # a key that nobody has
-LEVEL_PIECES = 4  # in the level below level 0, which is rewritten as a whole; about as many in any other compaction
 OWED_PIECES_MAX = 48  # of what compaction is behind with; it may be much more, but one takes no more at once
-LEVEL0_FILES_SLOW = 20  # RocksDB delays writes then, until compaction has come after
 BLOCK_CACHE_BYTES = 64 * MIB
 
 
@@ -92,45 +81,6 @@ class DataRefused(Exception):
     """The data directory cannot be opened without losing what was acknowledged, or not by this version."""
 
 
-def _options(cache: Cache) -> Options:
-    table = BlockBasedOptions()
-    table.set_block_cache(cache)
-    table.set_block_size(32 * 1024)
-    table.set_format_version(5)
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    options.set_block_based_table_factory(table)
-    options.set_write_buffer_size(MEMTABLE_BYTES)
-    options.set_max_write_buffer_number(MEMTABLES_MAX)
-    options.set_db_write_buffer_size(MEMTABLES_MAX * MEMTABLE_BYTES)
-    options.set_max_total_wal_size((MEMTABLES_MAX + 1) * MEMTABLE_BYTES)
-    options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES_SLOW)
-    options.set_max_background_jobs(2)
-    options.set_bytes_per_sync(MIB)
-    options.set_wal_bytes_per_sync(MIB)
-    options.set_compression_type(DBCompressionType.lz4())  # zstd at the bottom takes the core that produce needs
-    options.set_level_compaction_dynamic_level_bytes(True)
-    options.set_paranoid_checks(True)
-    options.set_max_open_files(1_000)
-    options.set_max_log_file_size(16 * MIB)
-    options.set_keep_log_file_num(5)
-    return options
-
-
-def _in_pieces(options: Options, piece_bytes: int) -> Options:
-    """With the sizes of a disk on which memtables and tables are of ``piece_bytes`` (disk.py)."""
-    options.set_write_buffer_size(piece_bytes)
-    options.set_db_write_buffer_size(MEMTABLES_MAX * piece_bytes)
-    options.set_max_total_wal_size((MEMTABLES_MAX + 1) * piece_bytes)
-    options.set_target_file_size_base(piece_bytes)
-    options.set_max_bytes_for_level_base(LEVEL_PIECES * piece_bytes)
-    options.set_max_compaction_bytes(LEVEL_PIECES * piece_bytes)
-    options.set_max_manifest_file_size(piece_bytes)
-    options.set_max_log_file_size(max(MIB, piece_bytes // 4))
-    return options
-
-
 class Peeked(NamedTuple):
     """``log_gap``: what recovery did not find of the logs, in words; None: nothing is missing."""
 
@@ -148,10 +98,10 @@ def peek(directory: Path, family: Family, key: bytes) -> Peeked:
     cache = Cache(BLOCK_CACHE_BYTES)
     name, meta = family.name.lower(), Family.META.name.lower()
     try:
-        families = {found: _options(cache) for found in Rdict.list_cf(str(directory), _options(cache))}
+        families = {found: options.options_of(cache) for found in Rdict.list_cf(str(directory), options.options_of(cache))}
         if not families.keys() >= {name, meta}:
             return Peeked(None, None)  # its creation was cut short
-        db = Rdict(str(directory), _options(cache), column_families=families, access_type=AccessType.read_only())
+        db = Rdict(str(directory), options.options_of(cache), column_families=families, access_type=AccessType.read_only())
         value: bytes | None = db.get_column_family(name).get(key)
         chain = LogChain(_scan(db.get_column_family(meta), log_chain.PREFIX, log_chain.END))
         db.close()
@@ -208,7 +158,7 @@ def _has_families(links: Path, directory: Path) -> bool:
     if not (links / "CURRENT").exists():
         return False
     try:
-        found = Rdict.list_cf(str(links), _options(Cache(BLOCK_CACHE_BYTES)))
+        found = Rdict.list_cf(str(links), options.options_of(Cache(BLOCK_CACHE_BYTES)))
     except Exception as error:
         told = str(error).replace(str(links), str(directory))
         raise _not_opened(directory, told) from error
@@ -219,15 +169,16 @@ def _refusal(error: Exception) -> DiskFull | StorageFailed:
     """What a write that RocksDB refused means."""
     if "no space left" in str(error).lower():
         return DiskFull("the broker's disk is full: nothing was stored; free space on it, then it goes on by itself")
-    return StorageFailed(f"the database refused a write: {error}")
+    advice = ": a part of it is damaged: stop the broker, and run `rocksmq check` on its data directory"
+    return StorageFailed(f"the database refused a write: {error}{advice if 'corruption' in str(error).lower() else ''}")
 
 
 def _scan(family: Rdict, begin: bytes, end: bytes, *, at_or_before: bool = False) -> Iterator[tuple[bytes, bytes]]:
     """See `Store.scan`. Raises what rocksdict does."""
-    options = ReadOptions()
-    options.set_iterate_upper_bound(end)
-    options.fill_cache(False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # the stub forgets the argument
-    entries = family.iter(options)
+    reading = ReadOptions()
+    reading.set_iterate_upper_bound(end)
+    reading.fill_cache(False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # the stub forgets the argument
+    entries = family.iter(reading)
     if at_or_before:
         entries.seek_for_prev(begin)
         if not entries.valid():
@@ -263,10 +214,10 @@ class Store:
         self._directory, self._opened = directory, links or directory
         access = AccessType.read_write() if links is None else AccessType.read_only()
         self._disk_piece_bytes = disk_piece_bytes(directory)
-        families = {family.name.lower(): _in_pieces(_options(cache), self._memtable_bytes) for family in Family}
-        options = _in_pieces(_options(cache), self._memtable_bytes)
+        families = {family.name.lower(): in_pieces(options.options_of(cache), self._memtable_bytes) for family in Family}
+        whole = in_pieces(options.options_of(cache), self._memtable_bytes)
         try:
-            self._db = Rdict(str(self._opened), options, column_families=families, access_type=access)
+            self._db = Rdict(str(self._opened), whole, column_families=families, access_type=access)
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
             if "lock hold by" in str(error) or "While lock file" in str(error):
                 raise DirectoryInUse(f"another process holds the database in {directory}") from error
@@ -279,6 +230,7 @@ class Store:
         self._syncing = Lock()
         self._sync_failure: str | None = None
         self._sync_ahead: Thread | None = None
+        self._is_compacting = self._is_stopped = False
         self._chain = LogChain(self.scan(Family.META, log_chain.PREFIX, log_chain.END))
 
     @property
@@ -350,7 +302,7 @@ class Store:
         if sum(self._figures("rocksdb.cur-size-active-mem-table")) < self._memtable_bytes * 15 // 16:
             return False
         is_slow = self.figure("actual-delayed-write-rate") or self.figure("is-write-stopped")
-        return not is_slow and max(self._figures("rocksdb.num-files-at-level0")) < LEVEL0_FILES_SLOW - MEMTABLES_MAX - 1
+        return not is_slow and max(self._figures("rocksdb.num-files-at-level0")) < options.LEVEL0_FILES_SLOW - MEMTABLES_MAX - 1
 
     def _switch_log(self) -> None:
         """Begin a new log with nothing unsynced in the old one, and give the memtables to be made tables.
@@ -422,12 +374,21 @@ class Store:
     def compact(self, family: Family, begin: bytes, end: bytes) -> None:
         """Give the disk back what was deleted from ``begin`` to ``end``. Takes seconds. Raises StorageFailed."""
         failed = self.background_errors()  # rocksdict does not tell of them; others' count too
+        self._is_compacting = True
         try:
             self._families[family].compact_range(begin, end)
         except Exception as error:
             raise StorageFailed(f"the database could not compact: {error}") from error
+        finally:
+            self._is_compacting = False
         if self.background_errors() > failed:
             raise StorageFailed("the database could not compact: its own log (LOG in the data directory) says why")
+
+    def stop_compacting(self) -> None:
+        """End what `compact` does in another thread, before `close`: then nothing is written any more."""
+        if self._is_compacting:
+            self._db.cancel_all_background(wait=False)
+            self._is_stopped = True
 
     def checkpoint(self, target: Path) -> None:
         """Make the directory ``target``, on the same file system: the database as a kill -9 now would leave it.
@@ -496,5 +457,7 @@ class Store:
             failure = _closed(self._families.pop()) or failure
         failure = _closed(self._db) or failure
         del self._db
-        if failure is not None:  # after a failed write; what was synced is safe, and nothing else can be saved
+        if (
+            failure is not None and not self._is_stopped
+        ):  # a write failed; what was synced is safe, and nothing else can be saved
             logger.error("the database did not close cleanly: %s", self._told(failure))

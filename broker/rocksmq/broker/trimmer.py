@@ -32,9 +32,9 @@ logger = logging.getLogger("rocksmq.broker")
 LOOK_SECONDS = 1.0
 PAUSE_SECONDS = 0.05  # between two looks, however urgent
 FEW_BATCHES, FEW_BYTES = 1_024, 4 << 20  # up to so many are deleted one by one
-TRIMS_MAX = 64  # of a look; the others' turn is with the next
+TRIMS_MAX = 64  # of a look, besides those of channels far above a cap; the others' turn is with the next
 TELL_SECONDS = 600.0  # between two lines in the log that a channel cannot be read
-A_TURN = 50  # channels that are looked at in one go
+A_TURN = 50  # channels and groups that are looked at in one go
 SLACK_BYTES, SLACK_PART = 16 << 20, 16  # so far, or by a 16th, a cap is exceeded before that is urgent: whichever is more
 STEP_BYTES, STEP_PART = 16 << 20, 8  # of the broker's cap: so much of a channel, or an 8th, before the next oldest has its turn
 WRITTEN = Durability.parse("os")
@@ -113,6 +113,7 @@ class Trimmer:
         self._grown = 0  # bytes since the last look
         self._soon = trio.Event()
         self._trims = 0  # of this look, or of the broker's cap in it
+        self._in_a_row = 0  # channels and groups looked at, since others had a turn
         self._now_ms = 0
 
     # -- what is told ------------------------------------------------------------
@@ -194,7 +195,9 @@ class Trimmer:
                 break
             if any(channel.rules):
                 await self._look_at(channel)
-            if index % A_TURN == A_TURN - 1:
+            self._in_a_row += 1
+            if self._in_a_row >= A_TURN:
+                self._in_a_row = 0
                 await trio.lowlevel.checkpoint()
         self._trims = 0
         if self.section.total_bytes_max:
@@ -212,8 +215,14 @@ class Trimmer:
                 note.doubt,
             )
         self._committer.open.put(Put(Family.META, keys.CLOCK, note.encode()))
+        former, self._noted = self._noted, note
+
+        def done(reply: object) -> None:
+            if isinstance(reply, RocksMQError):
+                self._noted = former  # the next look stores it
+
+        self._committer.open.answer(done, None, WRITTEN)
         self._committer.wake()
-        self._noted = note
 
     def _kept(self, channel: Channel) -> Extent:
         """What readers have of it, without what is being removed."""
@@ -227,6 +236,7 @@ class Trimmer:
         if not extent.message_count:
             return
         kept = self.lowest(channel) if rules.consumed_by_all else []
+        self._in_a_row += len(kept)
         expired_before_ms = None if self.clock.doubt is not None else self._now_ms - rules.max_age_ms
         wanted = cut(rules, extent, expired_before_ms=expired_before_ms, lowest=kept[0] if kept else None)
         if wanted.takes(extent):
@@ -323,7 +333,7 @@ class Trimmer:
             if batch is not None and measure.end(batch) < target:
                 low = batch.end_id + 1
             else:
-                found, high = batch or found, middle - 1
+                found, high = batch or found, min(middle, high if batch is None else batch.first_id) - 1
             await trio.lowlevel.checkpoint()
         if found is not None:
             found = self._log.holding(channel.number, found.first_id, extent, StoredBatch.decode)
