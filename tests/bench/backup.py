@@ -4,8 +4,8 @@
 
 One broker, with much stored; two producers, batches of 1,000 messages of 100 B and of 1 KB, at full load or at a rate that
 leaves the processors room; and a third that calls `produce` with one message after the other, each fsynced: its latencies are
-what is measured. In turns without a backup, with checkpoints alone (BACKUP_BEGIN and BACKUP_END, again and again), and with
-whole backups by the command.
+what is measured, and how often the broker's loop woke more than 10 ms late. In turns without a backup, with checkpoints alone
+(BACKUP_BEGIN and BACKUP_END, again and again), and with whole backups by the command.
 """
 
 import multiprocessing
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -36,13 +37,31 @@ PAUSE_SECONDS = 0.1  # between two checkpoints
 LONG_SECONDS = 0.010
 NOTHING, CHECKPOINTS = "nothing", "checkpoints"
 WAYS = {NOTHING: "", CHECKPOINTS: "", "backups to a directory": "copy", "backups to a tar": "copy.tar.zst"}  # and their targets
-COLUMNS = ("meanwhile", "count", "produces", "p50 ms", "p99 ms", "max ms", "p99 / without", "over 10 ms", "MB/s")
+COLUMNS = ("meanwhile", "count", "produces", "p50 ms", "p99 ms", "max ms", "p99 / without", "over 10 ms", "loop late", "MB/s")
+LAG = "rocksmq_event_loop_lag_seconds"
+
+
+class Wakes(NamedTuple):
+    """Of the broker's loop, and those that came later than LONG_SECONDS."""
+
+    all: int
+    late: int
+
+    @classmethod
+    def of(cls, broker: Broker) -> "Wakes":
+        """Since its start."""
+        with urllib.request.urlopen(f"{broker.http_url}/metrics") as reply:
+            lines = [line.rpartition(" ") for line in reply.read().decode().splitlines() if line.startswith(LAG)]
+        values = {name: int(float(value)) for name, _, value in lines}
+        count = values[f"{LAG}_count"]
+        return cls(count, count - values[f'{LAG}_bucket{{le="{LONG_SECONDS}"}}'])
 
 
 class Taken(NamedTuple):
     """``times`` that it was done, seconds of each produce, bytes that the load stored, seconds of it all."""
 
     times: int
+    wakes: Wakes
     produces: list[float]
     loaded: int
     seconds: float
@@ -81,8 +100,9 @@ def back_up(url: str, target: Path) -> None:
     shutil.rmtree(target) if target.is_dir() else target.unlink()
 
 
-def probed(url: str, seconds: float, way: str, place: Path) -> Taken:
+def probed(broker: Broker, seconds: float, way: str, place: Path) -> Taken:
     """Produce, one after the other, while something is done in another process."""
+    url, wakes = broker.url, Wakes.of(broker)
     produces: list[float] = []
     count: Synchronized[int] = multiprocessing.Value("i", 0)
     is_over = multiprocessing.Event()
@@ -100,7 +120,8 @@ def probed(url: str, seconds: float, way: str, place: Path) -> Taken:
     is_over.set()
     if way != NOTHING:
         acting.join()
-    return Taken(count.value, produces, after - before, passed)
+    woken = Wakes(*(now - then for now, then in zip(Wakes.of(broker), wakes, strict=True)))
+    return Taken(count.value, woken, produces, after - before, passed)
 
 
 def row(name: str, rounds: list[Taken], without: list[Taken]) -> dict[str, object]:
@@ -120,6 +141,7 @@ def row(name: str, rounds: list[Taken], without: list[Taken]) -> dict[str, objec
         "max ms": round(median(max(taken.produces) for taken in rounds) * 1e3, 1),
         "p99 / without": f"{median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f})",
         "over 10 ms": f"{sum(seconds > LONG_SECONDS for seconds in produces) / len(produces):.2%}",
+        "loop late": f"{sum(taken.wakes.late for taken in rounds) / sum(taken.wakes.all for taken in rounds):.2%}",
         "MB/s": round(median(taken.loaded / taken.seconds for taken in rounds) / 1e6),
     }
 
@@ -143,7 +165,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="rocksmq-bench-", dir=parent) as name:
         place = target or Path(name)
         for _ in range(rounds):
-            with Broker(Path(name) / "data") as broker:
+            with Broker(Path(name) / "data", http="127.0.0.1:0") as broker:
                 with broker.client(60) as mq:
                     for channel in (PROBED, *LOADED):
                         mq.create_channel(channel)
@@ -154,9 +176,9 @@ def main(
                 loads = [multiprocessing.Process(target=load, args=(url, channel, rate, stop)) for channel in LOADED]
                 for process in loads:
                     process.start()
-                probed(url, 1.0, NOTHING, place)
+                probed(broker, 1.0, NOTHING, place)
                 for way in WAYS:
-                    taken.setdefault(way, []).append(probed(url, seconds, way, place))
+                    taken.setdefault(way, []).append(probed(broker, seconds, way, place))
                 stop.set()
                 for process in loads:
                     process.join()
