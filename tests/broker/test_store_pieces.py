@@ -35,7 +35,7 @@ def fill(store: Store, size: int) -> None:
         store.write([Put(Family.DATA, bytes([number % 2]) + number.to_bytes(8, "big"), VALUE)])
 
 
-def test_given_a_small_disk_when_much_is_written_then_tables_are_about_a_piece(small: Store, tmp_path: Path) -> None:
+def test_given_a_small_disk_when_much_is_written_then_tables_are_two_pieces_at_most(small: Store, tmp_path: Path) -> None:
     def sizes() -> list[int]:
         found: list[int] = []
         for file in (tmp_path / "db").glob("*.sst"):
@@ -45,7 +45,8 @@ def test_given_a_small_disk_when_much_is_written_then_tables_are_about_a_piece(s
 
     fill(small, 40 * MIB)
     wait_until(lambda: small.figure("num-files-at-level0", Family.DATA) < 4 and sum(sizes()) > 20 * MIB, "they are merged")
-    assert max(sizes()) < PIECE * 2
+    passing = len(VALUE) + MIB // 16  # the value that makes it twice as large ends it, at the latest; then comes the index
+    assert max(sizes()) < 2 * PIECE + passing
 
 
 def test_given_a_memtable_when_asked_what_is_owed_then_it_and_the_level_that_is_rewritten_are(small: Store) -> None:

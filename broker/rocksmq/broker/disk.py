@@ -28,7 +28,7 @@ def reserve_bytes(total: int) -> int:
 
 
 def piece_bytes(total: int) -> int:
-    """How large a memtable or a table of the database may get on a disk of ``total`` bytes: 4 MiB to 64 MiB."""
+    """How large a memtable of the database gets, and about a table, on a disk of ``total`` bytes: 4 MiB to 64 MiB."""
     return max(PIECE_BYTES_MIN, reserve_bytes(total) // PIECES)
 
 
