@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ import trio
 
 from rocksmq.broker.store import Change, Store
 from tests.helpers.model_systems import copy_as_killed
+
+
+def table_sizes(database: Path) -> list[int]:
+    """In bytes, of the tables that are there: RocksDB removes those that it has merged at any time."""
+    sizes: list[int] = []
+    for file in database.glob("*.sst"):
+        with suppress(FileNotFoundError):
+            sizes.append(file.stat().st_size)
+    return sizes
 
 
 class Disk:

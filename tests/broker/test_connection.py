@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from rocksmq.broker.commit import CELL_BYTES, OPEN_BYTES_SOFT
 from rocksmq.broker.connection import FRAMES_A_TURN, Connection, Octets
+from rocksmq.broker.gate import Gate
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.session import Session
 from rocksmq.protocol.codec import SUCCESS
@@ -163,7 +164,10 @@ async def test_given_a_disk_that_is_slow_when_one_makes_groups_and_groups_then_i
     async with trio.open_nursery() as nursery:
         sockets = [socket.socketpair() for _ in range(2)]
         connections = [Connection(ours, Limits(), nursery.start_soon, Octets()) for ours, _ in sockets]
-        writer, reader = [Session(connection, broker.core, NobodyElse(), "test", "127.0.0.1") for connection in connections]
+        gate = Gate(broker.core.channels, Limits())
+        writer, reader = [
+            Session(connection, broker.core, NobodyElse(), gate, "test", "127.0.0.1") for connection in connections
+        ]
         for session in (writer, reader):
             session.receive(body(1, hello()))
         sent = 0

@@ -14,7 +14,7 @@ from rocksmq.broker.ids import IDAllocator
 from rocksmq.protocol.errors import DiskFull, GroupNotFound, StorageFailed
 from rocksmq.protocol.operations import Consume, CreateGroup, DescribeGroup, Position
 
-from .disk_support import Disk, crashed, fail, hold
+from .disk_support import Disk, crashed, fail, hold, table_sizes
 from .support import NOON_MS, in_trio
 
 DAY_MS = 24 * 3600 * 1000
@@ -236,7 +236,7 @@ async def test_given_a_channel_of_many_bytes_when_destroyed_then_the_disk_gets_t
     megabyte = os.urandom(1 << 20)
 
     def tables() -> int:
-        return sum(file.stat().st_size for file in (tmp_path / "db").glob("*.sst"))
+        return sum(table_sizes(tmp_path / "db"))
 
     async with RocksMQ(tmp_path, durability=Durability.parse("os")) as mq:
         await mq.create_channel("orders")

@@ -12,7 +12,7 @@ import trio
 from rocksmq.broker.connection import VIEW_BYTES
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.limits import Limits
-from rocksmq.broker.server import Server
+from rocksmq.broker.server import Door, Server
 from rocksmq.broker.session import PARKED_FACTOR, Session
 from rocksmq.protocol.frames import LENGTH_BYTES
 from rocksmq.protocol.operations import CreateChannel, Empty, Fetch, Position
@@ -166,7 +166,7 @@ def test_given_a_server_that_stops_when_its_connections_end_then_that_is_the_rea
             port: int = listener.getsockname()[1]
             server = Server(mq.core, LIMITS, clock=trio.current_time)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.serve, listener)
+                nursery.start_soon(server.serve, Door(listener))
                 async with RawTrio.connected(port), RawTrio.connected(port):
                     # When
                     nursery.cancel_scope.cancel()

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from rocksmq.broker.access import Access
 from rocksmq.broker.config import Config, load
 from rocksmq.broker.reload import Reloader
 
 from .support import in_trio
+
+NOBODY_ASKED = Access(None, None)
 
 
 class Bench:
@@ -18,7 +21,11 @@ class Bench:
         self.file = file
         self.applied: list[Config] = []
         file.write_text("")
-        self.reloader = Reloader(load(file, {}, flags), lambda: load(file, {}, flags), self.applied.append)
+        self.reloader = Reloader(load(file, {}, flags), self._read, lambda config, access: self.applied.append(config))
+        self._flags = flags
+
+    def _read(self) -> tuple[Config, Access]:
+        return load(self.file, {}, self._flags), NOBODY_ASKED
 
     async def reload(self, content: str) -> None:
         self.file.write_text(content)
@@ -130,11 +137,11 @@ async def test_given_a_file_that_is_gone_or_is_none_when_read_again_then_nothing
 async def test_given_a_bug_in_reading_then_nothing_changes_and_its_traceback_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken() -> Config:
+    def broken() -> tuple[Config, Access]:
         raise ZeroDivisionError
 
     applied: list[Config] = []
-    reloader = Reloader(load(None, {}, {}), broken, applied.append)
+    reloader = Reloader(load(None, {}, {}), broken, lambda config, access: applied.append(config))
     await reloader.reload()
     assert applied == []
     assert caplog.records[0].exc_info is not None

@@ -14,7 +14,7 @@ from rocksmq.broker.retention import RetentionSection
 from rocksmq.broker.store import Family, Store
 from rocksmq.protocol.errors import StorageFailed
 
-from .disk_support import crashed
+from .disk_support import crashed, table_sizes
 from .support import in_trio
 
 MIB = 1 << 20
@@ -23,7 +23,7 @@ MESSAGE = 64 * 1024
 
 def on_disk(path: Path) -> int:
     """Of tables, in which removed messages may stay."""
-    return sum(file.stat().st_size for file in path.rglob("*.sst"))
+    return sum(table_sizes(path / "db"))
 
 
 async def fill(mq: RocksMQ, channel: str, size: int) -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,8 @@ import pytest
 from rocksmq.broker.store import Family, Put, Store
 from rocksmq.broker.store_options import LEVEL_PIECES
 from tests.helpers.ledger import wait_until
+
+from .disk_support import table_sizes
 
 MIB = 1 << 20
 PIECE = 4 * MIB
@@ -36,17 +37,12 @@ def fill(store: Store, size: int) -> None:
 
 
 def test_given_a_small_disk_when_much_is_written_then_tables_are_two_pieces_at_most(small: Store, tmp_path: Path) -> None:
-    def sizes() -> list[int]:
-        found: list[int] = []
-        for file in (tmp_path / "db").glob("*.sst"):
-            with suppress(FileNotFoundError):  # it was just merged with others
-                found.append(file.stat().st_size)
-        return found
-
+    database = tmp_path / "db"
     fill(small, 40 * MIB)
-    wait_until(lambda: small.figure("num-files-at-level0", Family.DATA) < 4 and sum(sizes()) > 20 * MIB, "they are merged")
+    wait_until(lambda: sum(table_sizes(database)) > 20 * MIB, "there are tables")
+    wait_until(lambda: small.figure("num-files-at-level0", Family.DATA) < 4, "they are merged")
     passing = len(VALUE) + MIB // 16  # the value that makes it twice as large ends it, at the latest; then comes the index
-    assert max(sizes()) < 2 * PIECE + passing
+    assert max(table_sizes(database)) < 2 * PIECE + passing
 
 
 def test_given_a_memtable_when_asked_what_is_owed_then_it_and_the_level_that_is_rewritten_are(small: Store) -> None:

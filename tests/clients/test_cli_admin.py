@@ -218,7 +218,7 @@ def test_given_what_looks_like_an_option_when_sought_then_it_is_a_time_ago_or_th
     [
         ("127.0.0.1:7660", "put rocksmq:// before the host"),
         ("localhost", "put rocksmq:// before the host"),
-        ("http://localhost", "its scheme is not rocksmq"),
+        ("http://localhost", "its scheme is neither rocksmq nor rocksmqs"),
         ("rocksmq://", "it names no host"),
     ],
 )

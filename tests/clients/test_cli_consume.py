@@ -19,6 +19,7 @@ from rocksmq.clients.claims import Claims
 from rocksmq.clients.cli.claimed import HURRY_SECONDS, Claimed
 from rocksmq.clients.cli.messages import MessageWriter
 from rocksmq.clients.cli.stop import Stop
+from rocksmq.clients.credentials import Credentials
 from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.link import Link
 from rocksmq.clients.testing import Broker
@@ -272,7 +273,7 @@ def test_given_giving_back_when_a_second_signal_interrupts_it_then_it_is_tried_i
 
     monkeypatch.setattr(Claims, "release", interrupted_once)
     with (
-        closing(Link(Address.parse(broker.url), None, "test")) as link,
+        closing(Link(Address.parse(broker.url), Credentials(), "test")) as link,
         pytest.raises(KeyboardInterrupt),
         Claimed(link, "c", "g", Stop(), None, 1000) as reading,
     ):

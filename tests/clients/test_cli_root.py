@@ -50,3 +50,13 @@ def test_given_a_timeout_that_is_none_when_called_then_the_exit_code_is_2_and_it
     result = CliRunner().invoke(main, ["--timeout", seconds, "status"])
     assert result.exit_code == 2
     assert f"{seconds} is no duration: give seconds, more than 0, or inf for ever" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--url", "rocksmq://secret@127.0.0.1:1", "status"], ["--url", "rocksmqs://secret@h", "top"]]
+)
+def test_given_a_token_on_the_command_line_then_it_is_wrong_usage_and_is_not_shown(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "seen by everybody on this machine: put it in ROCKSMQ_TOKEN" in " ".join(result.stderr.split())
+    assert "secret" not in result.output

@@ -15,6 +15,7 @@ import pytest
 from rocksmq.clients import Client, ConnectionFailed, InvalidRequest, ProtocolError, RocksMQError, Timeout, connection
 from rocksmq.clients.address import Address
 from rocksmq.clients.connection import Connection
+from rocksmq.clients.credentials import Credentials
 from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.testing import Broker
 from rocksmq.protocol.operations import Empty
@@ -217,8 +218,8 @@ def test_given_a_reader_about_to_poll_when_its_connection_ends_then_it_does_not_
     polls = iter([poll, LatePoll(), second_poll, LatePoll()])
     replaced = SimpleNamespace(poll=lambda: next(polls), POLLIN=select.POLLIN, POLLOUT=select.POLLOUT)
     monkeypatch.setattr(connection, "select", replaced)
-    first = Connection(Address.parse(broker.url))
-    first.open("first", bytes(16), None, Deadline(PROMPT))
+    first = Connection(Address.parse(broker.url), Credentials())
+    first.open("first", bytes(16), Deadline(PROMPT))
     poll.is_late = True
     call = first.begin(Empty(), Deadline(PROMPT))
     reader = threading.Thread(target=first.is_answered, args=(call, Deadline(PROMPT * 3)))
@@ -227,8 +228,8 @@ def test_given_a_reader_about_to_poll_when_its_connection_ends_then_it_does_not_
     number = poll.sock.fileno()
     others = [socket.socket() for _ in range(32)]  # so that none below it is free
     first.close()
-    second = Connection(Address.parse(broker.url))
-    second.open("second", bytes(16), None, Deadline(PROMPT))
+    second = Connection(Address.parse(broker.url), Credentials())
+    second.open("second", bytes(16), Deadline(PROMPT))
     assert second_poll.sock.fileno() != number
     poll.may_begin.set()
     reader.join(PROMPT / 2)

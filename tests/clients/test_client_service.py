@@ -20,6 +20,7 @@ from rocksmq.clients import (
 )
 from rocksmq.clients.address import Address
 from rocksmq.clients.admin import channel_numbers
+from rocksmq.clients.credentials import Credentials
 from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.link import Link
 from rocksmq.clients.testing import Broker
@@ -108,7 +109,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def link_to(url: str) -> Link:
     """A connection of its own; the caller closes it."""
-    link = Link(Address.parse(url), None, "test")
+    link = Link(Address.parse(url), Credentials(), "test")
     link.connected(Deadline(PATIENCE))
     return link
 

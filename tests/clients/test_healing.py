@@ -22,6 +22,7 @@ from rocksmq.clients import (
     Timeout,
 )
 from rocksmq.clients.address import Address
+from rocksmq.clients.credentials import Credentials
 from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.link import RETRY_SECONDS, RETRY_SECONDS_MAX, Link
 from rocksmq.clients.testing import Broker
@@ -207,7 +208,7 @@ def test_given_a_broker_that_stays_full_when_the_deadline_comes_then_its_refusal
 def test_given_any_roll_of_the_dice_when_paused_then_it_is_that_share_of_a_delay_that_doubles_up_to_a_bound(
     monkeypatch: pytest.MonkeyPatch, roll: int, share: float
 ) -> None:
-    link = Link(Address.parse("rocksmq://127.0.0.1:1"), None, "test")
+    link = Link(Address.parse("rocksmq://127.0.0.1:1"), Credentials(), "test")
     waited: list[float] = []
 
     def randbelow(bound: int) -> int:

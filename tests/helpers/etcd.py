@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from .etcd_tls import Certificates
+from .certificates import Certificates
 from .server import Server
 
 START_SECONDS = 30.0

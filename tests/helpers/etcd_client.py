@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from pyetcd import Endpoint, MultiEndpointEtcd3Client
 
-from .etcd_tls import Certificates
+from .certificates import Certificates
 
 # What http_proxy names would be asked for the loopback too; and connections of one client would be another's.
 _OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]

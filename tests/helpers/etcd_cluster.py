@@ -5,8 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from .certificates import Certificates
 from .etcd import ATTEMPTS, Etcd, EtcdFailed, PortTaken, free_port
-from .etcd_tls import Certificates
 from .server import Server
 
 NAMES = ("a", "b", "c")

@@ -28,9 +28,9 @@ def request_items(correlation: int, request: Any) -> tuple[Any, ...]:
     return (op.number, correlation, *request)
 
 
-def hello(client_id: bytes | None = None) -> Hello:
+def hello(client_id: bytes | None = None, token: str | None = None) -> Hello:
     """A HELLO of this version."""
-    return Hello(MAGIC, VERSION_MIN, VERSION_MAX, "raw", client_id or secrets.token_bytes(16), None)
+    return Hello(MAGIC, VERSION_MIN, VERSION_MAX, "raw", client_id or secrets.token_bytes(16), token)
 
 
 class Raw:

@@ -10,9 +10,10 @@ from typing import Any, Self
 import trio
 import trio.testing
 
+from rocksmq.broker.auth import EVERYBODY, Authority
 from rocksmq.broker.engine import RocksMQ
 from rocksmq.broker.limits import Limits
-from rocksmq.broker.server import Server
+from rocksmq.broker.server import Door, Server
 from rocksmq.protocol.cbor import decode
 from rocksmq.protocol.frames import FrameDecoder
 from rocksmq.protocol.operations import Hello
@@ -43,14 +44,16 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def served(directory: Path, limits: Limits) -> AsyncGenerator[tuple[RocksMQ, Server, int]]:
+async def served(
+    directory: Path, limits: Limits, authority: Authority = EVERYBODY
+) -> AsyncGenerator[tuple[RocksMQ, Server, int]]:
     """An engine, its server and the port that it serves on."""
     async with RocksMQ(directory, limits=limits) as engine:
         listener = socket.create_server(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         server = Server(engine.core, limits, clock=trio.current_time)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, listener)
+            nursery.start_soon(server.serve, Door(listener, authority))
             yield engine, server, port
             nursery.cancel_scope.cancel()
 

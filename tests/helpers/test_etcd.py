@@ -10,10 +10,10 @@ import pytest
 from pyetcd.exceptions import ConnectionFailedError, ConnectionTimeoutError
 
 from tests.helpers import etcd as etcd_module
+from tests.helpers.certificates import Certificates
 from tests.helpers.etcd import Etcd, EtcdFailed, free_port
 from tests.helpers.etcd_client import etcd_client
 from tests.helpers.etcd_cluster import EtcdCluster
-from tests.helpers.etcd_tls import Certificates
 
 MIB = 1024 * 1024
 

@@ -9,7 +9,7 @@ import pytest
 
 from rocksmq.broker.config import BadConfiguration, load
 from rocksmq.broker.meta_url import MetaUrl
-from tests.helpers.etcd_tls import Certificates
+from tests.helpers.certificates import Certificates
 
 BAD_CONFIGURATION = 2
 PATIENCE_SECONDS = 30

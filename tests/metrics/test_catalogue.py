@@ -11,12 +11,12 @@ UNITS = re.compile(r"_(seconds|bytes|messages|commits|requests|connections|consu
 OF_NO_UNIT = {
     "rocksmq_started_after_crash",
     *("rocksmq_build_info", "rocksmq_ready", "rocksmq_ready_check", "rocksmq_read_only", "rocksmq_disk_full"),
-    "rocksmq_clock_in_doubt",
+    *("rocksmq_clock_in_doubt", "rocksmq_authentication_on"),
     *("rocksmq_channel_first_id", "rocksmq_channel_last_id", "rocksmq_etcd_up", "rocksmq_write_stalled"),
     *("rocksmq_mirror_up", "rocksmq_mirror_channel_up", "rocksmq_mirror_channel_stopped", "rocksmq_mirror_not_deduplicated"),
     *("rocksmq_metrics_aggregated", "rocksmq_config_last_reload_successful", "rocksmq_connections_limit"),
 }
-LABELS = {"channel", "group", "op", "code", "check", "state", "reason", "result", "kind", "level", "mirror"}
+LABELS = {"channel", "group", "op", "code", "check", "state", "reason", "result", "kind", "level", "mirror", "token"}
 
 every_metric = pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
 
@@ -35,7 +35,7 @@ def test_given_a_metric_when_read_then_its_name_says_what_it_is(metric: Metric) 
     is_count = metric.kind is Kind.GAUGE and any(word in metric.name for word in counts)
     assert metric.kind is Kind.COUNTER or is_count or metric.name in OF_NO_UNIT or UNITS.search(metric.name)
     assert metric.name == "rocksmq_build_info" or set(metric.labels) <= LABELS
-    nouns = ("channel", "group", "check", "mirror")  # what a metric may be of
+    nouns = ("channel", "group", "check", "mirror", "token")  # what a metric may be of
     assert not any(label in metric.name.split("_")[1:] for label in metric.labels if label not in nouns)
 
 

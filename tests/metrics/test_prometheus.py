@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rocksmq.broker.auth import ALL, Token, digest_of, new_secret
+from rocksmq.broker.auth_file import rendered
 from rocksmq.clients.mirror.report import ChannelReport, State
 from rocksmq.clients.testing import Broker
 from tests.helpers.broker_with_mirror import BrokerWithMirror
@@ -18,6 +20,7 @@ from tests.helpers.traffic import Traffic
 
 from .test_alerts import RULES, RUNBOOK, rules
 
+YEAR_2100 = 4_102_444_800  # in seconds since 1970
 WINDOW = "10s"  # as $__rate_interval
 PATIENCE_SECONDS = 10.0  # on a busy machine a scrape may come too late, and there is nothing until the next
 SHOWN = [panel for panel in panels() if not panel.is_row]
@@ -31,20 +34,28 @@ SELECTOR = re.compile(r"(?<![\w:])(?:up|(?:rocksmq|process)[_:][\w:]+)(?:\{[^}]*
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, Prometheus]]:
     """A broker under load with positions in etcd and a mirror, and a Prometheus that has looked at it for a while."""
     require_prometheus()
-    data = tmp_path_factory.mktemp("watched") / "data"
+    directory = tmp_path_factory.mktemp("watched")
+    tokens, secret = directory / "tokens.json", new_secret()
+    tokens.write_text(rendered([Token("test", digest_of(secret), 0, YEAR_2100, ALL, ALL, ALL)]))
     with (
+        pytest.MonkeyPatch.context() as patch,
         Etcd() as etcd,
-        BrokerWithMirror(data, "--meta", etcd.url("rocksmq")) as broker,
-        Traffic(broker),
+        BrokerWithMirror(directory / "data", "--meta", etcd.url("rocksmq"), "--auth-file", str(tokens)) as broker,
         Prometheus({"rocksmq": [broker.http]}, [RULES]) as prometheus,
     ):
+        patch.setenv("ROCKSMQ_TOKEN", secret)
         broker.stand_in.tell([MIRRORED])
-        # Every kind of client has come and gone, and rates have what they need.
-        prometheus.wait_for('increase(rocksmq_connections_closed_total{reason="client"}[10s]) > 3')
-        prometheus.wait_for('increase(rocksmq_protocol_errors_total{kind="protocol"}[10s]) > 3')
-        prometheus.wait_for('rocksmq_group_lag_messages{group="report"} > 1000')
-        prometheus.wait_for("rocksmq_mirror_lag_messages == 5")
-        yield broker, prometheus
+        with Traffic(broker):
+            wait_until_told(prometheus)
+            yield broker, prometheus
+
+
+def wait_until_told(prometheus: Prometheus) -> None:
+    """Every kind of client has come and gone, and rates have what they need."""
+    prometheus.wait_for('increase(rocksmq_connections_closed_total{reason="client"}[10s]) > 3')
+    prometheus.wait_for('increase(rocksmq_protocol_errors_total{kind="protocol"}[10s]) > 3')
+    prometheus.wait_for('rocksmq_group_lag_messages{group="report"} > 1000')
+    prometheus.wait_for("rocksmq_mirror_lag_messages == 5")
 
 
 @pytest.mark.parametrize("panel", SHOWN, ids=[f"{panel.id} {panel.title}" for panel in SHOWN])

@@ -15,7 +15,8 @@ later of these wins. Example: rocksmqd --data-dir /var/lib/rocksmq
 """
 EPILOG = """\b
 SIGTERM and SIGINT finish what is in flight and end; a second one ends at once.
-SIGHUP reads the options again: log_level and log_format take effect.
+SIGHUP reads the options again: log_level and log_format take effect, and what is in the files
+of tokens and certificates.
 
 \b
 Exit codes:
@@ -35,6 +36,10 @@ Exit codes:
 @click.option("--data-dir", help="Where the data are kept; made if missing.  [default: data]")
 @click.option("--listen", metavar="HOST:PORT", help="Address to serve; port 0 picks a free one.  [default: 127.0.0.1:7660]")
 @click.option("--http", metavar="HOST:PORT|off", help="Metrics and health; port 0 picks a free one.  [default: 127.0.0.1:7661]")
+@click.option("--tls-cert", metavar="FILE", help="The broker's certificate for its clients, PEM: serve by TLS only.")
+@click.option("--tls-key", metavar="FILE", help="The key of --tls-cert.")
+@click.option("--tls-client-ca", metavar="FILE", help="Admit clients only that have a certificate which one in FILE signed.")
+@click.option("--auth-file", metavar="FILE", help="Admit clients only that have a token in FILE (rocksmq token create).")
 @click.option(
     "--durability", metavar="MODE", help="When a produce is acknowledged: fsync, interval:<ms>, os.  [default: fsync]"
 )
@@ -54,7 +59,7 @@ Exit codes:
     "--insecure",
     is_flag=True,
     default=None,
-    help="Allow addresses in --listen and --http that others reach (no TLS, no token).",
+    help="Allow addresses in --listen and --http that others reach without TLS and token.",
 )
 @click.option("--accept-loss", is_flag=True, help="Start although acknowledged data are missing; for this one start.")
 @click.option("--print-config", is_flag=True, help="Print every option with its value and origin, and end.")
@@ -62,12 +67,13 @@ Exit codes:
 @click.version_option(package_name="rocksmq", prog_name="rocksmqd")
 def main(file: Path | None, accept_loss: bool, print_config: bool, check_config: bool, **flags: Any) -> None:
     try:
-        from . import config, daemon
+        from . import access, config, daemon
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: install the broker with  pip install 'rocksmq[broker]'") from None
     given = {key: value for key, value in flags.items() if value is not None}
     try:
         found = config.load(file, os.environ, given)
+        admitted = access.access_of(found)
     except config.BadConfiguration as error:
         click.echo(f"rocksmqd: {error}", err=True)
         sys.exit(daemon.EXIT_CONFIGURATION)
@@ -75,7 +81,7 @@ def main(file: Path | None, accept_loss: bool, print_config: bool, check_config:
         click.echo(config.shown(found) if print_config else "the configuration is good")
         return
     faulthandler.enable()  # says where it hung when a watchdog ends it with SIGABRT
-    launch = daemon.Launch(found, lambda: config.load(file, os.environ, given), accept_loss, _say)
+    launch = daemon.Launch(found, admitted, lambda: config.load(file, os.environ, given), accept_loss, _say)
     sys.exit(daemon.run(launch))
 
 

@@ -38,6 +38,9 @@ _META_FILES = ("meta_ca", "meta_cert", "meta_key", "meta_password_file")
 _NOT_OURS = re.compile(r"ROCKSMQ_(URL|TOKEN|TOKEN_FILE|CA|CERT|KEY|TIMEOUT|CONTEXT|SERVICE_.*|PORT|PORT_.*)")
 
 
+Refuse = Callable[[str, str], None]
+
+
 class BadConfiguration(Exception):
     """The configuration cannot be used; the message names the key, its origin and what is allowed."""
 
@@ -49,6 +52,10 @@ class Config:
     data_dir: str = "data"
     listen: str = "127.0.0.1:7660"
     http: str = "127.0.0.1:7661"  # metrics and health; or OFF
+    tls_cert: str = ""  # files: the broker's certificate and key for its clients, and who signed those of clients
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    auth_file: str = ""  # of tokens
     durability: str = "fsync"
     meta: str = EMBEDDED
     meta_ca: str = ""  # files: who signed etcd's certificate, and the broker's own certificate and key for it
@@ -58,7 +65,7 @@ class Config:
     meta_password_file: str = ""
     log_level: str = "info"
     log_format: str = CONSOLE
-    insecure: bool = False  # allow an address that other machines reach, without TLS and token
+    insecure: bool = False  # allow an address that other machines reach, without TLS and tokens
     retention: RetentionSection = field(default_factory=RetentionSection)
     mirror: MirrorSection = field(default_factory=MirrorSection)
     limits: Limits = field(default_factory=Limits)
@@ -171,14 +178,22 @@ def _typed(key: str, value: Any, origin: str) -> Any:
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
+def refusal(config: Config, key: str, why: str) -> BadConfiguration:
+    """That the value of ``key`` cannot be used, and whose it is."""
+    origin, value = config.origins.get(key, DEFAULT), config.values()[key]
+    return BadConfiguration(f"{origin}: {key} {value!r}: {why}" if origin != _flag(key) else f"{origin} {value!r}: {why}")
+
+
 def _check(config: Config) -> None:
     def refuse(key: str, why: str) -> None:
-        origin, value = config.origins.get(key, DEFAULT), config.values()[key]
-        raise BadConfiguration(f"{origin}: {key} {value!r}: {why}" if origin != _flag(key) else f"{origin} {value!r}: {why}")
+        raise refusal(config, key, why)
 
     if not config.data_dir:
         refuse("data_dir", "it is empty")
 
+    _check_pairs(config, refuse, ("tls_cert", "tls_key"))
+    if config.tls_client_ca and not config.tls_cert:
+        refuse("tls_client_ca", "tls_cert and tls_key belong to it")
     _check_address(config, "listen", refuse, "HOST:PORT, for example 127.0.0.1:7660")
     if config.http != OFF:
         _check_address(config, "http", refuse, "HOST:PORT, for example 127.0.0.1:7661, nor off")
@@ -216,15 +231,30 @@ def _check(config: Config) -> None:
         )
 
 
-def _check_address(config: Config, key: str, refuse: Callable[[str, str], None], wanted: str) -> None:
+def _check_address(config: Config, key: str, refuse: Refuse, wanted: str) -> None:
     host, colon, port = getattr(config, key).rpartition(":")
     if not (host and colon and port.isascii() and port.isdigit() and int(port) < 1 << 16):
         refuse(key, f"not {wanted}")
-    if not _is_loopback(host.strip("[]")) and not config.insecure:
-        refuse(key, "other machines reach it, without TLS and token: use 127.0.0.1, or --insecure on a trusted network")
+    if _is_loopback(host.strip("[]")) or config.insecure:
+        return
+    if key == "http":
+        refuse(
+            key,
+            "other machines reach it, and metrics have no TLS and no token: use 127.0.0.1, or --insecure where that is meant",
+        )
+    missing = [option for option in ("tls_cert", "tls_key", "auth_file") if not getattr(config, option)]
+    if missing:
+        refuse(key, f"other machines reach it: give {', '.join(missing)}, use 127.0.0.1, or --insecure on a trusted network")
 
 
-def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:
+def _check_pairs(config: Config, refuse: Refuse, *pairs: tuple[str, str]) -> None:
+    for one, other in pairs:
+        for given, missing in ((one, other), (other, one)):
+            if getattr(config, given) and not getattr(config, missing):
+                refuse(given, f"{missing} belongs to it")
+
+
+def _check_meta(config: Config, refuse: Refuse) -> None:
     is_tls = False
     if config.meta != EMBEDDED:
         try:
@@ -241,10 +271,7 @@ def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:
             Path(getattr(config, key)).read_text()
         except (OSError, ValueError) as error:
             refuse(key, f"cannot be read: {error.strerror if isinstance(error, OSError) else 'it is not text'}")
-    for one, other in (("meta_cert", "meta_key"), ("meta_user", "meta_password_file")):
-        for given, missing in ((one, other), (other, one)):
-            if getattr(config, given) and not getattr(config, missing):
-                refuse(given, f"{missing} belongs to it")
+    _check_pairs(config, refuse, ("meta_cert", "meta_key"), ("meta_user", "meta_password_file"))
     if config.meta_password_file and not Path(config.meta_password_file).read_text().rstrip("\r\n"):
         refuse("meta_password_file", "it is empty")
     if config.meta != EMBEDDED and config.limits.consumers_max > REMOTE_CONSUMERS_MAX:
@@ -252,7 +279,7 @@ def _check_meta(config: Config, refuse: Callable[[str, str], None]) -> None:
     _check_certificates(config, refuse)
 
 
-def _check_certificates(config: Config, refuse: Callable[[str, str], None]) -> None:
+def _check_certificates(config: Config, refuse: Refuse) -> None:
     context = ssl.create_default_context()
     try:
         if config.meta_ca:

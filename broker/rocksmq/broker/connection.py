@@ -9,9 +9,10 @@ drained. What frames mean is `Session`'s business; when to give up, `Sweeper`'s.
 import errno
 import logging
 import socket
+import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import count, islice
 from typing import Protocol
@@ -19,8 +20,9 @@ from typing import Protocol
 import trio
 
 from rocksmq.protocol.cbor import Buffer
-from rocksmq.protocol.errors import ProtocolError, RocksMQError, UnsupportedVersion
+from rocksmq.protocol.errors import ProtocolError, RocksMQError, Unauthenticated, UnsupportedVersion
 from rocksmq.protocol.frames import FrameDecoder
+from rocksmq.protocol.tls import CIPHERTEXT_BYTES, TlsStream
 
 from .limits import Limits
 
@@ -29,9 +31,11 @@ logger = logging.getLogger("rocksmq.broker")
 VIEW_BYTES = 256  # what a buffer that waits costs beside its bytes
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 LINGER_SECONDS = 1.0
+UNAUTHENTICATED_SECONDS = 0.1  # until whoever has no good token is told so
 # So long is the turn of one connection before others get theirs: a read may hold thousands of small frames.
 TURN_SECONDS = 0.005
 FRAMES_A_TURN = 64
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}  # OpenSSL's words
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ECONNABORTED, errno.ETIMEDOUT}
 
 
@@ -39,7 +43,8 @@ class Receiver(Protocol):
     """What a connection hands its frames to."""
 
     def receive(self, body: "memoryview[int]") -> None:
-        """Handle one frame; ``body`` is valid until this returns. Raises ProtocolError, UnsupportedVersion to end it all."""
+        """Handle one frame; ``body`` is valid until this returns. Raises ProtocolError, UnsupportedVersion or Unauthenticated
+        to end it all."""
         ...
 
     @property
@@ -75,6 +80,7 @@ class Connection:
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
         octets: Octets,
         *,
+        tls: TlsStream | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``spawn`` starts the task that sends what the socket does not take at once."""
@@ -89,10 +95,16 @@ class Connection:
         self._clock = clock
         self._octets = octets
         self._sock = sock
+        self._tls = tls
         self._spawn = spawn
         self._unsent: deque[memoryview[int]] = deque()
         self._drained = trio.Event()
         self.on_drained: Callable[[], None] = lambda: None
+
+    @property
+    def is_established(self) -> bool:
+        """Whether frames can pass: at once, or after the handshake of TLS."""
+        return self._tls is None or self._tls.is_established
 
     async def read(self, receiver: Receiver) -> None:
         """Receive frames until the client or `close` ends the connection."""
@@ -100,19 +112,20 @@ class Connection:
             while not self.closed:
                 space = self.decoder.space()
                 try:
-                    received = self._sock.recv_into(space)
+                    received = self._receive(space)
                 except (BlockingIOError, InterruptedError):
                     await trio.lowlevel.wait_readable(self._sock)
                     continue
                 if received == 0:
                     return
                 self.last_received = self._clock()
-                self._octets.received += received
                 self.decoder.received(received)
                 await self._hand_over(receiver)
                 if received == len(space):
                     await trio.lowlevel.checkpoint()  # more is waiting; others first
-        except (ProtocolError, UnsupportedVersion) as error:
+        except (ProtocolError, Unauthenticated, UnsupportedVersion) as error:
+            if isinstance(error, Unauthenticated):
+                await trio.sleep(UNAUTHENTICATED_SECONDS)
             receiver.refuse(error)
             await self.linger()
         except trio.ClosedResourceError:
@@ -120,6 +133,30 @@ class Connection:
         except OSError as error:
             if error.errno not in _GONE:
                 logger.warning("a connection was lost: %s", error)
+
+    def _receive(self, space: "memoryview[int]") -> int:
+        """Fill ``space`` with what has come; how much, 0 at the end. Raises BlockingIOError, OSError, ProtocolError."""
+        if self._tls is None:
+            received = self._sock.recv_into(space)
+            self._octets.received += received
+            return received
+        try:
+            count = self._tls.read_into(space)
+            if count is None:
+                data = self._sock.recv(CIPHERTEXT_BYTES)
+                self._octets.received += len(data)
+                self._tls.received(data)
+                count = self._tls.read_into(space)
+        except ssl.SSLError as error:
+            if error.reason in _NOT_TLS:
+                self._tls = None  # so that whoever speaks without is told in its own words
+                raise ProtocolError("this port speaks TLS: begin the URL with rocksmqs://") from error
+            raise ProtocolError(f"the handshake of TLS failed, or what came after it is none ({error.reason})") from error
+        finally:
+            self.send([])  # what TLS itself has to say
+        if count is None:
+            raise BlockingIOError
+        return count
 
     async def _hand_over(self, receiver: Receiver) -> None:
         turn_ends = self._clock() + TURN_SECONDS
@@ -151,18 +188,30 @@ class Connection:
 
     async def linger(self) -> None:
         """Let the last frame arrive: closing with bytes unread would reset the connection and lose it."""
-        with trio.move_on_after(LINGER_SECONDS), suppress(OSError, trio.ClosedResourceError):
-            self._sock.shutdown(socket.SHUT_WR)
+        with trio.move_on_after(LINGER_SECONDS), suppress(OSError, ProtocolError, trio.ClosedResourceError):
             discarded = memoryview(bytearray(4_096))
+            while not self.closed and not self.is_established:
+                await trio.lowlevel.wait_readable(self._sock)
+                with suppress(BlockingIOError):
+                    self._receive(discarded)
+            self._say_end()
+            self._sock.shutdown(socket.SHUT_WR)
             while not self.closed:
                 await trio.lowlevel.wait_readable(self._sock)
                 if not self._sock.recv_into(discarded):
                     return
 
-    def send(self, buffers: list[Buffer]) -> None:
+    def send(self, buffers: Sequence[Buffer]) -> None:
         """Send a frame: what the socket takes now, the rest later. Never blocks; a lost connection swallows it."""
         if self.closed:
             return
+        if self._tls is not None:
+            try:
+                buffers = self._tls.sealed(buffers)
+            except ssl.SSLError:  # whoever reads finds out too
+                buffers = self._tls.taken()
+            if not buffers:
+                return
         was_idle = not self._unsent
         views = [memoryview(buffer) for buffer in buffers]
         self._unsent += views
@@ -204,9 +253,16 @@ class Connection:
         except OSError:
             self.close()
 
+    def _say_end(self) -> None:
+        """Tell the other side that no more comes, by TLS, which cannot know it from the socket."""
+        if self._tls is not None and not self._unsent and (last := self._tls.ended()):
+            with suppress(OSError):
+                self._sock.sendmsg(last)
+
     def close(self) -> None:
         """End the connection; whoever reads or drains is woken."""
         if not self.closed:
+            self._say_end()
             self.closed = True
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

@@ -24,6 +24,8 @@ from rocksmq.metrics.http import HttpServer
 from rocksmq.metrics.instruments import MetricFamily, gauge
 from rocksmq.protocol.errors import DiskFull, StorageFailed
 
+from .access import Access, access_of
+from .auth import ALL, Authority, Token, digest_of, new_secret
 from .config import DEFAULT, EMBEDDED, Config
 from .durability import Durability
 from .engine import RocksMQ
@@ -33,13 +35,13 @@ from .limits import LIMIT_NAMES, Limits
 from .logs import ALIKE_SECONDS, JSON, Logs
 from .meta_url import MetaUrl
 from .mirror import MirrorProcess
-from .mirror_options import environment_of_child
+from .mirror_options import TOKEN_VARIABLE, environment_of_child
 from .notify import PARTS, Notifier
 from .readings import is_aggregated
 from .reconcile import PrefixInUse
 from .reload import Reloader
 from .remote import Remote
-from .server import BACKLOG, Server
+from .server import BACKLOG, Door, Server
 from .signals import Signals, cut_off, hold
 from .store import DataRefused, DirectoryInUse
 
@@ -55,6 +57,7 @@ class Launch:
     """What the command line asked for."""
 
     config: Config
+    access: Access
     read: Callable[[], Config]  # the options anew, at SIGHUP. Raises BadConfiguration
     accept_loss: bool
     say: Callable[[str], None]  # gets the ready lines
@@ -112,7 +115,9 @@ class _Daemon:
         self._limits = _within_files(launch.config.limits)
         self._logs = logs
         self._notifier = Notifier(os.environ)
-        self._reloader = Reloader(launch.config, launch.read, self._apply)
+        self._tls = launch.access.tls
+        self._authority = Authority(launch.access.tokens)
+        self._reloader = Reloader(launch.config, self._read, self._apply)
         self._status = ""
         self._is_open = False
         self.is_serving = False
@@ -152,14 +157,15 @@ class _Daemon:
     async def _serve(self, engine: RocksMQ, signals: Signals) -> None:
         listener = _listen(*self._config.address)
         http = self._http_listener()
+        doors = [Door(listener, self._authority, lambda: self._tls)]
         server = Server(engine.core, self._limits)
         health = Health(engine.core)
         engine.core.status.checks = health.checks
-        for families in (health.families, self._logs.families, self._reloader.families):
+        for families in (health.families, self._logs.families, self._reloader.families, self._authority.families):
             engine.core.telemetry.add(families)
-        mirror = self._mirror_of(engine, listener)
+        mirror = self._mirror_of(engine, doors)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, listener)
+            nursery.start_soon(server.serve, *doors)
             if http is not None:
                 exposer = HttpServer(routes(engine.core.telemetry, health))
                 engine.core.telemetry.add(lambda: iter((gauge(catalogue.HTTP_REFUSED, exposer.refused),)))
@@ -193,13 +199,22 @@ class _Daemon:
 
     # -- beside serving ----------------------------------------------------------
 
-    def _mirror_of(self, engine: RocksMQ, listener: socket.socket) -> MirrorProcess | None:
-        """The one that the options want, not started yet; its figures are among the broker's."""
+    def _mirror_of(self, engine: RocksMQ, doors: list[Door]) -> MirrorProcess | None:
+        """The one that the options want, not started yet; its figures are among the broker's.
+
+        Where clients need certificates or tokens, it has a door of its own among ``doors``, on the loopback, and a token for it
+        that nobody else knows.
+        """
         section = self._config.mirror
         if not section.is_on:
             return None
-        command = section.command(*listener.getsockname()[:2])
-        mirror = MirrorProcess(section.name, command, environment_of_child())
+        environment = environment_of_child()
+        if self._tls is not None or self._authority.is_on:
+            secret = new_secret()
+            only_it = Authority([Token(section.name, digest_of(secret), 0, None, consume=ALL)])
+            doors.append(Door(_listen("127.0.0.1", 0), only_it))
+            environment[TOKEN_VARIABLE] = secret
+        mirror = MirrorProcess(section.name, section.command(*doors[-1].listener.getsockname()[:2]), environment)
 
         def families(names: Sequence[str] | None) -> Iterator[MetricFamily]:
             return mirror.families(names, is_aggregated=is_aggregated(engine.core, names))
@@ -223,9 +238,15 @@ class _Daemon:
             await self._reloader.reload()
             await self._notifier.tell("READY=1", f"STATUS={self._status}")
 
-    def _apply(self, config: Config) -> None:
-        """Put into effect what may change while the broker runs; at each SIGHUP, also if only files that options name did."""
+    def _read(self) -> tuple[Config, Access]:
+        """The options anew, and what is now in the files that those named which are in effect. Raises BadConfiguration."""
+        return self._launch.read(), access_of(self._config)
+
+    def _apply(self, config: Config, access: Access) -> None:
+        """Put into effect what may change while the broker runs."""
         self._logs.configure(config.log_level, config.log_format)
+        self._tls = access.tls
+        self._authority.replace(access.tokens or ())
 
     async def _tell_withheld(self) -> None:
         while True:
@@ -274,7 +295,8 @@ class _Daemon:
             return  # nobody reads it who would try
         script = Path(sys.executable).with_name("rocksmq")
         command = "rocksmq" if shutil.which("rocksmq") else min(os.path.relpath(script), str(script), key=len)
-        url = "" if address == "127.0.0.1:7660" else f" --url rocksmq://{address}"
+        scheme = "rocksmq" if self._tls is None else "rocksmqs"
+        url = "" if (scheme, address) == ("rocksmq", "127.0.0.1:7660") else f" --url {scheme}://{address}"
         say(f"try: echo hello | {command}{url} produce greetings --create")
 
 

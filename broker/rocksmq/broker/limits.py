@@ -32,7 +32,8 @@ class Limits:
     connections_max: int = 4_096
     handshakes_max: int = 256  # connections before HELLO
     handshake_bytes_max: int = 4_096  # a frame before HELLO
-    handshake_seconds: float = 5.0
+    tls_handshake_seconds: float = 3.0  # of those that follow
+    handshake_seconds: float = 5.0  # until HELLO
     frame_seconds: float = 30.0  # from a frame's first byte to its last
     idle_ping_seconds: float = 30.0
     idle_close_seconds: float = 90.0

@@ -124,6 +124,9 @@ class MirrorSection:
         return [*PROGRAM, "--json", "mirror", "--supervised", *options]
 
 
+TOKEN_VARIABLE = "ROCKSMQ_TOKEN"  # noqa: S105 - where the client looks for its token
+
+
 def environment_of_child(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What the mirror inherits: all but the options of the broker, some of which are its own by name."""
     return {name: value for name, value in environment.items() if not name.startswith(_OPTIONS_PREFIX)}

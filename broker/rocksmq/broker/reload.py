@@ -12,6 +12,7 @@ import trio
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.instruments import Counters, MetricFamily, gauge
 
+from .access import Access
 from .config import BadConfiguration, Config
 
 logger = logging.getLogger("rocksmq.broker")
@@ -20,9 +21,14 @@ AT_ONCE = ("log_level", "log_format")
 
 
 class Reloader:
-    """``read`` gives the options anew, or raises BadConfiguration; ``apply`` puts those of AT_ONCE into effect."""
+    """``read`` gives the options anew, and what is in the files of who may come in, or raises BadConfiguration.
 
-    def __init__(self, started_with: Config, read: Callable[[], Config], apply: Callable[[Config], None]) -> None:
+    ``apply`` puts the options of AT_ONCE, and all of the latter, into effect.
+    """
+
+    def __init__(
+        self, started_with: Config, read: Callable[[], tuple[Config, Access]], apply: Callable[[Config, Access], None]
+    ) -> None:
         self.reloads = Counters(catalogue.RELOADS, (("ok",), ("failed",)))
         self.is_ok = True
         self._in_effect = started_with.values()
@@ -33,7 +39,7 @@ class Reloader:
         """Once; whatever goes wrong is logged and counted."""
         try:
             # In a thread, and left there at a stop: the file may be on a disk that hangs.
-            found = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+            found, access = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
         except Exception as error:
             self.reloads.add("failed")
             self.is_ok = False
@@ -44,7 +50,7 @@ class Reloader:
         self.is_ok = True
         changed = [key for key, value in found.values().items() if value != self._in_effect[key]]
         self._in_effect |= {key: getattr(found, key) for key in AT_ONCE}
-        self._apply(found)
+        self._apply(found, access)
         told = ", ".join(f"{key} is {self._in_effect[key]}" for key in changed if key in AT_ONCE)
         logger.info("the options were read again: %s", told or "nothing to do")
         if waiting := ", ".join(key for key in changed if key not in AT_ONCE):

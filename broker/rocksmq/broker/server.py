@@ -6,9 +6,11 @@ sweeping task, so that a connection costs no timer of its own.
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from typing import NamedTuple
 
 import trio
 
@@ -16,10 +18,13 @@ from rocksmq.metrics import catalogue
 from rocksmq.metrics.instruments import Counter, Counters, MetricFamily, gauge, gauges
 from rocksmq.protocol.cbor import Buffer
 from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS, encode_error, encode_reply
-from rocksmq.protocol.errors import LimitExceeded
+from rocksmq.protocol.errors import LimitExceeded, Unauthenticated
+from rocksmq.protocol.tls import TlsStream
 
+from .auth import EVERYBODY, Authority
 from .connection import Connection, Octets
 from .core import Core
+from .gate import Gate
 from .limits import Limits
 from .session import Session
 
@@ -32,14 +37,22 @@ TURNED_AWAY_MAX = 64  # refused connections that are still told why
 FLUSH_POLL_SECONDS = 0.01
 SHRINK_SECONDS = 5.0  # silent for so long: give the receive buffer back
 CONNECTIONS_MAX, HANDSHAKES_MAX = "connections_max", "handshakes_max"
-TIME_LIMITS = "handshake_seconds", "frame_seconds", "write_seconds", "idle_close_seconds"
-CLOSED_REASONS = "client", "replaced", "protocol", "version", *TIME_LIMITS, "stop", "bug"
+TIME_LIMITS = "tls_handshake_seconds", "handshake_seconds", "frame_seconds", "write_seconds", "idle_close_seconds"
+CLOSED_REASONS = "client", "replaced", "protocol", "version", "token", *TIME_LIMITS, "stop", "bug"
 PING: list[Buffer] = encode_reply(NO_CORRELATION, ())
 assert SUCCESS == 0
 
 
+class Door(NamedTuple):
+    """A listening socket, who is admitted, and what connections speak TLS by: asked for each; None: they do not."""
+
+    listener: socket.socket
+    authority: Authority = EVERYBODY
+    tls: Callable[[], ssl.SSLContext | None] = lambda: None
+
+
 class Server:
-    """Serves one core on one listening socket."""
+    """Serves one core."""
 
     def __init__(self, core: Core, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._core = core
@@ -50,7 +63,7 @@ class Server:
         self._clients: dict[bytes, Session] = {}
         self._pinged: set[Session] = set()
         self._turned_away = 0
-        self._accepting = trio.CancelScope()
+        self._accepting: list[trio.CancelScope] = []
         self._octets = Octets()
         self._opened = Counter(catalogue.CONNECTIONS_OPENED)
         self._rejected = Counters(catalogue.CONNECTIONS_REJECTED, ((CONNECTIONS_MAX,), (HANDSHAKES_MAX,)))
@@ -82,43 +95,49 @@ class Server:
         yield gauge(catalogue.RECEIVED_BYTES, self._octets.received)
         yield gauge(catalogue.SENT_BYTES, self._octets.sent)
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Accept on ``listener``, a listening socket, until cancelled; then close every connection."""
-        listener.setblocking(False)
+    async def serve(self, *doors: Door) -> None:
+        """Accept on listening sockets until cancelled; then close every connection."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)
-                with self._accepting:
-                    while True:
-                        await self._accept(listener, nursery)
-                listener.close()
+                for door in doors:
+                    nursery.start_soon(self._attend, door, nursery)
         finally:
-            listener.close()
             for session in tuple(self._sessions):
                 session.end("stop")
 
+    async def _attend(self, door: Door, nursery: trio.Nursery) -> None:
+        door.listener.setblocking(False)
+        gate = Gate(self._core.channels, self._limits, door.authority)
+        with door.listener, trio.CancelScope() as accepting:
+            self._accepting.append(accepting)
+            while True:
+                await self._accept(door, gate, nursery)
+
     def stop_accepting(self) -> None:
         """Take no more connections; those that are there go on."""
-        self._accepting.cancel()
+        for accepting in self._accepting:
+            accepting.cancel()
 
     async def flushed(self) -> None:
         """Wait until every reply was handed to its socket."""
         while any(session.connection.unsent_bytes for session in self._sessions):
             await trio.sleep(FLUSH_POLL_SECONDS)
 
-    async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+    async def _accept(self, door: Door, gate: Gate, nursery: trio.Nursery) -> None:
         await trio.lowlevel.checkpoint()  # while they come faster than they are accepted, the others have their turn
         try:
-            sock, address = listener.accept()
+            sock, address = door.listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            await trio.lowlevel.wait_readable(listener)
+            await trio.lowlevel.wait_readable(door.listener)
             return
         except OSError as error:
             logger.warning("a connection could not be accepted: %s", error)
             await trio.sleep(ACCEPT_PAUSE_SECONDS)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, self._limits, nursery.start_soon, self._octets, clock=self._clock)
+        tls = None if (context := door.tls()) is None else TlsStream(context)
+        connection = Connection(sock, self._limits, nursery.start_soon, self._octets, tls=tls, clock=self._clock)
         if (refusal := self._refusal()) is not None:
             self._rejected.add(refusal[0])
             logger.warning("a connection from %s was refused: %s", address[0], refusal[1])
@@ -126,7 +145,7 @@ class Server:
             nursery.start_soon(self._turn_away, connection)
             return
         self._opened.value += 1
-        session = Session(connection, self._core, self, self._version, address[0])
+        session = Session(connection, self._core, self, gate, self._version, address[0])
         self._sessions.add(session)
         nursery.start_soon(self._run, session)
 
@@ -173,18 +192,29 @@ class Server:
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(SWEEP_SECONDS)
-            now = self._clock()
+            now, wall = self._clock(), time.time()
             for session in tuple(self._sessions):
-                if (overdue := self._overdue(session, now)) is not None:
+                if session.token is not None and not session.gate.authority.is_current(session.token, wall):
+                    self._end_unauthenticated(session)
+                elif (overdue := self._overdue(session, now)) is not None:
                     limit, why = overdue
                     seconds = getattr(self._limits, limit)
                     logger.info("a connection from %s was closed: %s %s s (%s)", session.peer, why, seconds, limit)
                     session.end(limit)
 
+    def _end_unauthenticated(self, session: Session) -> None:
+        """Its token has expired, is revoked, or has other rights now: whoever has a good one connects anew."""
+        logger.info("a connection from %s is ended: its token is no longer what it was", session.peer)
+        error = Unauthenticated("the token has expired, or is no longer what it was: connect anew")
+        session.connection.send(encode_error(NO_CORRELATION, error))
+        session.end("token")
+
     def _overdue(self, session: Session, now: float) -> tuple[str, str] | None:
         """Which limit in seconds was passed, and how."""
         limits, connection = self._limits, session.connection
         silent = 0.0 if connection.is_paused else now - connection.last_received
+        if not connection.is_established and now - connection.opened > limits.tls_handshake_seconds:
+            return "tls_handshake_seconds", "no handshake of TLS within"
         if session.client_id is None and now - connection.opened > limits.handshake_seconds:
             return "handshake_seconds", "no HELLO within"
         if (

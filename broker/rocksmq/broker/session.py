@@ -13,7 +13,7 @@ import trio
 
 from rocksmq.protocol.cbor import decode
 from rocksmq.protocol.codec import NO_CORRELATION, decode_request, encode_error, encode_reply
-from rocksmq.protocol.errors import InternalError, ProtocolError, RocksMQError, UnsupportedVersion
+from rocksmq.protocol.errors import InternalError, ProtocolError, RocksMQError, Unauthenticated, UnsupportedVersion
 from rocksmq.protocol.operations import (
     HELLO,
     MAGIC,
@@ -26,14 +26,19 @@ from rocksmq.protocol.operations import (
     HelloReply,
     Operation,
 )
+from rocksmq.protocol.permissions import Scope
 
+from .auth import Token
+from .commit import Done
 from .connection import Connection
 from .core import Core
+from .gate import Gate
 from .waiters import Waiter
 
 logger = logging.getLogger("rocksmq.broker")
 
 
+_ENDED_BY: dict[type[RocksMQError], str] = {ProtocolError: "protocol", UnsupportedVersion: "version", Unauthenticated: "token"}
 PARKED_FACTOR = 16  # what a FETCH_MANY that waits takes in memory, by its size: a place in the table of each channel
 
 
@@ -59,12 +64,22 @@ class Session:
     ``peer`` is its client's address, ``ended_by`` why it ended, a word for the metrics.
     """
 
-    def __init__(self, connection: Connection, core: Core, registry: Registry, version: str, peer: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        core: Core,
+        registry: Registry,
+        gate: Gate,
+        version: str,
+        peer: str,
+    ) -> None:
         self.connection = connection
         self.peer = peer
+        self.token: Token | None = None  # None before HELLO
         self.client_id: bytes | None = None  # None before HELLO
         self._core = core
         self._registry = registry
+        self.gate = gate
         self._version = version
         self.ended_by: str | None = None
         self._in_flight: dict[int, Asked] = {}  # by correlation id
@@ -110,13 +125,13 @@ class Session:
         elif op is HELLO:
             raise ProtocolError("HELLO is sent once, first")
         else:
-            self._submit(op.name, correlation, request, len(body))
+            self._submit(op, correlation, request, len(body))
 
     def refuse(self, error: RocksMQError) -> None:
-        self.ended_by = self.ended_by or ("version" if isinstance(error, UnsupportedVersion) else "protocol")
+        answers_hello = isinstance(error, (UnsupportedVersion, Unauthenticated))
+        self.ended_by = self.ended_by or _ENDED_BY[type(error)]
         logger.info("a connection from %s is ended: %s", self.peer, error.message)
-        correlation = self._hello_correlation if isinstance(error, UnsupportedVersion) else NO_CORRELATION
-        self.connection.send(encode_error(correlation, error))
+        self.connection.send(encode_error(self._hello_correlation if answers_hello else NO_CORRELATION, error))
 
     # -- requests ----------------------------------------------------------------
 
@@ -130,6 +145,7 @@ class Session:
                 f"this broker speaks protocol versions {VERSION_MIN} to {VERSION_MAX}, the client"
                 f" {hello.version_min} to {hello.version_max}: upgrade the older of the two"
             )
+        self.token = self.gate.authority.admit(hello.token, time.time())
         self.client_id = hello.client_id
         self._registry.register(hello.client_id, self)
         self.connection.decoder.frame_bytes_max = self.connection.limits.frame_bytes_max
@@ -149,14 +165,22 @@ class Session:
         """Requests taken and not answered."""
         return len(self._in_flight)
 
-    def _submit(self, op: str, correlation: int, request: Any, size: int) -> None:
-        if isinstance(request, FetchMany):
-            size *= PARKED_FACTOR
-        self._in_flight[correlation] = Asked(op, size, time.perf_counter())
+    def _submit(self, op: Operation, correlation: int, request: Any, size: int) -> None:
+        assert self.token is not None, "HELLO came first"
+        size *= PARKED_FACTOR if op.request is FetchMany else 1
+        self._in_flight[correlation] = Asked(op.name, size, time.perf_counter())
         self.in_flight_bytes += size
         size_before = self._core.committer.open.size
+        done: Done = partial(self._answer, correlation)
         try:
-            waiter = self._core.submit(request, partial(self._answer, correlation))
+            self.gate.check(self.token, op, request)
+            if op.scope is Scope.LISTED:
+                done = self.gate.listed(self.token, request, self._core.submit, done)
+            waiter = self._core.submit(request, done)
+        except RocksMQError as error:
+            logger.info("a request from %s is refused: %s", self.peer, error.message)
+            self._answer(correlation, error)
+            return
         except Exception:
             logger.exception("a bug: %s could not be handled", type(request).__name__)
             self._answer(correlation, InternalError("the broker met a bug; its log has the details"))

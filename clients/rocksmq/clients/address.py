@@ -1,4 +1,4 @@
-"""Where the broker is: the URL of the client, `rocksmq://[token@]host[:port]`."""
+"""Where the broker is: the URL of the client, `rocksmq://[token@]host[:port]`, or `rocksmqs://` with TLS."""
 
 import os
 from dataclasses import dataclass, field
@@ -18,9 +18,10 @@ class Address:
     host: str
     port: int
     token: str | None = field(repr=False)
+    is_tls: bool = False
 
     def __str__(self) -> str:
-        return f"rocksmq://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return f"{'rocksmqs' if self.is_tls else 'rocksmq'}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @classmethod
     def parse(cls, url: str | None) -> "Address":
@@ -35,12 +36,10 @@ class Address:
         except ValueError:
             raise InvalidRequest(f"the URL is not of the form {wanted}: its host or port cannot be read") from None
         if parts.scheme not in ("rocksmq", "rocksmqs"):
-            raise InvalidRequest(f"the URL is not of the form {wanted}: its scheme is not rocksmq")
+            raise InvalidRequest(f"the URL is not of the form {wanted}: its scheme is neither rocksmq nor rocksmqs")
         if not parts.hostname:
             raise InvalidRequest(f"the URL is not of the form {wanted}: it names no host")
         if parts.path not in ("", "/") or parts.query or parts.fragment or parts.password is not None:
             raise InvalidRequest(f"the URL is not of the form {wanted}: nothing may follow the port, and no password")
-        if parts.scheme == "rocksmqs":
-            raise InvalidRequest("rocksmqs:// (TLS) is not supported by this version: use rocksmq:// on a trusted network")
         token = unquote(parts.username) if parts.username else None
-        return cls(parts.hostname, PORT if port is None else port, token)
+        return cls(parts.hostname, PORT if port is None else port, token, parts.scheme == "rocksmqs")

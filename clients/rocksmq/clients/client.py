@@ -26,6 +26,7 @@ from .address import Address
 from .admin import Admin
 from .claims import Claims, release_of
 from .consumer import BATCH_MESSAGES, Consumer, OnGap, check_options
+from .credentials import Credentials
 from .deadline import Deadline, checked_timeout
 from .delivery import Delivery, deliver
 from .exits import EXIT_SECONDS
@@ -66,11 +67,10 @@ class Client(Admin):
         client_name: str | None = None,
     ) -> None:
         address = Address.parse(url)
-        if ssl_context is not None:
-            raise InvalidRequest("TLS is not supported by this version: leave ssl_context out")
+        credentials = Credentials.found(address, token=token, context=ssl_context)
         self._timeout = checked_timeout(timeout)
         name = client_name or f"{socket.gethostname()}:{os.getpid()}"
-        self._link = Link(address, token if token is not None else address.token, name)
+        self._link = Link(address, credentials, name)
         self._begin_anew()
         call_in_child(self._begin_anew_in_child)
         self._link.connected(self._deadline())

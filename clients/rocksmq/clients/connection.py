@@ -33,7 +33,9 @@ from rocksmq.protocol.operations import (
 )
 
 from .address import Address
+from .credentials import Credentials
 from .deadline import SLICE_SECONDS, Deadline, Stopped, check_not
+from .tls_socket import TlsSocket
 
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 HELLO_BYTES_MAX = 64 * 1024  # before the broker has told its limits
@@ -68,12 +70,13 @@ class Call:
 class Connection:
     """A connection on which HELLO was exchanged. Once `failure` is set it is over."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, credentials: Credentials) -> None:
         """Not connected yet: `open` does that. `close` may be called at any time."""
         self.failure: ConnectionFailed | ProtocolError | None = None
-        self._is_greeted = False
+        self._is_greeted = self._was_told = False  # by a broker: HELLO's answer, or why it ends the connection
         self._ping_call: Call | None = None
         self._address = address
+        self._credentials = credentials
         self._calls: dict[int, Call] = {}
         self._correlation = 0
         self._reader: int | None = None  # the thread that reads for all
@@ -82,17 +85,16 @@ class Connection:
         self._send_lock = threading.RLock()  # one frame at a time; reentrant, for a signal handler to find out
         self.is_sending = False
         self._decoder = FrameDecoder(HELLO_BYTES_MAX)
-        self._sock = socket.socket()
+        self._sock: socket.socket | TlsSocket = socket.socket()
         self._readable = select.poll()
         self._writable = select.poll()
         self._last_received = 0.0
 
-    def open(
-        self, client_name: str, client_id: bytes, token: str | None, deadline: Deadline, is_stopped: Stopped = None
-    ) -> None:
+    def open(self, client_name: str, client_id: bytes, deadline: Deadline, is_stopped: Stopped = None) -> None:
         """Connect and say HELLO. Raises ConnectionFailed, Timeout, or what the broker answers."""
         self._sock.close()
-        sock = _connect(self._address, deadline)
+        token = self._credentials.token()
+        sock = _connect(self._address, self._credentials, deadline)
         with self._lock:
             self._sock = sock
             if self.failure is not None:
@@ -112,7 +114,7 @@ class Connection:
             self._decoder.frame_bytes_max = min(self.server.limits["frame_bytes_max"], FRAME_BYTES_MAX)
         except BaseException as error:
             self._fail(ConnectionFailed("HELLO failed"))
-            if isinstance(error, ProtocolError):
+            if isinstance(error, ProtocolError) and not self._was_told:
                 raise ProtocolError(f"what answers at {self._address} is not a RocksMQ broker: check host and port") from error
             raise
 
@@ -272,13 +274,17 @@ class Connection:
             return
         self._is_receiving = True
         try:
-            count = self._sock.recv_into(self._decoder.space())
-            if not count:
-                raise ConnectionFailed(f"the broker at {self._address} closed the connection")
-            self._last_received = time.monotonic()
-            self._decoder.received(count)
-            while (body := self._decoder.next_frame()) is not None:
-                self._deliver(decode(body))
+            count = size = 1
+            while count == size:
+                space = self._decoder.space()
+                count = self._sock.recv_into(space)
+                if not count:
+                    raise ConnectionFailed(f"the broker at {self._address} closed the connection")
+                self._last_received = time.monotonic()
+                self._decoder.received(count)
+                while (body := self._decoder.next_frame()) is not None:
+                    self._deliver(decode(body))
+                size = len(space) if self._address.is_tls else 0  # what TLS holds besides, poll does not show
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
@@ -299,6 +305,7 @@ class Connection:
             if len(items) == 2 and items[1] == SUCCESS and self._is_greeted:
                 self._ping()
                 return
+            self._was_told = True
             raise decode_error(items)
         with self._lock:
             call = self._calls.pop(items[0], None)
@@ -381,7 +388,7 @@ class Connection:
                 self._sock.close()
 
 
-def _connect(address: Address, deadline: Deadline) -> socket.socket:
+def _connect(address: Address, credentials: Credentials, deadline: Deadline) -> socket.socket | TlsSocket:
     try:
         sock = socket.create_connection((address.host, address.port), min(deadline.remaining, CONNECT_SECONDS) or 0.001)
     except UnicodeError:
@@ -394,4 +401,10 @@ def _connect(address: Address, deadline: Deadline) -> socket.socket:
         ) from None
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    if credentials.context is None:
+        return sock
+    try:
+        return TlsSocket(sock, address, credentials.context, deadline.at_most(HELLO_SECONDS))
+    except BaseException:
+        sock.close()
+        raise

@@ -15,6 +15,7 @@ from rocksmq.protocol.errors import ConnectionFailed, LimitExceeded, RocksMQErro
 
 from .address import Address
 from .connection import Call, Connection
+from .credentials import Credentials
 from .deadline import SLICE_SECONDS, Deadline, Stopped, check_not
 from .turn import Turn
 
@@ -39,10 +40,10 @@ class Sent(NamedTuple):
 class Link:
     """May be shared by threads. ``present_id``: the latest that the broker told, the birth of new ids."""
 
-    def __init__(self, address: Address, token: str | None, client_name: str) -> None:
+    def __init__(self, address: Address, credentials: Credentials, client_name: str) -> None:
         self.address = address
         self.present_id = 0
-        self._token = token
+        self._credentials = credentials
         self._client_name = client_name
         self._closed = threading.Event()
         self._connection: Connection | None = None
@@ -119,10 +120,10 @@ class Link:
             if self._connection is not None and self._connection.is_alive():
                 return self._connection
             try:
-                self._connecting = connection = Connection(self.address)
+                self._connecting = connection = Connection(self.address, self._credentials)
                 if self._closed.is_set():
                     connection.close()  # it was made too late for `close` to see it
-                connection.open(self._client_name, self._client_id, self._token, deadline, is_stopped)
+                connection.open(self._client_name, self._client_id, deadline, is_stopped)
             except RocksMQError as error:
                 # A broker that is full when all come back at once has room a little later.
                 if not error.retryable and not isinstance(error, (Timeout, LimitExceeded)):

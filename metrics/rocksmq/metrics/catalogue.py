@@ -167,12 +167,18 @@ CONNECTIONS_REJECTED = Metric(
 CONNECTIONS_CLOSED = Metric(
     "rocksmq_connections_closed_total",
     _COUNTER,
-    "Connections that ended: client, replaced by a newer one of the same client, protocol, version, a limit, stop, bug.",
+    "Connections that ended: client, replaced by a newer one of the same client, protocol, version, token, a limit, stop, bug.",
     ("reason",),
 )
 PROTOCOL_ERRORS = Metric(
     "rocksmq_protocol_errors_total", _COUNTER, "Connections ended for what they sent: protocol or version.", ("kind",)
 )
+AUTHENTICATION_ON = Metric("rocksmq_authentication_on", _GAUGE, "1 while only clients with a token are admitted.")
+AUTHENTICATION_FAILURES = Metric(
+    "rocksmq_authentication_failures_total", _COUNTER, "Clients not admitted: token missing, unknown, expired.", ("reason",)
+)
+PERMISSIONS_DENIED = Metric("rocksmq_permissions_denied_total", _COUNTER, "Requests that their client's token did not permit.")
+TOKEN_EXPIRY = Metric("rocksmq_token_expiry_timestamp_seconds", _GAUGE, "When each token expires, since 1970.", ("token",))
 RECEIVED_BYTES = Metric("rocksmq_received_bytes_total", _COUNTER, "Bytes received from clients.")
 SENT_BYTES = Metric("rocksmq_sent_bytes_total", _COUNTER, "Bytes sent to clients.")
 UNSENT_BYTES = Metric("rocksmq_unsent_bytes", _GAUGE, "Bytes that clients have not taken yet.")

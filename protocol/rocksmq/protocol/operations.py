@@ -1,11 +1,11 @@
-"""The one table of operations (SPEC §3): number, name, request, reply, permission, idempotent.
+"""The one table of operations (SPEC §3): number, name, request, reply, permission and on what, idempotent.
 
 Dispatch, the codec, metrics labels, permissions, the CDDL check and the docs all derive from
 `OPS`. A request or reply is a NamedTuple; each field's wire type stands in its
 annotation; `codec` refuses whatever does not match.
 """
 
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from .administration import (
@@ -19,6 +19,7 @@ from .administration import (
 )
 from .batch import RecordBatch
 from .cbor import Gathered
+from .permissions import Permission, Scope
 from .wire import (
     U32,
     U64,
@@ -51,15 +52,6 @@ REQUEST_CHANNELS_MAX = 1_000  # the owners of more would not fit into the items 
 STATUS_LINES_MAX = 100_000  # of metrics in a reply: a reader makes some 300 bytes of each
 STATUS_ROOM_BYTES = 65_536  # that these leave in a frame for the other fields
 OWNER_BYTES_MAX = 12_400  # of a channel in the reply to DESCRIBE_CHANNELS: three texts, their heads, its number
-
-
-class Permission(StrEnum):
-    """What a token must allow for an operation."""
-
-    CONNECT = "connect"
-    ADMIN = "admin"
-    PRODUCE = "produce"
-    CONSUME = "consume"
 
 
 class Position(IntEnum):
@@ -447,42 +439,43 @@ class Operation(NamedTuple):
     request: type[Any]
     reply: type[Any]
     permission: Permission
+    scope: Scope
     idempotent: bool
 
 
 OPS: dict[int, Operation] = {
     row[0]: Operation(*row)
     for row in (
-        (1, "HELLO", Hello, HelloReply, Permission.CONNECT, True),
-        (2, "PING", Empty, Empty, Permission.CONNECT, True),
-        (3, "CREATE_CHANNEL", CreateChannel, Created, Permission.ADMIN, True),
-        (4, "DESTROY_CHANNEL", DestroyChannel, Empty, Permission.ADMIN, True),
-        (5, "LIST_CHANNELS", ListChannels, Names, Permission.CONSUME, True),
-        (6, "DESCRIBE_CHANNEL", DescribeChannel, ChannelDescribed, Permission.CONSUME, True),
-        (7, "CREATE_GROUP", CreateGroup, Created, Permission.CONSUME, True),
-        (8, "DESTROY_GROUP", DestroyGroup, Empty, Permission.CONSUME, True),
-        (9, "LIST_GROUPS", ListGroups, Names, Permission.CONSUME, True),
-        (10, "DESCRIBE_GROUP", DescribeGroup, GroupDescribed, Permission.CONSUME, True),
-        (11, "PRODUCE", Produce, Produced, Permission.PRODUCE, True),
-        (12, "CONSUME", Consume, Messages, Permission.CONSUME, True),
-        (13, "FETCH", Fetch, Messages, Permission.CONSUME, True),
-        (14, "COMMIT", Commit, Empty, Permission.CONSUME, True),
-        (15, "SEEK", Seek, Sought, Permission.CONSUME, True),
-        (16, "OPEN_PRODUCER", OpenProducer, ProducerOpened, Permission.PRODUCE, True),
-        (17, "RELEASE_CONSUMER", ReleaseConsumer, Empty, Permission.CONSUME, True),
-        (18, "CREATE_CHANNELS", CreateChannels, ChannelsCreated, Permission.ADMIN, True),
-        (19, "DESTROY_CHANNELS", DestroyChannels, Empty, Permission.ADMIN, True),
-        (20, "DESCRIBE_CHANNELS", DescribeChannels, ChannelsDescribed, Permission.CONSUME, True),
-        (21, "SUBSCRIBE", Subscribe, Empty, Permission.CONSUME, True),
-        (22, "SEEK_MANY", SeekMany, SoughtMany, Permission.CONSUME, True),
-        (23, "FETCH_MANY", FetchMany, ManyMessages, Permission.CONSUME, True),
-        (24, "COMMIT_MANY", CommitMany, Empty, Permission.CONSUME, True),
-        (25, "UNSUBSCRIBE", Unsubscribe, Empty, Permission.CONSUME, True),
-        (26, "STATUS", Status, StatusReported, Permission.ADMIN, True),
-        (27, "SET_CHANNEL", SetChannel, Empty, Permission.ADMIN, True),
-        (28, "CONFIRM_CLOCK", ConfirmClock, Empty, Permission.ADMIN, True),
-        (29, "BACKUP_BEGIN", BackupBegin, BackupBegun, Permission.ADMIN, True),
-        (30, "BACKUP_END", BackupEnd, Empty, Permission.ADMIN, True),
+        (1, "HELLO", Hello, HelloReply, Permission.CONNECT, Scope.NONE, True),
+        (2, "PING", Empty, Empty, Permission.CONNECT, Scope.NONE, True),
+        (3, "CREATE_CHANNEL", CreateChannel, Created, Permission.ADMIN, Scope.CHANNEL, True),
+        (4, "DESTROY_CHANNEL", DestroyChannel, Empty, Permission.ADMIN, Scope.CHANNEL, True),
+        (5, "LIST_CHANNELS", ListChannels, Names, Permission.DESCRIBE, Scope.LISTED, True),
+        (6, "DESCRIBE_CHANNEL", DescribeChannel, ChannelDescribed, Permission.DESCRIBE, Scope.CHANNEL, True),
+        (7, "CREATE_GROUP", CreateGroup, Created, Permission.CONSUME, Scope.CHANNEL, True),
+        (8, "DESTROY_GROUP", DestroyGroup, Empty, Permission.CONSUME, Scope.CHANNEL, True),
+        (9, "LIST_GROUPS", ListGroups, Names, Permission.DESCRIBE, Scope.CHANNEL, True),
+        (10, "DESCRIBE_GROUP", DescribeGroup, GroupDescribed, Permission.DESCRIBE, Scope.CHANNEL, True),
+        (11, "PRODUCE", Produce, Produced, Permission.PRODUCE, Scope.CHANNEL, True),
+        (12, "CONSUME", Consume, Messages, Permission.CONSUME, Scope.CHANNEL, True),
+        (13, "FETCH", Fetch, Messages, Permission.CONSUME, Scope.CHANNEL, True),
+        (14, "COMMIT", Commit, Empty, Permission.CONSUME, Scope.CHANNEL, True),
+        (15, "SEEK", Seek, Sought, Permission.CONSUME, Scope.CHANNEL, True),
+        (16, "OPEN_PRODUCER", OpenProducer, ProducerOpened, Permission.PRODUCE, Scope.CHANNEL, True),
+        (17, "RELEASE_CONSUMER", ReleaseConsumer, Empty, Permission.CONSUME, Scope.CHANNEL, True),
+        (18, "CREATE_CHANNELS", CreateChannels, ChannelsCreated, Permission.ADMIN, Scope.MADE, True),
+        (19, "DESTROY_CHANNELS", DestroyChannels, Empty, Permission.ADMIN, Scope.CHANNELS, True),
+        (20, "DESCRIBE_CHANNELS", DescribeChannels, ChannelsDescribed, Permission.DESCRIBE, Scope.CHANNELS, True),
+        (21, "SUBSCRIBE", Subscribe, Empty, Permission.CONSUME, Scope.NUMBERS, True),
+        (22, "SEEK_MANY", SeekMany, SoughtMany, Permission.CONSUME, Scope.NUMBERS, True),
+        (23, "FETCH_MANY", FetchMany, ManyMessages, Permission.CONSUME, Scope.STARTS, True),
+        (24, "COMMIT_MANY", CommitMany, Empty, Permission.CONSUME, Scope.NUMBERS, True),
+        (25, "UNSUBSCRIBE", Unsubscribe, Empty, Permission.CONSUME, Scope.NUMBERS, True),
+        (26, "STATUS", Status, StatusReported, Permission.DESCRIBE, Scope.ALL, True),
+        (27, "SET_CHANNEL", SetChannel, Empty, Permission.ADMIN, Scope.CHANNEL, True),
+        (28, "CONFIRM_CLOCK", ConfirmClock, Empty, Permission.ADMIN, Scope.ALL, True),
+        (29, "BACKUP_BEGIN", BackupBegin, BackupBegun, Permission.ADMIN, Scope.ALL, True),
+        (30, "BACKUP_END", BackupEnd, Empty, Permission.ADMIN, Scope.ALL, True),
     )
 }
 OP_OF_REQUEST: dict[type[Any], Operation] = {op.request: op for op in OPS.values() if op.request is not Empty}

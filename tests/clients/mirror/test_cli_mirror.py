@@ -41,7 +41,7 @@ PULSAR = "pulsar://127.0.0.1:1"
     [
         ([], "Missing option '--channels'"),
         (["--channels", "orders"], "give --to pulsar://host:port, or --from pulsar://host:port"),
-        (["--channels", "orders", "--to", "http://there"], "scheme is not rocksmq"),
+        (["--channels", "orders", "--to", "http://there"], "scheme is neither rocksmq nor rocksmqs"),
         (["--channels", "orders", "--from", PULSAR, "--to", PULSAR], "one side is rocksmq://host:port"),
         (["--channels", "orders.*", "--from", PULSAR], "orders.*"),
         (["--channels", "orders", "--from", PULSAR, "--key-header", "key"], "--key-header is for the way to Pulsar"),

@@ -9,6 +9,7 @@ import pytest
 
 from rocksmq.clients import Client, ConnectionFailed, DiskFull, InvalidRequest, OutOfSequence, Timeout
 from rocksmq.clients.address import Address
+from rocksmq.clients.credentials import Credentials
 from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.delivery import Delivery
 from rocksmq.clients.link import Link
@@ -30,7 +31,7 @@ class Relay:
     def __init__(self, url: str) -> None:
         self.before: dict[str, Fault] = {}  # the broker never sees it
         self.behind: dict[str, Fault] = {}  # the broker's answer is lost
-        self._link = Link(Address.parse(url), None, "relay")
+        self._link = Link(Address.parse(url), Credentials(), "relay")
 
     def __call__(self, peer: Peer) -> None:
         peer.greet(self._link.connected(Deadline(PATIENCE)).server.limits)

@@ -16,6 +16,7 @@ NEEDS_BROKER = {
     "backup": "Copy a running broker's data; verify and restore such copies.",
     "check": "Check everything in a stopped broker's data directory.",
     "meta": "Move group positions between the stores that keep them.",
+    "token": "Make, list and revoke the tokens that a broker admits clients by.",
 }
 
 

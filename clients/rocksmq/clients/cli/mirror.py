@@ -12,7 +12,7 @@ from ..pulsar import SCHEMES
 from .mirror_status import status
 from .output import Failed
 from .pulsar_options import ca_option, maybe_token_in, token_file_option, topic_template_option
-from .session import Session, pass_session
+from .session import Session, check_url, pass_session
 
 if TYPE_CHECKING:
     from ..mirror.options import MirrorOptions
@@ -152,6 +152,9 @@ def _checked(ctx: click.Context, session: Session, channels: tuple[str, ...], gi
     if source is None and target is None:
         raise click.UsageError("give --to pulsar://host:port, or --from pulsar://host:port for the way back")
     pulsar_token = maybe_token_in(given.pop("pulsar_token_file"))
+    for url in (source, target):
+        if url is not None and not url.startswith(SCHEMES):
+            check_url(url)
     try:
         source, from_token = _side(source or session.url)
         target, to_token = _side(target or session.url)

@@ -23,7 +23,7 @@ from .msgstream import msgstream
 from .output import Failed
 from .parameters import seconds
 from .produce import produce
-from .session import Session
+from .session import Session, check_url
 from .status import status
 from .tail import tail
 from .top import top
@@ -69,7 +69,7 @@ def _forget_unwritten() -> None:
 @click.option(
     "--url",
     metavar="URL",
-    help="The broker, rocksmq://[token@]host[:port]. [default: ROCKSMQ_URL, else rocksmq://127.0.0.1:7660]",
+    help="The broker, rocksmq://host[:port], rocksmqs:// with TLS. [default: ROCKSMQ_URL, else rocksmq://127.0.0.1:7660]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, and nothing else.")
 @click.option(
@@ -85,7 +85,8 @@ def _forget_unwritten() -> None:
 def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float | None) -> None:
     """Talk to a RocksMQ broker.
 
-    A token belongs in the environment, inside ROCKSMQ_URL: others on the machine can see a command line.
+    The token for a broker that wants one is in ROCKSMQ_TOKEN, or in the file that ROCKSMQ_TOKEN_FILE names; for rocksmqs://,
+    ROCKSMQ_CA names the file of who signed the broker's certificate.
 
     Exit code 0: it worked; 1: it failed, stderr says why; 2: wrong usage.
 
@@ -95,6 +96,7 @@ def main(ctx: click.Context, url: str | None, as_json: bool, timeout: float | No
       echo hello | rocksmq produce orders
       rocksmq consume orders --group billing
     """
+    check_url(url)
     ctx.obj = Session(url, as_json, timeout)
 
 

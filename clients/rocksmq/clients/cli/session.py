@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 NAME = "rocksmq"  # by which the broker knows the command
 
 
+def check_url(url: str | None) -> None:
+    """Raises UsageError for one from the command line with a token in it."""
+    if url is not None and "@" in url:
+        raise click.UsageError("a token on the command line is seen by everybody on this machine: put it in ROCKSMQ_TOKEN")
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
-    """``timeout`` in seconds is each call's; None: it never ends. ``url`` may hold a token: it is never printed."""
+    """``timeout`` in seconds is each call's; None: it never ends."""
 
     url: str | None
     as_json: bool
@@ -31,11 +37,12 @@ class Session:
     def link(self) -> "Link":
         """A connection, as `client` has one, for what its calls do not offer."""
         from rocksmq.clients.address import Address
+        from rocksmq.clients.credentials import Credentials
         from rocksmq.clients.deadline import Deadline
         from rocksmq.clients.link import Link
 
         address = Address.parse(self.url)
-        link = Link(address, address.token, NAME)
+        link = Link(address, Credentials.found(address), NAME)
         link.connected(Deadline(self.timeout))
         return link
 

@@ -29,6 +29,7 @@ from rocksmq.protocol.errors import (
 )
 
 from ..address import Address
+from ..credentials import Credentials
 from ..deadline import Deadline
 from ..link import Link
 from ..pulsar.client import connect
@@ -65,7 +66,7 @@ class ForwardMirror:
         self._options = options.checked()
         address = Address.parse(options.source)
         name = f"mirror {options.name} {socket.gethostname()}:{os.getpid()}"
-        self._link = Link(address, options.token if options.token is not None else address.token, name)
+        self._link = Link(address, Credentials.found(address, token=options.token), name)
         self._groups = Groups(self._link, options.group, options.timeout)
         self._client: Any = None
         self._suspects_client: Any = None  # for topics that may break the connection of all that share it

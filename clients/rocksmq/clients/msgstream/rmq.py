@@ -28,6 +28,7 @@ from rocksmq.protocol.operations import (
 
 from ..address import Address
 from ..admin import channel_numbers
+from ..credentials import Credentials
 from ..deadline import Deadline
 from ..delivery import Delivery, deliver
 from ..forks import call_in_child
@@ -70,7 +71,7 @@ class RmqTransport:
         """Connects. Raises ConnectionFailed, Timeout when no broker answers within ``timeout`` seconds."""
         address = Address.parse(url)
         self._timeout = timeout
-        self._link = Link(address, token if token is not None else address.token, f"{socket.gethostname()}:{os.getpid()}")
+        self._link = Link(address, Credentials.found(address, token=token), f"{socket.gethostname()}:{os.getpid()}")
         self._producers = IdentityPool(lambda: self._link.present_id)
         self._subscription = ""
         self._numbers: dict[str, int] = {}  # of channels, by name

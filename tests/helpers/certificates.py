@@ -1,4 +1,4 @@
-"""Certificates for an etcd of a test: one authority of its own, a server on the loopback and one client."""
+"""Certificates for servers of a test: one authority of its own, a server on the loopback and one client."""
 
 import ssl
 from pathlib import Path

@@ -1,0 +1,68 @@
+"""Who gets in, and what each may do. All of it derives from the table of operations: the permission, and on which channels."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rocksmq.protocol.errors import PermissionDenied
+from rocksmq.protocol.operations import CreateChannels, ListChannels, Names, Operation
+from rocksmq.protocol.permissions import Permission, Scope
+
+from . import columns
+from .auth import EVERYBODY, Authority, Token
+from .channels import Channels, names_of
+from .commit import Done
+from .limits import Limits
+
+Submit = Callable[[Any, Done], Any]
+
+
+class Gate:
+    """Who gets in by ``authority``, and what each may do: decided by the names that ``channels`` have now."""
+
+    def __init__(self, channels: Channels, limits: Limits, authority: Authority = EVERYBODY) -> None:
+        self.authority = authority
+        self._channels = channels
+        self._limits = limits
+        self._names: dict[Scope, Callable[[Any], Iterable[str]]] = {
+            Scope.CHANNEL: lambda request: (request.channel,),
+            Scope.CHANNELS: lambda request: request.channels,
+            Scope.NUMBERS: lambda request: self._numbered(columns.channel_numbers(request.numbers, limits)),
+            Scope.STARTS: lambda request: self._numbered(columns.starts(request.starts, limits)),
+            Scope.MADE: self._made,
+        }
+
+    def check(self, token: Token, op: Operation, request: Any) -> None:
+        """Raises PermissionDenied, and what the operation itself would: InvalidRequest, LimitExceeded."""
+        if op.scope in (Scope.NONE, Scope.LISTED) or token.allows_all(op.permission):
+            return
+        needed = "any right" if op.permission is Permission.DESCRIBE else op.permission
+        lacking = "*" if op.scope is Scope.ALL else None
+        if lacking is None:
+            lacking = next((name for name in self._names[op.scope](request) if not token.allows(op.permission, name)), None)
+        if lacking is not None:
+            self.authority.denied.value += 1
+            raise PermissionDenied(f"the token {token.name} does not permit {op.name}: it needs {needed} on {lacking}")
+
+    @staticmethod
+    def listed(token: Token, request: ListChannels, submit: Submit, done: Done) -> Done:
+        """``done`` for a page of names: without those on which the token gives no right; if none is left, the next page."""
+
+        def left(reply: Any) -> None:
+            if isinstance(reply, Names):
+                names = [name for name in reply.names if token.allows(Permission.DESCRIBE, name)]
+                if not names and reply.more:
+                    submit(request._replace(after=reply.names[-1]), left)
+                    return
+                reply = reply._replace(names=names)
+            done(reply)
+
+        return left
+
+    def _numbered(self, numbers: Iterable[int]) -> Iterable[str]:
+        """The names of those that are there; of the others the operation says itself that they are not."""
+        found = (self._channels.get_numbered(number) for number in numbers)
+        return (channel.name for channel in found if channel is not None)
+
+    def _made(self, request: CreateChannels) -> Iterable[str]:
+        columns.check_channel_count(request.channel_count, self._limits)
+        return names_of(request)
