@@ -382,3 +382,13 @@ def test_given_a_directory_that_cannot_be_written_when_started_then_it_says_so(t
 def test_given_a_file_in_place_of_the_directory_when_started_then_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     refused(BAD_CONFIGURATION, ended("--data-dir", str(tmp_path / "data")), str(tmp_path / "data"))
+
+
+def test_given_a_broker_when_it_runs_then_no_core_would_be_dumped_and_nobody_else_may_read_its_files(tmp_path: Path) -> None:
+    with Broker(tmp_path / "data") as broker:
+        limits = Path(f"/proc/{broker.pid}/limits").read_text()
+        status = Path(f"/proc/{broker.pid}/status").read_text()
+        open_to_others = [path for path in broker.directory.rglob("*") if path.stat().st_mode & 0o077]
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
+    assert re.search(r"^Umask:\s+0077$", status, re.MULTILINE)
+    assert open_to_others == []

@@ -8,8 +8,12 @@ from urllib.request import urlopen
 
 import pytest
 
+from rocksmq.broker.auth import ALL, Token, digest_of, new_secret
+from rocksmq.broker.auth_file import rendered
+from rocksmq.clients import Client
 from rocksmq.clients.pulsar.client import connect, pulsar
 from rocksmq.clients.testing import Broker
+from tests.helpers.certificates import Certificates
 from tests.helpers.ledger import wait_until
 from tests.helpers.pulsar import PulsarLite
 from tests.helpers.stand_in_mirror import is_alive
@@ -32,12 +36,30 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
 
 
-@pytest.fixture
-def broker(tmp_path: Path, pulsar_lite: PulsarLite) -> Iterator[Broker]:
+class Guarded(Broker):
+    """It wants TLS, certificates and tokens of its clients."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.secret = new_secret()
+        self.certificates = Certificates.make(directory)
+        ops = Token("ops", digest_of(self.secret), 0, None, ALL, ALL, ALL)
+        (directory / "tokens.json").write_text(rendered([ops]))
+        tls = ["--tls-cert", self.certificates.server_certificate, "--tls-key", self.certificates.server_key]
+        needed = [*tls, "--tls-client-ca", self.certificates.authority, "--auth-file", directory / "tokens.json"]
+        super().__init__(directory / "data", *map(str, needed), *arguments, http="127.0.0.1:0")
+
+    def client(self, timeout: float = 10.0) -> Client:
+        context = self.certificates.context()
+        return Client(f"rocksmqs://{self.address}", token=self.secret, ssl_context=context, timeout=timeout)
+
+
+@pytest.fixture(params=[False, True], ids=["open", "guarded"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path, pulsar_lite: PulsarLite) -> Iterator[Broker]:
     file = tmp_path / "rocksmqd.toml"
     template = f"persistent://public/default/{tmp_path.name}-{{channel}}"
     file.write_text(f'[mirror]\nto = "{pulsar_lite.url}"\nchannels = "orders.*"\ntopic_template = "{template}"\n')
-    with Broker(tmp_path / "data", "--config", str(file), http="127.0.0.1:0") as found:
+    options = "--config", str(file)
+    with Guarded(tmp_path, *options) if request.param else Broker(tmp_path / "data", *options, http="127.0.0.1:0") as found:
         yield found
 
 

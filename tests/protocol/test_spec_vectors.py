@@ -24,6 +24,7 @@ from rocksmq.protocol.operations import (
     Operation,
     Position,
 )
+from rocksmq.protocol.permissions import Scope
 from rocksmq.protocol.wire import ID_BYTES, SEQUENCE_BYTES_MAX
 from tests.protocol.feeding import fed_three_ways
 from tests.protocol.make_vectors import VECTORS, entry, fields_of, files, from_json
@@ -216,9 +217,22 @@ def test_given_an_error_code_when_looked_for_in_the_cddl_then_its_number_is_ther
 # -- SPEC.md ---------------------------------------------------------------------
 
 
+ON = {
+    Scope.NONE: "",
+    Scope.CHANNEL: "`channel`",
+    Scope.CHANNELS: "each of `channels`",
+    Scope.NUMBERS: "each of `numbers`",
+    Scope.STARTS: "each of `starts`",
+    Scope.MADE: "each that it makes",
+    Scope.LISTED: "each that is listed",
+    Scope.ALL: "`*`",
+}
+
+
 @every_operation
 def test_given_an_operation_when_looked_for_in_the_spec_then_its_row_says_number_section_and_permission(op: Operation) -> None:
-    assert f"\n| {op.number} | {op.name} | §3.{op.number + 1} | {op.permission.value} |" in SPEC
+    on = ON[op.scope]
+    assert f"\n| {op.number} | {op.name} | §3.{op.number + 1} | {op.permission.value} |{f' {on}' if on else ''} |" in SPEC
     assert op.idempotent, "SPEC §3 says that every operation is"
 
 

@@ -80,6 +80,7 @@ def run(launch: Launch) -> int:
 
     hold()
     os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # messages and keys would be in it
     daemon = _Daemon(launch, logs)
     try:
         trio.run(daemon.live)
