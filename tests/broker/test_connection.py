@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from rocksmq.broker.commit import CELL_BYTES, OPEN_BYTES_SOFT
-from rocksmq.broker.connection import FRAMES_A_TURN, Connection, Octets
+from rocksmq.broker.connection import FRAMES_A_TURN, Connection, Memory, Octets
 from rocksmq.broker.gate import Gate
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.session import Session
@@ -56,7 +56,7 @@ async def test_given_many_small_frames_in_one_read_when_handled_then_others_get_
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
-        connection = Connection(ours, Limits(), nursery.start_soon, Octets())
+        connection = Connection(ours, Limits(), nursery.start_soon, Octets(), PLENTY)
         theirs.sendall(b"\0\0\0\1\x80" * FRAMES)
         theirs.shutdown(socket.SHUT_WR)
         nursery.start_soon(watch)
@@ -72,7 +72,7 @@ async def test_given_a_connection_that_waits_for_room_when_it_is_closed_then_rea
     counter = Counter()
     counter.must_wait = True
     async with trio.open_nursery() as nursery:
-        connection = Connection(ours, Limits(), nursery.start_soon, Octets())
+        connection = Connection(ours, Limits(), nursery.start_soon, Octets(), PLENTY)
         theirs.sendall(b"\0\0\0\1\x80")
         nursery.start_soon(connection.read, counter)
         while not counter.waits:
@@ -115,7 +115,7 @@ async def test_given_a_socket_that_takes_nothing_when_replies_are_sent_then_they
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
     async with trio.open_nursery() as nursery:
-        connection = Connection(ours, Limits(), nursery.start_soon, Octets())
+        connection = Connection(ours, Limits(), nursery.start_soon, Octets(), PLENTY)
         frames = [bytes([number]) * 50_000 for number in range(8)]
         for frame in frames:
             connection.send([frame[:100], memoryview(frame)[100:]])
@@ -145,6 +145,9 @@ def test_given_a_full_commit_when_others_ask_then_only_who_added_to_it_waits(tmp
     run(scenario)
 
 
+PLENTY = Memory(1 << 40, lambda: None)
+
+
 class NobodyElse:
     """A registry of one connection."""
 
@@ -163,7 +166,7 @@ async def test_given_a_disk_that_is_slow_when_one_makes_groups_and_groups_then_i
     numbers = broker.numbers(broker.channels(1_000))
     async with trio.open_nursery() as nursery:
         sockets = [socket.socketpair() for _ in range(2)]
-        connections = [Connection(ours, Limits(), nursery.start_soon, Octets()) for ours, _ in sockets]
+        connections = [Connection(ours, Limits(), nursery.start_soon, Octets(), PLENTY) for ours, _ in sockets]
         gate = Gate(broker.core.channels, Limits())
         writer, reader = [
             Session(connection, broker.core, NobodyElse(), gate, "test", "127.0.0.1") for connection in connections

@@ -151,6 +151,10 @@ def test_given_no_room_when_another_connects_then_the_limit_that_refused_it_is_t
             await trio.sleep(0.1)
         async with await trio.open_tcp_stream("127.0.0.1", port) as refused:
             assert "handshakes_max" in str(await RawTrio(refused).receive())
-        assert of(told(mq), "rocksmq_connections_rejected_total") == {("connections_max",): 0, ("handshakes_max",): 1}
+        assert of(told(mq), "rocksmq_connections_rejected_total") == {
+            ("connections_max",): 0,
+            ("handshakes_max",): 1,
+            ("handshakes_per_address_max",): 0,
+        }
 
     serve(tmp_path / "silent", silent, replace(LIMITS, handshakes_max=1))

@@ -9,6 +9,7 @@ from rocksmq.broker import daemon
 from rocksmq.broker.connection import Connection
 from rocksmq.broker.session import Session
 from rocksmq.protocol.cbor import Buffer
+from rocksmq.protocol.operations import Operation
 
 from .faults import Faults, Method, wrap
 
@@ -50,8 +51,8 @@ def _install_in_replies(faults: Faults) -> None:
     operations: WeakKeyDictionary[Session, dict[int, str]] = WeakKeyDictionary()
     answering: list[str] = []  # the operation whose reply is on its way to the connection
 
-    def submit(original: Method, session: Session, op: str, correlation: int, *arguments: Any) -> None:
-        operation = op.lower().replace("_", "-")
+    def submit(original: Method, session: Session, op: Operation, correlation: int, *arguments: Any) -> None:
+        operation = op.name.lower().replace("_", "-")
         faults.reach("on-request", operation)
         operations.setdefault(session, {})[correlation] = operation
         original(session, op, correlation, *arguments)

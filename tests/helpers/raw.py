@@ -37,13 +37,22 @@ class Raw:
     """A socket to a broker; a context manager. Says HELLO unless told not to."""
 
     def __init__(
-        self, address: str, *, says_hello: bool = True, client_id: bytes | None = None, receive_buffer_bytes: int | None = None
+        self,
+        address: str,
+        *,
+        says_hello: bool = True,
+        client_id: bytes | None = None,
+        receive_buffer_bytes: int | None = None,
+        source: str | None = None,
     ) -> None:
+        """``source``: the address to come from."""
         host, port = address.rsplit(":", 1)
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE_SECONDS)
         if receive_buffer_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        if source is not None:
+            self.socket.bind((source, 0))
         self._correlation = 0
         self._decoder = FrameDecoder(FRAME_BYTES_MAX)
         try:

@@ -31,6 +31,7 @@ from tests.helpers.raw_bystander import Bystander, check_text, resident_bytes
 IDLE_CONNECTIONS = 1_000
 IN_FLIGHT_MAX = 256
 HANDSHAKES_MAX = 256
+PER_ADDRESS = 64
 MIB = 1 << 20
 
 
@@ -171,7 +172,9 @@ def test_given_1000_idle_connections_when_others_work_then_they_work(broker: Bro
 
 def test_given_256_silent_connections_when_a_client_comes_then_it_is_told_which_limit_is_reached(broker: Broker) -> None:
     with Bystander(broker) as bystander:
-        silent = [Raw(broker.address, says_hello=False) for _ in range(HANDSHAKES_MAX)]
+        silent = [
+            Raw(broker.address, says_hello=False, source=f"127.0.0.{2 + n // PER_ADDRESS}") for n in range(HANDSHAKES_MAX)
+        ]
         try:
             with Raw(broker.address, says_hello=False) as refused:
                 error = refused.error(NO_CORRELATION)
@@ -187,9 +190,25 @@ def test_given_256_silent_connections_when_a_client_comes_then_it_is_told_which_
         bystander.check()
 
 
-def can_connect(broker: Broker) -> bool:
+def test_given_64_silent_connections_of_one_address_when_others_come_then_only_those_of_another_get_in(broker: Broker) -> None:
+    silent = [Raw(broker.address, says_hello=False, source="127.0.0.2") for _ in range(PER_ADDRESS)]
     try:
-        with Raw(broker.address):
+        with Raw(broker.address, says_hello=False, source="127.0.0.2") as refused:
+            error = refused.error(NO_CORRELATION)
+            assert error.code is ErrorCode.LIMIT_EXCEEDED
+            check_text(error, "64", "handshakes_per_address_max")
+        with Raw(broker.address, source="127.0.0.3") as other:
+            other.call(Empty())
+        silent.pop().close()
+        wait_until(lambda: can_connect(broker, "127.0.0.2"), "there is room for another of the address")
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def can_connect(broker: Broker, source: str | None = None) -> bool:
+    try:
+        with Raw(broker.address, source=source):
             return True
     except (OSError, EOFError, LimitExceeded):
         return False

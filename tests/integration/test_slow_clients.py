@@ -5,18 +5,20 @@ The broker runs on the test's clock, which jumps from event to event: the limits
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from rocksmq.broker.limits import Limits
-from rocksmq.broker.server import SWEEP_SECONDS, Server
+from rocksmq.broker.server import RATE_GRACE_SECONDS, SWEEP_SECONDS, Server
 from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS
 from rocksmq.protocol.operations import Empty, Fetch, Position
 from tests.helpers.raw import frame, hello, request_items
 from tests.helpers.raw_trio import RawTrio, run, served
 
 LIMITS = Limits()
+MIB = 1 << 20
 SLACK_SECONDS = 2 * SWEEP_SECONDS
 MESSAGES = 7  # of 1 MiB: as much as a reply holds
 PING = [NO_CORRELATION, SUCCESS]
@@ -35,6 +37,7 @@ async def broker(tmp_path: Path, limits: Limits = LIMITS) -> AsyncGenerator[tupl
         with trio.fail_after(SLACK_SECONDS):
             while server.connection_count:
                 await trio.sleep(0.01)
+        assert server._memory.held == 0  # pyright: ignore[reportPrivateUsage]
 
 
 def unsent_bytes(server: Server) -> int:
@@ -84,8 +87,55 @@ def test_given_a_frame_that_drips_in_when_its_time_is_over_then_the_connection_i
         async with broker(tmp_path) as (_, port), RawTrio.connected(port) as slow, trio.open_nursery() as nursery:
             begin = trio.current_time()
             nursery.start_soon(drip, slow.stream, bytes((0, 0, 16, 0)) + bytes(4_000))
+            assert is_due(begin, await slow.closed(), RATE_GRACE_SECONDS)
+            nursery.cancel_scope.cancel()
+
+    run(test)
+
+
+def test_given_a_frame_that_keeps_its_rate_when_its_time_is_over_then_the_connection_is_closed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with broker(tmp_path) as (_, port), RawTrio.connected(port) as slow, trio.open_nursery() as nursery:
+            begin = trio.current_time()
+            nursery.start_soon(keep_rate, slow.stream)
             assert is_due(begin, await slow.closed(), LIMITS.frame_seconds)
             nursery.cancel_scope.cancel()
+
+    run(test)
+
+
+async def keep_rate(stream: trio.SocketStream) -> None:
+    """A long frame, at what is allowed and no faster."""
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(bytes((0, 16, 0, 0)))
+        while True:
+            await stream.send_all(bytes(LIMITS.frame_rate_min))
+            await trio.sleep(1)
+
+
+def test_given_connections_that_hold_too_much_when_others_want_room_then_who_has_held_it_longest_is_closed(
+    tmp_path: Path,
+) -> None:
+    limits = replace(LIMITS, connections_bytes_max=20 * MIB)
+
+    async def test() -> None:
+        async with (
+            broker(tmp_path, limits) as (_, port),
+            RawTrio.connected(port) as first,
+            RawTrio.connected(port) as second,
+            RawTrio.connected(port) as third,
+        ):
+            begun = bytes((0, 0x7F, 0, 0)) + bytes(3 * MIB)  # in a buffer of 8 MiB
+            await first.stream.send_all(begun)
+            await trio.sleep(0.1)
+            await second.stream.send_all(begun)
+            await trio.sleep(0.1)
+            assert (await third.call(Fetch("orders", Position.EARLIEST, 0, 1, 1, 0)))[1] == SUCCESS
+            await third.stream.send_all(begun)
+            await first.closed()
+            with trio.move_on_after(1):
+                await second.closed()
+                raise AssertionError("there was room enough for two")
 
     run(test)
 

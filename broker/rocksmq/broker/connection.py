@@ -31,6 +31,7 @@ logger = logging.getLogger("rocksmq.broker")
 VIEW_BYTES = 256  # what a buffer that waits costs beside its bytes
 BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 LINGER_SECONDS = 1.0
+HOARD_BYTES = 64 * 1024  # less, of as many connections as there may be, is little
 UNAUTHENTICATED_SECONDS = 0.1  # until whoever has no good token is told so
 # So long is the turn of one connection before others get theirs: a read may hold thousands of small frames.
 TURN_SECONDS = 0.005
@@ -70,6 +71,23 @@ class Octets:
         self.received = self.sent = 0
 
 
+class Memory:
+    """What all connections hold, in bytes; ``relieve`` closes one of them when that becomes more than ``most``."""
+
+    __slots__ = ("_most", "_relieve", "held")
+
+    def __init__(self, most: int, relieve: Callable[[], None]) -> None:
+        self.held = 0
+        self._most = most
+        self._relieve = relieve
+
+    def add(self, size: int) -> None:
+        """Take note of ``size`` bytes more, or less if it is below 0."""
+        self.held += size
+        if self.held > self._most and size > 0:
+            self._relieve()
+
+
 class Connection:
     """The socket of one client. `close` may be called at any time, by anyone, more than once."""
 
@@ -79,6 +97,7 @@ class Connection:
         limits: Limits,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
         octets: Octets,
+        memory: Memory,
         *,
         tls: TlsStream | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -88,12 +107,14 @@ class Connection:
         self.limits = limits
         self.decoder = FrameDecoder(limits.handshake_bytes_max, "handshake_bytes_max")
         self.unsent_bytes = 0
-        self.opened = self.last_received = self.last_sent = clock()
+        self.opened = self.last_received = self.last_sent = self._unsent_since = clock()
         self.frame_began: float | None = None  # when the first byte of an incomplete frame came
         self.closed = False
         self.is_paused = False  # not read, for the broker's own reasons
         self._clock = clock
         self._octets = octets
+        self._memory = memory
+        self.held_bytes = 0  # of ``memory``
         self._sock = sock
         self._tls = tls
         self._spawn = spawn
@@ -111,6 +132,7 @@ class Connection:
         try:
             while not self.closed:
                 space = self.decoder.space()
+                self._note_held()
                 try:
                     received = self._receive(space)
                 except (BlockingIOError, InterruptedError):
@@ -217,10 +239,11 @@ class Connection:
         self._unsent += views
         self.unsent_bytes += sum(map(len, views)) + len(views) * VIEW_BYTES
         if was_idle:
-            self.last_sent = self._clock()  # from here on, progress is due
+            self.last_sent = self._unsent_since = self._clock()  # from here on, progress is due
             self._send_now()
             if self._unsent:
                 self._spawn(self._drain)
+        self._note_held()
 
     async def _drain(self) -> None:
         """Send what waits; returns when nothing is left or the connection is closed."""
@@ -228,6 +251,7 @@ class Connection:
             while self._unsent:
                 await trio.lowlevel.wait_writable(self._sock)
                 self._send_now()
+                self._note_held()
                 if self.unsent_bytes <= self.limits.output_bytes_max:
                     self._drained.set()
                     self._drained = trio.Event()
@@ -253,6 +277,24 @@ class Connection:
         except OSError:
             self.close()
 
+    @property
+    def hoards_since(self) -> float | None:
+        """Since when it has held more than HOARD_BYTES of a frame, or of what the client does not take; None: it does not."""
+        received_since = self.last_received if self.frame_began is None else self.frame_began
+        received = [received_since] if self.decoder.pending_bytes > HOARD_BYTES else []
+        return min([*received, *([self._unsent_since] if self.unsent_bytes > HOARD_BYTES else [])], default=None)
+
+    def shrink(self) -> None:
+        """Give memory back while nothing is received."""
+        self.decoder.shrink()
+        self._note_held()
+
+    def _note_held(self) -> None:
+        held = 0 if self.closed else self.unsent_bytes + self.decoder.buffer_bytes
+        change, self.held_bytes = held - self.held_bytes, held
+        if change:
+            self._memory.add(change)
+
     def _say_end(self) -> None:
         """Tell the other side that no more comes, by TLS, which cannot know it from the socket."""
         if self._tls is not None and not self._unsent and (last := self._tls.ended()):
@@ -268,4 +310,5 @@ class Connection:
             self._sock.close()
             self._unsent.clear()
             self.unsent_bytes = 0
+            self._note_held()
             self._drained.set()

@@ -31,10 +31,13 @@ class Limits:
     tail_cache_bytes: int = 32 * MIB
     connections_max: int = 4_096
     handshakes_max: int = 256  # connections before HELLO
+    handshakes_per_address_max: int = 64  # of one address
+    connections_bytes_max: int = 512 * MIB  # received and not handled, or not taken by clients, of all connections
     handshake_bytes_max: int = 4_096  # a frame before HELLO
     tls_handshake_seconds: float = 3.0  # of those that follow
     handshake_seconds: float = 5.0  # until HELLO
     frame_seconds: float = 30.0  # from a frame's first byte to its last
+    frame_rate_min: int = 1_024  # bytes a second of a frame that has begun, after 5 seconds
     idle_ping_seconds: float = 30.0
     idle_close_seconds: float = 90.0
     write_seconds: float = 10.0  # without any progress

@@ -8,21 +8,22 @@ import logging
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import NamedTuple
 
 import trio
 
-from rocksmq.metrics import catalogue
-from rocksmq.metrics.instruments import Counter, Counters, MetricFamily, gauge, gauges
+from rocksmq.metrics import catalogue, instruments
+from rocksmq.metrics.instruments import Counters, MetricFamily, gauge, gauges
 from rocksmq.protocol.cbor import Buffer
 from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS, encode_error, encode_reply
 from rocksmq.protocol.errors import LimitExceeded, Unauthenticated
 from rocksmq.protocol.tls import TlsStream
 
 from .auth import EVERYBODY, Authority
-from .connection import Connection, Octets
+from .connection import Connection, Memory, Octets
 from .core import Core
 from .gate import Gate
 from .limits import Limits
@@ -36,9 +37,21 @@ SWEEP_SECONDS = 0.5
 TURNED_AWAY_MAX = 64  # refused connections that are still told why
 FLUSH_POLL_SECONDS = 0.01
 SHRINK_SECONDS = 5.0  # silent for so long: give the receive buffer back
-CONNECTIONS_MAX, HANDSHAKES_MAX = "connections_max", "handshakes_max"
-TIME_LIMITS = "tls_handshake_seconds", "handshake_seconds", "frame_seconds", "write_seconds", "idle_close_seconds"
-CLOSED_REASONS = "client", "replaced", "protocol", "version", "token", *TIME_LIMITS, "stop", "bug"
+CONNECTION_LIMITS = CONNECTIONS_MAX, HANDSHAKES_MAX, PER_ADDRESS_MAX = (
+    *("connections_max", "handshakes_max"),
+    "handshakes_per_address_max",
+)
+MEMORY_MAX = "connections_bytes_max"
+RATE_GRACE_SECONDS = 5.0  # of a frame that has begun, until its rate counts
+TIME_LIMITS = {
+    "tls_handshake_seconds": "no handshake of TLS within %g s",
+    "handshake_seconds": "no HELLO within %g s",
+    "frame_seconds": "a frame took longer than %g s",
+    "frame_rate_min": "a frame came by fewer than %d bytes a second",
+    "write_seconds": "the client did not read for %g s",
+    "idle_close_seconds": "silent for %g s",
+}
+CLOSED_REASONS = "client", "replaced", "protocol", "version", "token", MEMORY_MAX, *TIME_LIMITS, "stop", "bug"
 PING: list[Buffer] = encode_reply(NO_CORRELATION, ())
 assert SUCCESS == 0
 
@@ -62,16 +75,19 @@ class Server:
         self._sessions: set[Session] = set()
         self._clients: dict[bytes, Session] = {}
         self._pinged: set[Session] = set()
+        self._handshakes: Counter[str] = Counter()  # connections before HELLO, by address
+        self._memory = Memory(limits.connections_bytes_max, self._relieve)
         self._turned_away = 0
         self._accepting: list[trio.CancelScope] = []
         self._octets = Octets()
-        self._opened = Counter(catalogue.CONNECTIONS_OPENED)
-        self._rejected = Counters(catalogue.CONNECTIONS_REJECTED, ((CONNECTIONS_MAX,), (HANDSHAKES_MAX,)))
+        self._opened = instruments.Counter(catalogue.CONNECTIONS_OPENED)
+        self._rejected = Counters(catalogue.CONNECTIONS_REJECTED, ((limit,) for limit in CONNECTION_LIMITS))
         self._closed = Counters(catalogue.CONNECTIONS_CLOSED, ((reason,) for reason in CLOSED_REASONS))
         core.telemetry.add(self._families)
 
     def register(self, client_id: bytes, session: Session) -> None:
         """As the sessions' registry: the newest connection of a client wins."""
+        self._handshakes[session.peer] -= 1
         older = self._clients.get(client_id)
         self._clients[client_id] = session
         if older is not None:
@@ -82,7 +98,7 @@ class Server:
         return len(self._sessions)
 
     def _families(self) -> Iterator[MetricFamily]:
-        sessions, handshakes = tuple(self._sessions), self._handshake_count
+        sessions, handshakes = tuple(self._sessions), self._handshakes.total()
         yield gauges(catalogue.CONNECTIONS, ((("handshake",), handshakes), (("open",), len(sessions) - handshakes)))
         yield gauge(catalogue.CONNECTIONS_LIMIT, self._limits.connections_max)
         yield gauge(catalogue.CONNECTIONS_PAUSED, sum(session.connection.is_paused for session in sessions))
@@ -137,8 +153,8 @@ class Server:
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = None if (context := door.tls()) is None else TlsStream(context)
-        connection = Connection(sock, self._limits, nursery.start_soon, self._octets, tls=tls, clock=self._clock)
-        if (refusal := self._refusal()) is not None:
+        connection = Connection(sock, self._limits, nursery.start_soon, self._octets, self._memory, tls=tls, clock=self._clock)
+        if (refusal := self._refusal(address[0])) is not None:
             self._rejected.add(refusal[0])
             logger.warning("a connection from %s was refused: %s", address[0], refusal[1])
             connection.send(encode_error(NO_CORRELATION, LimitExceeded(refusal[1])))
@@ -147,6 +163,7 @@ class Server:
         self._opened.value += 1
         session = Session(connection, self._core, self, gate, self._version, address[0])
         self._sessions.add(session)
+        self._handshakes[session.peer] += 1
         nursery.start_soon(self._run, session)
 
     async def _turn_away(self, connection: Connection) -> None:
@@ -156,18 +173,28 @@ class Server:
             self._turned_away -= 1
         connection.close()
 
-    def _refusal(self) -> tuple[str, str] | None:
+    def _refusal(self, address: str) -> tuple[str, str] | None:
         """Which limit leaves no room for one more, and what its client is told."""
         limits = self._limits
         if len(self._sessions) >= limits.connections_max:
             return CONNECTIONS_MAX, f"the broker has {limits.connections_max} connections (connections_max): close some"
-        if len(self._sessions) >= limits.handshakes_max and self._handshake_count >= limits.handshakes_max:
+        if self._handshakes.total() >= limits.handshakes_max:
             return HANDSHAKES_MAX, f"{limits.handshakes_max} connections have not said HELLO yet (handshakes_max)"
+        if (most := limits.handshakes_per_address_max) <= self._handshakes[address]:
+            return PER_ADDRESS_MAX, f"{most} connections of your address have not said HELLO yet ({PER_ADDRESS_MAX})"
         return None
 
-    @property
-    def _handshake_count(self) -> int:
-        return sum(session.client_id is None for session in self._sessions)
+    def _relieve(self) -> None:
+        """Connections hold more than they may: close the one that has held much for longest."""
+        hoards = [(since, session) for session in self._sessions if (since := session.connection.hoards_since) is not None]
+        if hoards:
+            session = min(hoards, key=lambda hoard: hoard[0])[1]
+            logger.warning(
+                "a connection from %s was closed: all of them hold more than %d bytes (%s), and it has held its %d for longest",
+                *(session.peer, self._limits.connections_bytes_max, MEMORY_MAX, session.connection.held_bytes),
+            )
+            session.ended_by = session.ended_by or MEMORY_MAX
+            session.connection.close()
 
     async def _run(self, session: Session) -> None:
         why = "client"
@@ -181,6 +208,10 @@ class Server:
             raise
         finally:
             session.end(why)
+            if session.client_id is None:
+                self._handshakes[session.peer] -= 1
+            if not self._handshakes[session.peer]:
+                del self._handshakes[session.peer]
             self._closed.add(session.ended_by or why)
             self._sessions.discard(session)
             self._pinged.discard(session)
@@ -196,10 +227,9 @@ class Server:
             for session in tuple(self._sessions):
                 if session.token is not None and not session.gate.authority.is_current(session.token, wall):
                     self._end_unauthenticated(session)
-                elif (overdue := self._overdue(session, now)) is not None:
-                    limit, why = overdue
-                    seconds = getattr(self._limits, limit)
-                    logger.info("a connection from %s was closed: %s %s s (%s)", session.peer, why, seconds, limit)
+                elif (limit := self._overdue(session, now)) is not None:
+                    why = TIME_LIMITS[limit] % getattr(self._limits, limit)
+                    logger.info("a connection from %s was closed: %s (%s)", session.peer, why, limit)
                     session.end(limit)
 
     def _end_unauthenticated(self, session: Session) -> None:
@@ -209,29 +239,34 @@ class Server:
         session.connection.send(encode_error(NO_CORRELATION, error))
         session.end("token")
 
-    def _overdue(self, session: Session, now: float) -> tuple[str, str] | None:
-        """Which limit in seconds was passed, and how."""
+    def _overdue(self, session: Session, now: float) -> str | None:
+        """Which limit was passed."""
         limits, connection = self._limits, session.connection
-        silent = 0.0 if connection.is_paused else now - connection.last_received
-        if not connection.is_established and now - connection.opened > limits.tls_handshake_seconds:
-            return "tls_handshake_seconds", "no handshake of TLS within"
-        if session.client_id is None and now - connection.opened > limits.handshake_seconds:
-            return "handshake_seconds", "no HELLO within"
-        if (
-            connection.frame_began is not None
-            and not connection.is_paused
-            and now - connection.frame_began > limits.frame_seconds
-        ):
-            return "frame_seconds", "a frame took longer than"
+        if session.client_id is None:
+            age = now - connection.opened
+            if age > limits.tls_handshake_seconds and not connection.is_established:
+                return "tls_handshake_seconds"
+            if age > limits.handshake_seconds:
+                return "handshake_seconds"
+        if (limit := self._late_frame(connection, now)) is not None:
+            return limit
         if connection.unsent_bytes and now - connection.last_sent > limits.write_seconds:
-            return "write_seconds", "the client did not read for"
-        if silent > limits.idle_close_seconds:
-            return "idle_close_seconds", "silent for"
+            return "write_seconds"
+        silent = 0.0 if connection.is_paused else now - connection.last_received
         if silent > limits.idle_ping_seconds and session not in self._pinged:
             connection.send(PING)
             self._pinged.add(session)
         elif silent <= limits.idle_ping_seconds:
             self._pinged.discard(session)
         if silent > SHRINK_SECONDS:
-            connection.decoder.shrink()
-        return None
+            connection.shrink()
+        return "idle_close_seconds" if silent > limits.idle_close_seconds else None
+
+    def _late_frame(self, connection: Connection, now: float) -> str | None:
+        if connection.frame_began is None or connection.is_paused:
+            return None
+        seconds = now - connection.frame_began
+        if seconds > self._limits.frame_seconds:
+            return "frame_seconds"
+        wanted = (seconds - RATE_GRACE_SECONDS) * self._limits.frame_rate_min
+        return "frame_rate_min" if connection.decoder.pending_bytes < wanted else None

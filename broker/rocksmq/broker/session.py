@@ -13,7 +13,14 @@ import trio
 
 from rocksmq.protocol.cbor import decode
 from rocksmq.protocol.codec import NO_CORRELATION, decode_request, encode_error, encode_reply
-from rocksmq.protocol.errors import InternalError, ProtocolError, RocksMQError, Unauthenticated, UnsupportedVersion
+from rocksmq.protocol.errors import (
+    InternalError,
+    ProtocolError,
+    RocksMQError,
+    StorageFailed,
+    Unauthenticated,
+    UnsupportedVersion,
+)
 from rocksmq.protocol.operations import (
     HELLO,
     MAGIC,
@@ -38,6 +45,7 @@ from .waiters import Waiter
 logger = logging.getLogger("rocksmq.broker")
 
 
+STORAGE_FAILED = "the broker's storage failed, and its log says why; whether anything was stored is unknown"
 _ENDED_BY: dict[type[RocksMQError], str] = {ProtocolError: "protocol", UnsupportedVersion: "version", Unauthenticated: "token"}
 PARKED_FACTOR = 16  # what a FETCH_MANY that waits takes in memory, by its size: a place in the table of each channel
 
@@ -201,6 +209,9 @@ class Session:
             self.in_flight_bytes -= asked.size
             seconds = None if waiter is not None and waiter.has_waited else time.perf_counter() - asked.began
             self._core.telemetry.answered(asked.op, reply, seconds)
+        if isinstance(reply, StorageFailed):
+            logger.error("%s of a client failed: %s", asked.op if asked else "a request", reply.message)
+            reply = StorageFailed(STORAGE_FAILED)
         if isinstance(reply, RocksMQError):
             self.connection.send(encode_error(correlation, reply))
         else:

@@ -39,6 +39,11 @@ class FrameDecoder:
         """Bytes of a frame that has begun and is not complete."""
         return self._end - self._begin
 
+    @property
+    def buffer_bytes(self) -> int:
+        """The size of the receive buffer."""
+        return len(self._buffer)
+
     def space(self) -> "memoryview[int]":
         """Room to receive into, at least a quarter of the buffer. Ends the life of bodies handed out."""
         pending = self.pending_bytes
