@@ -113,7 +113,10 @@ class Round:
             assert not lost, f"{channel}: {describe(min(lost))} and {len(lost)} in all are lost"
         ids = list(batch.ids)
         for group in ("auto", "called"):
-            assert self._handed[group] == ids, f"{channel}: group {group} was not handed out each message once"
+            handed = self._handed[group]
+            missing, twice = set(ids) - set(handed), len(handed) - len(set(handed))
+            told = f"{len(missing)} are missing, {twice} came twice, in order: {handed == sorted(handed)}"
+            assert handed == ids, f"{channel}: group {group} was not handed out each of {len(ids)} messages once: {told}"
             assert mq.describe_consumer_group(channel, group).lag_messages == 0
         assert sorted(set(self._handed["manual"])) == ids, f"{channel}: the manual group has not read all"
         assert mq.describe_consumer_group(channel, "manual").position == ids[-1] + 1, "all was committed"
