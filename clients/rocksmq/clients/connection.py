@@ -305,8 +305,9 @@ class Connection:
             if len(items) == 2 and items[1] == SUCCESS and self._is_greeted:
                 self._ping()
                 return
+            told = decode_error(items)
             self._was_told = True
-            raise decode_error(items)
+            raise told
         with self._lock:
             call = self._calls.pop(items[0], None)
         if call is None:
