@@ -135,7 +135,11 @@ class Core:
         self._streams = Streams(self._answers, self.channels, self.groups, self.log, limits, telemetry, self.retention.looking)
         self.checkpoints = Checkpoints(directory, self.committer, self.disk)
         self.status = StatusReports(telemetry.exposition, limits.frame_bytes_max)
-        self._handlers: dict[type[Any], Callable[[Any, Done], Waiter | None]] = {
+        self._handlers = self._handlers_of_all()
+        load(store, self.channels, self._producers, self._names, ids, is_new=not self.committer.written_number)
+
+    def _handlers_of_all(self) -> dict[type[Any], Callable[[Any, Done], Waiter | None]]:
+        return {
             CreateChannel: self._create_channel,
             SetChannel: self._set_channel,
             ConfirmClock: self._confirm_clock,
@@ -158,7 +162,6 @@ class Core:
             **self._streams.handlers,
             **self.checkpoints.handlers,
         }
-        load(store, self.channels, self._producers, self._names, ids, is_new=not self.committer.written_number)
 
     @property
     def meta(self) -> MetaStore:
