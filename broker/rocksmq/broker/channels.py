@@ -9,6 +9,8 @@ what is durable in the channel's mode, and all that a reader may see.
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice, takewhile
+from typing import NamedTuple
 
 from rocksmq.metrics.instruments import Traffic
 from rocksmq.protocol.administration import SetChannel
@@ -75,6 +77,13 @@ class Channel:
     def changes(self, old: Extent) -> list[Change]:
         """As a cell of the commit: its extent."""
         return [Put(Family.META, keys.extent_key(self.number), self.value.encode())]
+
+
+class Listing(NamedTuple):
+    """LIST_CHANNELS of who may not see all of them."""
+
+    request: ListChannels
+    shows: Callable[[str], bool]
 
 
 class Channels:
@@ -236,15 +245,15 @@ class Channels:
             self._names.drop(commit, numbers)
         return channels
 
-    def page(self, request: ListChannels) -> Names:
-        """Names in order."""
+    def page(self, request: ListChannels, shows: Callable[[str], bool] = lambda name: True) -> Names:
+        """Names in order, those only that ``shows``."""
         if self._sorted is None:
             self._sorted = sorted(name for name, channel in self._channels.items() if channel.is_public)
         names = self._sorted
         begin = max(bisect_left(names, request.prefix), bisect_right(names, request.after))
-        end = begin + self._limits.page_names_max
-        page = [name for name in names[begin:end] if name.startswith(request.prefix)]
-        return Names(page, end < len(names) and len(page) == end - begin)
+        behind = takewhile(lambda name: name.startswith(request.prefix), islice(names, begin, None))
+        page = list(islice(filter(shows, behind), self._limits.page_names_max + 1))
+        return Names(page[: self._limits.page_names_max], len(page) > self._limits.page_names_max)
 
     def set_retention(self, commit: Commit, request: SetChannel) -> Channel:
         """Other rules for the channel, from now on. Raises ChannelNotFound, InvalidRequest."""

@@ -41,7 +41,7 @@ from rocksmq.protocol.operations import (
 
 from . import keys, readings
 from .answers import Answers
-from .channels import Channel, Channels
+from .channels import Channel, Channels, Listing
 from .checkpoints import Checkpoints
 from .clock import ClockGuard
 from .commit import Commit, Committer, Done
@@ -145,6 +145,7 @@ class Core:
             ConfirmClock: self._confirm_clock,
             DestroyChannel: self._destroy_channel,
             ListChannels: self._list_channels,
+            Listing: lambda listing, done: done(self.channels.page(*listing)),
             DescribeChannel: self._describe_channel,
             CreateGroup: self._create_group,
             DestroyGroup: self._destroy_group,

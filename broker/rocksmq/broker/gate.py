@@ -1,19 +1,17 @@
 """Who gets in, and what each may do. All of it derives from the table of operations: the permission, and on which channels."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from rocksmq.protocol.errors import PermissionDenied
-from rocksmq.protocol.operations import CreateChannels, ListChannels, Names, Operation
+from rocksmq.protocol.operations import CreateChannels, Operation
 from rocksmq.protocol.permissions import Permission, Scope
 
 from . import columns
 from .auth import EVERYBODY, Authority, Token
-from .channels import Channels, names_of
-from .commit import Done
+from .channels import Channels, Listing, names_of
 from .limits import Limits
-
-Submit = Callable[[Any, Done], Any]
 
 
 class Gate:
@@ -31,10 +29,12 @@ class Gate:
             Scope.MADE: self._made,
         }
 
-    def check(self, token: Token, op: Operation, request: Any) -> None:
-        """Raises PermissionDenied, and what the operation itself would: InvalidRequest, LimitExceeded."""
-        if op.scope in (Scope.NONE, Scope.LISTED) or token.allows_all(op.permission):
-            return
+    def passed(self, token: Token, op: Operation, request: Any) -> Any:
+        """The request as it may be done. Raises PermissionDenied, and as the operation would: InvalidRequest, LimitExceeded."""
+        if op.scope is Scope.NONE or token.allows_all(op.permission):
+            return request
+        if op.scope is Scope.LISTED:
+            return Listing(request, partial(token.allows, op.permission))
         needed = "any right" if op.permission is Permission.DESCRIBE else op.permission
         lacking = "*" if op.scope is Scope.ALL else None
         if lacking is None:
@@ -42,21 +42,7 @@ class Gate:
         if lacking is not None:
             self.authority.denied.value += 1
             raise PermissionDenied(f"the token {token.name} does not permit {op.name}: it needs {needed} on {lacking}")
-
-    @staticmethod
-    def listed(token: Token, request: ListChannels, submit: Submit, done: Done) -> Done:
-        """``done`` for a page of names: without those on which the token gives no right; if none is left, the next page."""
-
-        def left(reply: Any) -> None:
-            if isinstance(reply, Names):
-                names = [name for name in reply.names if token.allows(Permission.DESCRIBE, name)]
-                if not names and reply.more:
-                    submit(request._replace(after=reply.names[-1]), left)
-                    return
-                reply = reply._replace(names=names)
-            done(reply)
-
-        return left
+        return request
 
     def _numbered(self, numbers: Iterable[int]) -> Iterable[str]:
         """The names of those that are there; of the others the operation says itself that they are not."""

@@ -33,10 +33,8 @@ from rocksmq.protocol.operations import (
     HelloReply,
     Operation,
 )
-from rocksmq.protocol.permissions import Scope
 
 from .auth import Token
-from .commit import Done
 from .connection import Connection
 from .core import Core
 from .gate import Gate
@@ -179,12 +177,8 @@ class Session:
         self._in_flight[correlation] = Asked(op.name, size, time.perf_counter())
         self.in_flight_bytes += size
         size_before = self._core.committer.open.size
-        done: Done = partial(self._answer, correlation)
         try:
-            self.gate.check(self.token, op, request)
-            if op.scope is Scope.LISTED:
-                done = self.gate.listed(self.token, request, self._core.submit, done)
-            waiter = self._core.submit(request, done)
+            waiter = self._core.submit(self.gate.passed(self.token, op, request), partial(self._answer, correlation))
         except RocksMQError as error:
             logger.info("a request from %s is refused: %s", self.peer, error.message)
             self._answer(correlation, error)
