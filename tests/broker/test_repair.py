@@ -9,26 +9,23 @@ import pytest
 import trio
 
 from rocksmq.broker import keys
-from rocksmq.broker.check import examine
 from rocksmq.broker.directory import DataDirectory
 from rocksmq.broker.engine import RocksMQ
-from rocksmq.broker.findings import Finding, Repair
+from rocksmq.broker.findings import Finding
 from rocksmq.broker.mark import MarkFile
 from rocksmq.broker.patch import NotRepaired
 from rocksmq.broker.records import ChannelSettings, GroupState, MetaBinding
-from rocksmq.broker.repair import Offers, locked_for_repair, repair
+from rocksmq.broker.repair import locked_for_repair, repair
 from rocksmq.broker.store import Delete, DirectoryInUse, Family, Put, Store
 from rocksmq.protocol.errors import ChannelNotFound, OutOfSequence, StorageFailed
-from rocksmq.protocol.operations import Consume, DescribeGroup, ListGroups, Produce
+from rocksmq.protocol.operations import Produce
 
 from .check_support import (
-    CONSUMER,
     NAMED,
     Healthy,
     batch_entry,
     change,
     change_extent,
-    change_group,
     entries,
     findings,
     flip_stored,
@@ -37,55 +34,11 @@ from .check_support import (
     settle,
     stored,
 )
+from .repair_support import goes_on, messages, offers, repaired
 from .support import batch_of, identity, in_trio
 
 DATA, META = Family.DATA, Family.META
 NEW = identity((1 << 62) + 1, 9)
-
-
-def offers(path: Path) -> Offers:
-    return Offers.of(examine(path, offers_repairs=True))
-
-
-def repaired(path: Path, *arguments: str) -> list[Repair]:
-    """Do it; what was offered of that. Nothing but notes may be left."""
-    with locked_for_repair(path):
-        found = offers(path)
-        assert set(arguments) <= set(found.repairs), sorted(found.repairs)
-        assert len(list(repair(path, found, arguments))) == len(arguments)
-    assert [line for line in findings(path) if line.startswith("problem")] == []
-    return [found.repairs[argument] for argument in arguments]
-
-
-def goes_on(healthy: Healthy, kept: dict[int, bytes]) -> None:
-    """A broker serves exactly ``kept`` of `orders`, gives out no id again, and hands out what follows once."""
-
-    @in_trio
-    async def play() -> None:
-        for round_ in range(2):
-            async with RocksMQ(healthy.path) as mq:
-                found: dict[int, bytes] = {}
-                batch = await mq.fetch("orders", "earliest")
-                while batch:
-                    found |= dict(zip(batch.ids, batch.payloads, strict=True))
-                    batch = await mq.fetch("orders", batch.next_position)
-                assert found == kept
-                for group in (await mq.call(ListGroups("orders", ""))).names:
-                    while await mq.consume("orders", group):
-                        pass
-                    assert (await mq.call(DescribeGroup("orders", group))).lag_messages == 0
-                (new_id,) = await mq.produce("orders", [b"more"])
-                assert new_id > max(healthy.ids)
-                kept[new_id] = b"more"
-                for group in (await mq.call(ListGroups("orders", ""))).names:
-                    assert (await mq.consume("orders", group)).payloads == [b"more"], (group, round_)
-
-    play()
-    assert findings(healthy.path) == []
-
-
-def messages(healthy: Healthy) -> dict[int, bytes]:
-    return dict(zip(healthy.ids, healthy.payloads, strict=True))
 
 
 def lost(healthy: Healthy, first: int, last: int) -> dict[int, bytes]:
@@ -323,74 +276,6 @@ def test_given_a_lost_channel_when_removed_then_all_of_it_is_gone(healthy: Healt
                 await mq.fetch("orders", "earliest")
 
     play()
-
-
-def test_given_a_position_beyond_the_end_when_mended_then_the_group_reads_what_comes(healthy: Healthy) -> None:
-    before = change_group(healthy.path, "late", lambda state: state._replace(position=1 << 60))
-    repaired(healthy.path, "group:orders:late")
-    after = GroupState.decode(stored(healthy.path, META, keys.group_key("late", "orders", "state")))
-    assert (after.position, after.offset) == (healthy.ids[-1] + 1, 61)
-    assert after.generation > before.generation
-    goes_on(healthy, messages(healthy))
-
-
-@pytest.mark.parametrize("group", ["billing", "shipping", "late"])
-def test_given_an_offset_that_does_not_match_when_mended_then_the_messages_count(healthy: Healthy, group: str) -> None:
-    wrong = change_group(healthy.path, group, lambda state: state._replace(offset=state.offset + 1))
-    repaired(healthy.path, f"group:orders:{group}")
-    after = GroupState.decode(stored(healthy.path, META, keys.group_key(group, "orders", "state")))
-    assert (after.position, after.offset) == (wrong.position, wrong.offset - 1)
-    goes_on(healthy, messages(healthy))
-
-
-def test_given_a_consumer_s_entry_that_cannot_be_when_mended_then_it_is_forgotten_for_good(healthy: Healthy) -> None:
-    def changed(state: GroupState) -> GroupState:
-        return state._replace(consumers={CONSUMER: state.consumers[CONSUMER]._replace(end=1 << 60, is_released=False)})
-
-    change_group(healthy.path, "billing", changed)
-    repaired(healthy.path, "group:orders:billing")
-
-    @in_trio
-    async def play() -> None:
-        async with RocksMQ(healthy.path) as mq:
-            with pytest.raises(OutOfSequence):
-                await mq.call(Consume("orders", "billing", CONSUMER, 1, 6, 1 << 22, 0))
-
-    play()
-
-
-def test_given_what_was_given_back_when_the_group_is_mended_then_it_is_still_handed_out(healthy: Healthy) -> None:
-    state = GroupState.decode(stored(healthy.path, META, keys.group_key("billing", "orders", "state")))
-    (returned,) = [entry for entry in state.consumers.values() if entry.is_released]
-    change_group(healthy.path, "billing", lambda state: state._replace(offset=state.offset + 1))
-    repaired(healthy.path, "group:orders:billing")
-
-    @in_trio
-    async def play() -> None:
-        async with RocksMQ(healthy.path) as mq:
-            batch = await mq.consume("orders", "billing")
-            assert (batch.ids[0], len(batch)) == (returned.begin, returned.message_count)
-
-    play()
-
-
-@pytest.mark.parametrize("group", ["billing", "shipping"])
-def test_given_a_current_id_that_is_gone_when_mended_then_it_is_back(healthy: Healthy, group: str) -> None:
-    change(healthy.path, Delete(META, keys.group_key(group, "orders", "current_id")))
-    repaired(healthy.path, f"group:orders:{group}")
-    goes_on(healthy, messages(healthy))
-
-
-@pytest.mark.parametrize("value", [None, b"x"])
-def test_given_a_state_that_is_lost_when_the_group_is_removed_then_it_can_be_made_anew(
-    healthy: Healthy, value: bytes | None
-) -> None:
-    state = GroupState.decode(stored(healthy.path, META, keys.group_key("billing", "orders", "state")))
-    key = keys.group_key("billing", "orders", "state")
-    change(healthy.path, Delete(META, key) if value is None else Put(META, key, value))
-    (did,) = repaired(healthy.path, "remove-group:orders:billing")
-    assert str(state.position) in did.loses
-    goes_on(healthy, messages(healthy))
 
 
 def test_given_a_damaged_record_of_a_producer_when_forgotten_then_its_repeat_is_refused(healthy: Healthy) -> None:
