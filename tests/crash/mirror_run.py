@@ -104,6 +104,8 @@ class MirrorRun:
                     mq.create_channel(channel)
             load = stack.enter_context(self._load())
             self.mirror.start()
+            if self._is_back and isinstance(self.pulsar, LiteSide):
+                self._begin(load)
             count = messages // len(CHANNELS)
             for number, cycle in enumerate(cycles, 1):
                 self._live(cycle, load, count * (number - 1) / len(cycles), count * number / len(cycles))
@@ -137,6 +139,20 @@ class MirrorRun:
         return BrokerLoad(self._seed, CHANNELS, self.broker.url)
 
     # -- cycles ------------------------------------------------------------------
+
+    def _begin(self, load: Load) -> None:
+        """Have a message in each channel before anything is struck.
+
+        Until then the mirror reads from its subscription, and pulsar-lite does not hand out again what it has sent to a
+        consumer that was killed, as Pulsar does.
+        """
+        load.allow(1)
+        deadline = time.monotonic() + STALL_SECONDS
+        with Client(self.broker.url) as mq:
+            while not all(mq.describe_channel(channel).message_count for channel in CHANNELS):
+                self._check(load)
+                assert time.monotonic() < deadline, f"nothing is mirrored before anything is struck: {self.mirror.said()}"
+                time.sleep(TICK_SECONDS)
 
     def _live(self, cycle: Cycle, load: Load, first: float, last: float) -> None:
         """With it the load of each channel goes from ``first`` to ``last``."""
