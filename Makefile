@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := broker clients metrics protocol tests
 
-.PHONY: run test check fmt bench bench-scale crash proto requirements clean
+.PHONY: run test check audit fmt bench bench-scale crash proto requirements clean
 
 run: $(VENV)/run.installed
 	@exec $(BIN)/rocksmqd
@@ -22,6 +22,14 @@ check: $(VENV)/dev.installed
 	$(BIN)/mypy
 	$(BIN)/pyright --warnings
 	$(BIN)/lint-imports
+	@# B104 is ruff's S104, which is asked for where it applies.
+	$(BIN)/bandit --quiet --severity-level medium --skip B104 --recursive broker clients metrics protocol
+
+# Whether an advisory is known of what is installed; it asks PyPI, and so belongs to no test.
+audit: $(VENV)/dev.installed
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/dev.txt
 
 fmt: $(VENV)/dev.installed
 	$(BIN)/ruff check --fix $(SOURCES)

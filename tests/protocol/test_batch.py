@@ -46,6 +46,12 @@ def test_given_any_lengths_when_packed_and_unpacked_then_they_come_back(lengths:
     assert list(unpack_lengths(memoryview(pack_lengths(lengths)))) == lengths
 
 
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_given_lengths_that_are_cut_off_when_unpacked_then_they_are_refused(size: int) -> None:
+    with pytest.raises(ProtocolError, match=f"a column of {size} bytes is cut off"):
+        unpack_lengths(bytes(size))
+
+
 # -- what check refuses ----------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rocksmq.protocol.columns import pack_numbers, unpack_numbers
+from rocksmq.protocol.errors import ProtocolError
 from tests.protocol.strategies import deterministic, u64s
 
 
@@ -21,7 +22,7 @@ def test_given_numbers_when_packed_then_each_is_8_bytes_the_least_significant_fi
 
 @pytest.mark.parametrize("size", [1, 7, 9])
 def test_given_a_column_that_is_cut_off_when_unpacked_then_it_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match="multiple of item size"):
+    with pytest.raises(ProtocolError, match=f"a column of {size} bytes is cut off"):
         unpack_numbers(bytes(size))
 
 

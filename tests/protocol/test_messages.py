@@ -244,6 +244,12 @@ def test_given_header_columns_that_do_not_add_up_when_headers_are_read_then_it_i
         batch.headers_of(0)
 
 
+@pytest.mark.parametrize("change", [{"header_lengths": None}, {"headers": None}])
+def test_given_one_of_two_header_columns_when_read_then_it_is_a_protocol_error(change: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError, match="headers come without their lengths"):
+        MessageBatch(reply_of([b"one", HEADED], (1, 2))._replace(**change))
+
+
 def test_given_headers_of_a_careless_sender_when_read_then_only_that_message_fails() -> None:
     reply = Messages(
         3, None, 0, None, runs_of((1, 2)), 2, pack_lengths([1, 1]), b"ab", pack_lengths([1, 5]), b"\xff\xa1\x61k\x41v"

@@ -25,7 +25,8 @@ _URL = re.compile(r"pulsar(\+ssl)?://[^\s/@]+/?")
 _TEMPLATE = re.compile(r"persistent://[^/{}\s]+/[^/{}\s]+/[^/{}\s]*\{channel\}[^/{}\s]*")
 _PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,200}")
 _NAME_BYTES_MAX = NAME_BYTES_MAX - len("mirror.")
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on, and how the machine itself reaches it
+# What is listened on, and how the machine itself reaches it.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _OPTIONS_PREFIX = "ROCKSMQ_"
 
 

@@ -30,7 +30,9 @@ def pack_lengths(lengths: Sequence[int]) -> bytes:
 
 
 def unpack_lengths(column: Buffer) -> "array[int]":
-    """The numbers of a column of u32 little-endian."""
+    """The numbers of a column of u32 little-endian. Raises ProtocolError for a length that is no multiple of 4."""
+    if len(column) % LENGTH_BYTES:
+        raise ProtocolError(f"a column of {len(column)} bytes is cut off: a length takes {LENGTH_BYTES}")
     lengths = array("I")
     lengths.frombytes(column)
     return _little_endian(lengths)

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Iterable
 
 from .cbor import Buffer
+from .errors import ProtocolError
 
 NUMBER_BYTES = 8
 
@@ -15,7 +16,9 @@ def pack_numbers(numbers: Iterable[int]) -> bytes:
 
 
 def unpack_numbers(column: Buffer) -> "array[int]":
-    """The numbers of a column. Raises ValueError for a length that is no multiple of 8."""
+    """The numbers of a column. Raises ProtocolError for a length that is no multiple of 8."""
+    if len(column) % NUMBER_BYTES:
+        raise ProtocolError(f"a column of {len(column)} bytes is cut off: a number takes {NUMBER_BYTES}")
     numbers = array("Q")
     numbers.frombytes(column)
     return _little_endian(numbers)

@@ -164,6 +164,8 @@ class MessageBatch(Sequence[Message]):
         self._header_lengths = None if reply.header_lengths is None else _whole(reply.header_lengths)
         self._headers: bytes | list[bytes] | None = None if reply.headers is None else _whole(reply.headers)
         self._ids: Sequence[int] | None = None
+        if (self._headers is None) != (self._header_lengths is None):
+            raise ProtocolError("a reply's headers come without their lengths, or those without them")
         if sum(count for _, count in self._runs) != reply.message_count:
             raise ProtocolError("a reply's ids do not add up to its messages")
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rocksmq.protocol.batch import pack_lengths, unpack_lengths
-from rocksmq.protocol.cbor import Buffer
 from rocksmq.protocol.columns import pack_numbers, unpack_numbers
 from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest, LimitExceeded, MessageTooLarge, ProtocolError
 from rocksmq.protocol.messages import Start, pack_messages, start_of
@@ -137,7 +136,7 @@ class RmqTransport:
 
     def _sought(self, request: SeekMany, channels: Sequence[str]) -> Sequence[MsgPosition]:
         reply = self._call(request)
-        places, offsets, generations = map(_numbers_of, (reply.positions, reply.offsets, reply.generations))
+        places, offsets, generations = map(unpack_numbers, (reply.positions, reply.offsets, reply.generations))
         lengths = unpack_lengths(reply.metadata_lengths)
         is_whole = len(channels) == len(places) == len(offsets) == len(generations) == len(lengths)
         if not is_whole or sum(lengths) != len(reply.metadata):
@@ -227,10 +226,3 @@ class RmqTransport:
         if not isinstance(msg_id, str) or not _MSG_ID.fullmatch(msg_id) or int(msg_id or 0) > _POSITION_MAX:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"{msg_id!r:.50} is no message id of RocksMQ: was the position stored by another transport?")
         return int(msg_id or 0)
-
-
-def _numbers_of(column: Buffer) -> Sequence[int]:
-    try:
-        return unpack_numbers(column)
-    except ValueError:
-        raise ProtocolError("a column of numbers is cut off") from None

@@ -1,0 +1,1 @@
+"""Any bytes at all, given to whatever reads bytes of strangers."""
