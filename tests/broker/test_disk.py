@@ -6,7 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from rocksmq.broker.disk import CHECK_BYTES, CHECK_SECONDS, DiskGuard, disk_piece_bytes, piece_bytes, reserve_bytes
+from rocksmq.broker.disk import (
+    CHECK_BYTES,
+    CHECK_SECONDS,
+    INODES_MIN,
+    STUCK_SECONDS,
+    DiskGuard,
+    disk_piece_bytes,
+    piece_bytes,
+    reserve_bytes,
+)
 
 MIB = 1 << 20
 TOTAL = 10 << 30
@@ -21,6 +30,7 @@ class Disk:
         self.looks = 0
         self.now = 100.0
         self.total = TOTAL
+        self.inodes = self.free_inodes = 1_000_000
         self.owed = self.waiting = 0
         monkeypatch.setattr(os, "statvfs", self._statvfs)
         self.guard = DiskGuard(Path("/data"), owed=lambda: self.owed, waiting=lambda: self.waiting, clock=lambda: self.now)
@@ -28,7 +38,8 @@ class Disk:
     def _statvfs(self, path: Path) -> SimpleNamespace:
         assert path == Path("/data")
         self.looks += 1
-        return SimpleNamespace(f_bavail=self.free // 4096, f_blocks=self.total // 4096, f_frsize=4096)
+        blocks = {"f_bavail": self.free // 4096, "f_blocks": self.total // 4096, "f_frsize": 4096}
+        return SimpleNamespace(**blocks, f_files=self.inodes, f_favail=self.free_inodes)
 
 
 @pytest.fixture
@@ -171,3 +182,36 @@ def test_given_a_file_system_that_does_not_answer_when_asked_then_it_is_asked_no
         assert disk.guard.admits(CHECK_BYTES // 10)
     assert not disk.guard.is_known
     assert looks <= 11
+
+
+def test_given_few_free_inodes_when_looked_at_then_the_disk_is_full_whatever_its_bytes(disk: Disk) -> None:
+    disk.free_inodes = INODES_MIN - 1
+    assert not disk.guard.admits(1)
+    disk.now, disk.free_inodes = disk.now + CHECK_SECONDS, INODES_MIN
+    assert disk.guard.admits(1)
+
+
+def test_given_a_file_system_that_counts_no_inodes_when_looked_at_then_it_is_not_full_for_that(disk: Disk) -> None:
+    disk.inodes = disk.free_inodes = 0
+    assert disk.guard.admits(1)
+
+
+def test_given_a_database_that_finds_no_room_where_there_is_when_that_lasts_then_it_is_stuck(disk: Disk) -> None:
+    assert not disk.guard.refused()
+    disk.now += STUCK_SECONDS - 1
+    assert not disk.guard.refused()
+    disk.now += 1
+    assert disk.guard.refused()
+    disk.guard.accepted()
+    assert not disk.guard.refused()
+
+
+def test_given_a_full_disk_when_the_database_finds_no_room_then_it_is_not_stuck_before_there_is_some(disk: Disk) -> None:
+    disk.free = 0
+    for _ in range(3):
+        assert not disk.guard.refused()
+        disk.now += STUCK_SECONDS
+    disk.free = TOTAL
+    assert not disk.guard.refused()
+    disk.now += STUCK_SECONDS
+    assert disk.guard.refused()

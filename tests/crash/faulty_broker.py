@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rocksmq.broker import store
+from rocksmq.broker import disk, store
 from rocksmq.broker.__main__ import main as rocksmqd
 
 from . import points_network, points_storage
@@ -34,6 +34,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--mutant", choices=MUTANTS)
     parser.add_argument("--power", type=Path, metavar="FILE", help="note there what was synced, for cut_power")
     parser.add_argument("--memtable-bytes", type=int, metavar="BYTES", help="full so soon, so that logs change often")
+    parser.add_argument("--stuck-seconds", type=float, metavar="SECONDS", help="how long the database may refuse to go on")
     parser.add_argument("arguments", nargs="*", metavar="-- ARGUMENTS OF ROCKSMQD")
     return parser.parse_args(arguments)
 
@@ -43,6 +44,8 @@ def main(arguments: list[str]) -> None:
     options = _options(arguments)
     if options.memtable_bytes is not None:
         store.MEMTABLE_BYTES = options.memtable_bytes
+    if options.stuck_seconds is not None:
+        disk.STUCK_SECONDS = options.stuck_seconds
     if options.power is not None:
         SyncNotes(options.power).install()
     if options.mutant is not None:

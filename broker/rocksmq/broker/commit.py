@@ -149,7 +149,7 @@ class Listener(Protocol):
         ...
 
     def rolled_back(self, commit: Commit) -> None:
-        """Nothing of ``commit`` was stored, and memory is as before it."""
+        """Nothing of ``commit`` was stored, and memory is as before it. Raises StorageFailed where that will not get better."""
         ...
 
 
@@ -292,8 +292,10 @@ class Committer:
                 await self._sync_written()
         except DiskFull as error:
             commit.roll_back()
-            self._listener.rolled_back(commit)
-            commit.fail(error)
+            try:
+                self._listener.rolled_back(commit)
+            finally:
+                commit.fail(error)
             return
         except StorageFailed as error:
             commit.fail(error)

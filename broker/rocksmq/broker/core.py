@@ -46,7 +46,7 @@ from .checkpoints import Checkpoints
 from .clock import ClockGuard
 from .commit import Commit, Committer, Done
 from .directory import DataDirectory
-from .disk import DiskGuard
+from .disk import STUCK_SECONDS, DiskGuard
 from .durability import Durability, Mode
 from .groups import Group, Groups
 from .idle_groups import IdleGroups
@@ -432,6 +432,7 @@ class Core:
         self.telemetry.committed(commit)
         if commit.changes:
             self.disk_full_at = None
+            self.disk.accepted()
         for cell in commit.sealed:
             if isinstance(cell, Channel):
                 self.waiters.announce(cell.number, cell.visible.end_id)
@@ -454,6 +455,11 @@ class Core:
             else:
                 self.attempt_consumers(channel.number)  # what others claimed may be free again
         self.attempt_held()
+        if self.disk.refused():
+            raise StorageFailed(
+                f"for {STUCK_SECONDS:g} s the database finds the disk full though {self.disk.free_bytes >> 20} MiB are free:"
+                " it goes on once the broker is started again; see whether a quota bounds the data directory"
+            )
 
     def _publish(self, commit: Commit, *, synced: bool) -> None:
         for cell, value in commit.sealed.items():

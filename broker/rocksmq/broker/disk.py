@@ -20,6 +20,8 @@ CHECK_BYTES = 16 * MIB  # produced since the last look, or a piece if that is le
 RESUME_FACTOR = 1.2
 PIECES = 16  # of the reserve: 3 memtables, 5 new tables, the 4 that they are merged with, and some to spare
 PIECE_BYTES_MIN = 4 * MIB
+INODES_MIN = 64  # fewer free ones count as a full disk: a database makes files before it deletes any
+STUCK_SECONDS = 30.0  # RocksDB looks every 5 s whether it may go on; behind some errors it never does
 
 
 def reserve_bytes(total: int) -> int:
@@ -61,6 +63,7 @@ class DiskGuard:
         self.is_known = True  # whether the file system told
         self._due = 0.0
         self._bytes_left = 0
+        self._refused_since: float | None = None
         self.free_bytes = self.total_bytes = 0
         self.reserve = 0
 
@@ -87,7 +90,24 @@ class DiskGuard:
         self.reserve = max(reserve_bytes(self.total_bytes), self._owed())
         was_full = self.is_full
         self.is_full = self.free_bytes - self._waiting() < self.reserve * (RESUME_FACTOR if was_full else 1)
+        if found.f_files and found.f_favail < INODES_MIN:
+            self.is_full = True
         if self.is_full and not was_full:
-            logger.warning("the disk has %d MiB free, less than the reserve: produce is refused", self.free_bytes >> 20)
+            what = "the disk has %d MiB and %d inodes free, less than the reserve: produce is refused"
+            logger.warning(what, self.free_bytes >> 20, found.f_favail)
         elif was_full and not self.is_full:
             logger.info("the disk has %d MiB free again: produce goes on", self.free_bytes >> 20)
+
+    def accepted(self) -> None:
+        """The database has written."""
+        self._refused_since = None
+
+    def refused(self) -> bool:
+        """The database found no room. Whether that lasts though there is some: then it goes on only once it is opened anew."""
+        self.look()
+        if self.is_full:
+            self._refused_since = None
+            return False
+        now = self._clock()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        return now - self._refused_since >= STUCK_SECONDS

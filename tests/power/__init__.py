@@ -1,0 +1,1 @@
+"""A disk that loses power, and what a broker on it keeps."""
