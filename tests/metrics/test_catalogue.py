@@ -16,7 +16,7 @@ OF_NO_UNIT = {
     *("rocksmq_mirror_up", "rocksmq_mirror_channel_up", "rocksmq_mirror_channel_stopped", "rocksmq_mirror_not_deduplicated"),
     *("rocksmq_metrics_aggregated", "rocksmq_config_last_reload_successful", "rocksmq_connections_limit"),
 }
-LABELS = {"channel", "group", "op", "code", "check", "state", "reason", "result", "kind", "level", "mirror", "token"}
+LABELS = {"channel", "group", "op", "code", "check", "state", "reason", "result", "kind", "level", "mirror", "name"}
 
 every_metric = pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
 
@@ -35,7 +35,7 @@ def test_given_a_metric_when_read_then_its_name_says_what_it_is(metric: Metric) 
     is_count = metric.kind is Kind.GAUGE and any(word in metric.name for word in counts)
     assert metric.kind is Kind.COUNTER or is_count or metric.name in OF_NO_UNIT or UNITS.search(metric.name)
     assert metric.name == "rocksmq_build_info" or set(metric.labels) <= LABELS
-    nouns = ("channel", "group", "check", "mirror", "token")  # what a metric may be of
+    nouns = ("channel", "group", "check", "mirror")  # what a metric may be of
     assert not any(label in metric.name.split("_")[1:] for label in metric.labels if label not in nouns)
 
 

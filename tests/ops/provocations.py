@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from rocksmq.broker.auth import ALL, Token, digest_of, new_secret
+from rocksmq.broker.auth_file import rendered
 from rocksmq.clients import Client, RocksMQError
 from rocksmq.protocol.operations import Fetch, Position
 from tests.helpers.etcd import Etcd
@@ -373,6 +375,18 @@ def ids_ahead(directory: Path) -> Watch:
     with watched(Patient(directory / "data")) as watch:
         watch.fires("RocksMQIdsAhead")
         watch.resolves("RocksMQIdsAhead")
+    return watch
+
+
+@provokes("RocksMQCredentialExpiring", how="a token that is good for an hour, where 2 weeks are 5.6; then it is revoked")
+def credential_expiring(directory: Path) -> Watch:
+    tokens = directory / "tokens.json"
+    tokens.write_text(rendered([Token("shop", digest_of(new_secret()), 0, int(time.time()) + 3_600, produce=ALL)]))
+    with Patient(directory / "data", "--auth-file", str(tokens)) as broker, Watch({"rocksmq": [broker.http]}) as watch:
+        watch.fires("RocksMQCredentialExpiring")
+        tokens.write_text(rendered([]))
+        os.kill(broker.pid, signal.SIGHUP)
+        watch.resolves("RocksMQCredentialExpiring")
     return watch
 
 

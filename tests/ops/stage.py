@@ -28,7 +28,9 @@ POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 150.0
 MIB = 1 << 20
 _DURATION = re.compile(r"(\[|offset |for: )(\d+)([smhd])\b")
-_IN_HOURS = re.compile(r"(record: rocksmq:limit:(?:group_lag|disk_filling|crashed)_seconds\n\s+expr: vector\()([^)]*)\)")
+_IN_HOURS = re.compile(
+    r"(record: rocksmq:limit:(?:group_lag|disk_filling|crashed|credential_expiry)_seconds\n\s+expr: vector\()([^)]*)\)"
+)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -20,7 +20,7 @@ def test_given_the_rules_when_hurried_then_every_duration_is_a_60th_and_promtool
     text = hurried(RULES.read_text())
     assert len(text.splitlines()) == len(RULES.read_text().splitlines())
     assert not re.search(r"\[\d+[mh]\]|for: \d+[mh]\b|offset \d+[mh]\b", text)
-    assert text.count(" / 60)") == 3, "the limits that are hours"
+    assert text.count(" / 60)") == 4, "the limits that are hours"
     assert "for: 2000ms" in text
     (tmp_path / "rules.yaml").write_text(text)
     promtool("check", "rules", str(tmp_path / "rules.yaml"))

@@ -1,24 +1,41 @@
 """What the options `tls_*` and `auth_file` name, read: at the start, and at SIGHUP again from the same files."""
 
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rocksmq.metrics import catalogue
+from rocksmq.metrics.instruments import MetricFamily, gauges
+
 from .auth import Token
 from .auth_file import BadTokens, read
+from .certificate import expiry_of
 from .config import Config, refusal
 
 
 class Access(NamedTuple):
-    """``tls``: by what clients are served, None: without TLS. ``tokens``: of whom is admitted, None: everybody."""
+    """``tls``: by what clients are served, None: without TLS. ``tokens``: of whom is admitted, None: everybody.
+
+    ``certificate_expires``: when what is shown to clients does, in seconds since 1970; None: there is none, or it is not known.
+    """
 
     tls: ssl.SSLContext | None
     tokens: tuple[Token, ...] | None
+    certificate_expires: float | None = None
+
+    def families(self) -> Iterator[MetricFamily]:
+        """As metrics."""
+        tokens = ((("token", token.name), token.expires) for token in self.tokens or ())
+        expiring = (*tokens, (("certificate", "tls_cert"), self.certificate_expires))
+        yield gauges(catalogue.CREDENTIAL_EXPIRY, ((labels, at) for labels, at in expiring if at is not None))
 
 
 def access_of(config: Config) -> Access:
     """Read the files. Raises BadConfiguration."""
-    return Access(_context(config) if config.tls_cert else None, _tokens(config) if config.auth_file else None)
+    tls = _context(config) if config.tls_cert else None
+    expires = None if tls is None else expiry_of(Path(config.tls_cert).read_text(errors="replace"))
+    return Access(tls, _tokens(config) if config.auth_file else None, expires)
 
 
 def _tokens(config: Config) -> tuple[Token, ...]:

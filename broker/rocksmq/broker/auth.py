@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple, NoReturn, cast
 
 from rocksmq.metrics import catalogue
-from rocksmq.metrics.instruments import Counter, Counters, MetricFamily, gauge, gauges
+from rocksmq.metrics.instruments import Counter, Counters, MetricFamily, gauge
 from rocksmq.protocol.errors import Unauthenticated
 from rocksmq.protocol.permissions import Permission
 
@@ -149,8 +149,6 @@ class Authority:
         """As metrics."""
         yield from (self._failures.family(), self.denied.family())
         yield gauge(catalogue.AUTHENTICATION_ON, self.is_on)
-        expiring = ((token.name, token.expires) for token in self._tokens.values())
-        yield gauges(catalogue.TOKEN_EXPIRY, (((name,), at) for name, at in expiring if at is not None))
 
 
 EVERYBODY = Authority(None)

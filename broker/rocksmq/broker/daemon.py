@@ -116,7 +116,7 @@ class _Daemon:
         self._limits = _within_files(launch.config.limits)
         self._logs = logs
         self._notifier = Notifier(os.environ)
-        self._tls = launch.access.tls
+        self._access = launch.access
         self._authority = Authority(launch.access.tokens)
         self._reloader = Reloader(launch.config, self._read, self._apply)
         self._status = ""
@@ -158,12 +158,13 @@ class _Daemon:
     async def _serve(self, engine: RocksMQ, signals: Signals) -> None:
         listener = _listen(*self._config.address)
         http = self._http_listener()
-        doors = [Door(listener, self._authority, lambda: self._tls)]
+        doors = [Door(listener, self._authority, lambda: self._access.tls)]
         server = Server(engine.core, self._limits)
         health = Health(engine.core)
         engine.core.status.checks = health.checks
         for families in (health.families, self._logs.families, self._reloader.families, self._authority.families):
             engine.core.telemetry.add(families)
+        engine.core.telemetry.add(self._expiries)
         mirror = self._mirror_of(engine, doors)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, *doors)
@@ -210,7 +211,7 @@ class _Daemon:
         if not section.is_on:
             return None
         environment = environment_of_child()
-        if self._tls is not None or self._authority.is_on:
+        if self._access.tls is not None or self._authority.is_on:
             secret = new_secret()
             only_it = Authority([Token(section.name, digest_of(secret), 0, None, consume=ALL)])
             doors.append(Door(_listen("127.0.0.1", 0), only_it))
@@ -243,10 +244,14 @@ class _Daemon:
         """The options anew, and what is now in the files that those named which are in effect. Raises BadConfiguration."""
         return self._launch.read(), access_of(self._config)
 
+    def _expiries(self) -> Iterator[MetricFamily]:
+        """Of what is in effect at the time."""
+        return self._access.families()
+
     def _apply(self, config: Config, access: Access) -> None:
         """Put into effect what may change while the broker runs."""
         self._logs.configure(config.log_level, config.log_format)
-        self._tls = access.tls
+        self._access = access
         self._authority.replace(access.tokens or ())
 
     async def _tell_withheld(self) -> None:
@@ -296,7 +301,7 @@ class _Daemon:
             return  # nobody reads it who would try
         script = Path(sys.executable).with_name("rocksmq")
         command = "rocksmq" if shutil.which("rocksmq") else min(os.path.relpath(script), str(script), key=len)
-        scheme = "rocksmq" if self._tls is None else "rocksmqs"
+        scheme = "rocksmq" if self._access.tls is None else "rocksmqs"
         url = "" if (scheme, address) == ("rocksmq", "127.0.0.1:7660") else f" --url {scheme}://{address}"
         say(f"try: echo hello | {command}{url} produce greetings --create")
 

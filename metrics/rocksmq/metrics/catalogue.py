@@ -178,7 +178,12 @@ AUTHENTICATION_FAILURES = Metric(
     "rocksmq_authentication_failures_total", _COUNTER, "Clients not admitted: token missing, unknown, expired.", ("reason",)
 )
 PERMISSIONS_DENIED = Metric("rocksmq_permissions_denied_total", _COUNTER, "Requests that their client's token did not permit.")
-TOKEN_EXPIRY = Metric("rocksmq_token_expiry_timestamp_seconds", _GAUGE, "When each token expires, since 1970.", ("token",))
+CREDENTIAL_EXPIRY = Metric(
+    "rocksmq_credential_expiry_timestamp_seconds",
+    _GAUGE,
+    "When each token, and the certificate of TLS, expires, since 1970.",
+    ("kind", "name"),
+)
 RECEIVED_BYTES = Metric("rocksmq_received_bytes_total", _COUNTER, "Bytes received from clients.")
 SENT_BYTES = Metric("rocksmq_sent_bytes_total", _COUNTER, "Bytes sent to clients.")
 UNSENT_BYTES = Metric("rocksmq_unsent_bytes", _GAUGE, "Bytes that clients have not taken yet.")
