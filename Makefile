@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := broker clients metrics protocol tests
 
-.PHONY: run test check audit fmt bench bench-scale crash proto requirements clean
+.PHONY: run test check audit fmt bench bench-scale proof crash proto requirements clean
 
 run: $(VENV)/run.installed
 	@exec $(BIN)/rocksmqd
@@ -41,6 +41,10 @@ bench: $(VENV)/dev.installed
 # 100 million messages, then 10,000 channels: ten minutes, and 13 GB of disk meanwhile.
 bench-scale: $(VENV)/dev.installed
 	$(BIN)/python -m tests.bench.scale
+
+# Crashes, power cuts, faults, fuzzing and limits, into tests/PROOF.md; three hours for all of it, ROWS names some.
+proof: $(VENV)/dev.installed
+	$(BIN)/python -m tests.proof $(ROWS)
 
 crash: $(VENV)/dev.installed
 	$(BIN)/python -m tests.crash

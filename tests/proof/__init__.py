@@ -1,0 +1,1 @@
+"""What is claimed of the broker's dependability, shown anew: `make proof`."""
