@@ -181,3 +181,29 @@ async def test_given_connections_in_every_state_when_cancelled_then_all_are_clos
         with suppress(trio.BrokenResourceError), trio.fail_after(1):
             await read(stream)
     socket.create_server(("127.0.0.1", place.port)).close()
+
+
+@in_mock_time
+@pytest.mark.parametrize("host", ["localhost", "localhost:7661", "LocalHost", "127.0.0.1:7661", "[::1]:7661", "192.0.2.7", ""])
+async def test_given_a_listener_on_the_loopback_when_asked_by_a_name_that_is_this_machine_then_it_answers(host: str) -> None:
+    async with served() as place:
+        assert (await place.ask(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())).status == 200
+
+
+@in_mock_time
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7661", "localhost.evil.example", "127.0.0.1.evil.example"])
+async def test_given_a_listener_on_the_loopback_when_asked_by_another_name_then_it_is_refused(host: str) -> None:
+    async with served() as place:
+        answer = await place.ask(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert answer.status == 421
+        assert b"only for localhost" in answer.body
+
+
+@in_mock_time
+async def test_given_a_listener_for_others_when_asked_by_any_name_then_it_answers() -> None:
+    listener = socket.create_server(("0.0.0.0", 0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(HttpServer(ROUTES).serve, listener)
+        place = Served(HttpServer(ROUTES), listener, nursery)
+        assert (await place.ask(b"GET / HTTP/1.1\r\nHost: broker.example:7661\r\n\r\n")).status == 200
+        nursery.cancel_scope.cancel()

@@ -20,7 +20,7 @@ from typing import cast
 import trio
 
 from rocksmq.metrics import catalogue
-from rocksmq.metrics.http import HttpServer
+from rocksmq.metrics.http import HttpLimits, HttpServer
 from rocksmq.metrics.instruments import MetricFamily, gauge
 from rocksmq.protocol.errors import DiskFull, StorageFailed
 
@@ -102,6 +102,10 @@ def run(launch: Launch) -> int:
     return code
 
 
+def _http_limits(limits: Limits) -> HttpLimits:
+    return HttpLimits(limits.http_connections_max, limits.http_request_bytes_max, limits.http_request_seconds)
+
+
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     inner = group.exceptions[0]
     return _first(cast(BaseExceptionGroup[BaseException], inner)) if isinstance(inner, BaseExceptionGroup) else inner
@@ -169,7 +173,7 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, *doors)
             if http is not None:
-                exposer = HttpServer(routes(engine.core.telemetry, health))
+                exposer = HttpServer(routes(engine.core.telemetry, health), _http_limits(self._limits))
                 engine.core.telemetry.add(lambda: iter((gauge(catalogue.HTTP_REFUSED, exposer.refused),)))
                 nursery.start_soon(exposer.serve, http)
             self.is_serving = True

@@ -49,6 +49,9 @@ class Limits:
     meta_wait_seconds: float = 0.5  # that an operation on a group waits for it, before MetaUnavailable
     meta_queue_max: int = 10_000  # operations that wait for it
     metrics_series_max: int = 1_000  # channels and groups, above which /metrics has their sums
+    http_connections_max: int = 32  # of the HTTP listener
+    http_request_bytes_max: int = 8_192  # of a request's head
+    http_request_seconds: float = 5.0  # for it
     drain_seconds: float = 10.0  # to finish what is in flight at SIGTERM
 
     def of_clients(self) -> dict[str, int]:

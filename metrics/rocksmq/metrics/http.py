@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import NamedTuple, TypeAlias
 from urllib.parse import parse_qs
 
@@ -86,6 +87,7 @@ class HttpServer:
     async def serve(self, listener: socket.socket) -> None:
         """Accept on ``listener``, a listening socket, until cancelled; then close it and every connection."""
         listener.setblocking(False)
+        is_loopback = ip_address(listener.getsockname()[0]).is_loopback
         with trio.socket.from_stdlib_socket(listener) as accepting:
             async with trio.open_nursery() as nursery:
                 while True:
@@ -100,12 +102,12 @@ class HttpServer:
                         sock.close()
                         continue
                     self.connections += 1
-                    nursery.start_soon(self._run, trio.SocketStream(sock))
+                    nursery.start_soon(self._run, trio.SocketStream(sock), is_loopback)
 
-    async def _run(self, stream: trio.SocketStream) -> None:
+    async def _run(self, stream: trio.SocketStream, is_loopback: bool) -> None:
         is_whole = False
         try:
-            is_whole = await Exchange(stream, self._routes, self._limits, self._turn).run()
+            is_whole = await Exchange(stream, self._routes, self._limits, self._turn, is_loopback=is_loopback).run()
         except Exception:
             logger.exception("a bug: an HTTP connection ended by it")
         finally:
@@ -124,15 +126,26 @@ class _Refused(Exception):
 
 
 class Exchange:
-    """One request on one connection, and its answer; ``turn`` is held by whose long answer is being made."""
+    """One request on one connection, and its answer; ``turn`` is held by whose long answer is being made.
+
+    ``is_loopback``: only who is on this machine is to be answered. A page in its browser is not, by whatever name of its own it
+    leads there (DNS rebinding).
+    """
 
     def __init__(
-        self, stream: trio.abc.HalfCloseableStream, routes: Mapping[str, Route], limits: HttpLimits, turn: trio.Lock
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        routes: Mapping[str, Route],
+        limits: HttpLimits,
+        turn: trio.Lock,
+        *,
+        is_loopback: bool = False,
     ) -> None:
         self._stream = stream
         self._routes = routes
         self._limits = limits
         self._turn = turn
+        self._is_loopback = is_loopback
         self._http = h11.Connection(h11.SERVER)
         self._sends_body = True
 
@@ -167,7 +180,7 @@ class Exchange:
                     return bytes(head)
         if not head:
             return None
-        raise _Refused(HTTPStatus.REQUEST_TIMEOUT, f"it took longer than {limits.request_seconds:g} s (request_seconds)")
+        raise _Refused(HTTPStatus.REQUEST_TIMEOUT, f"it took longer than {limits.request_seconds:g} s (http_request_seconds)")
 
     def _is_whole(self, head: bytearray, piece: bytes | bytearray) -> bool:
         """Whether ``head`` is, with ``piece``; what is behind it is dropped."""
@@ -181,7 +194,9 @@ class Exchange:
         if head.count(b"\n") > LINES_MAX:
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"it has more than {LINES_MAX} lines")
         if end is None and len(head) == (most := self._limits.request_bytes_max):
-            raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"it has more than {most} bytes (request_bytes_max)")
+            raise _Refused(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"it has more than {most} bytes (http_request_bytes_max)"
+            )
         return end is not None
 
     def _answer(self, head: bytes) -> Response:
@@ -210,6 +225,8 @@ class Exchange:
         headers = dict(event.headers)  # h11 has seen to it that those of a body come once, and are what they should be
         if b"transfer-encoding" in headers or int(headers.get(b"content-length", b"0")):
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body here")
+        if self._is_loopback and not _is_local(headers.get(b"host", b"").decode("latin-1")):
+            raise _Refused(HTTPStatus.MISDIRECTED_REQUEST, "this is only for localhost: ask by that name, or by the address")
         accept = b", ".join(value for name, value in event.headers if name == b"accept")
         try:
             return Request(*_path_and_query(event.target.decode("ascii")), accept.decode("latin-1"))
@@ -273,6 +290,15 @@ def _path_and_query(target: str) -> tuple[str, dict[str, list[str]]]:
         target = "/" + rest.partition("/")[2]
     path, _, query = target.partition("?")
     return path, parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
+
+
+def _is_local(host: str) -> bool:
+    """Whether the header says localhost, an address, or nothing; a port may follow."""
+    name = re.sub(r":\d+$", "", host).strip("[]").lower()
+    try:
+        return name in ("", "localhost") or bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 def _headers(response: Response) -> list[tuple[str, str]]:
