@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -52,6 +52,7 @@ TIME_LIMITS = {
     "idle_close_seconds": "silent for %g s",
 }
 CLOSED_REASONS = "client", "replaced", "protocol", "version", "token", MEMORY_MAX, *TIME_LIMITS, "stop", "bug"
+BUG = "a bug: a connection ended by it"
 PING: list[Buffer] = encode_reply(NO_CORRELATION, ())
 assert SUCCESS == 0
 
@@ -151,27 +152,49 @@ class Server:
             logger.warning("a connection could not be accepted: %s", error)
             await trio.sleep(ACCEPT_PAUSE_SECONDS)
             return
+        try:
+            self._take(sock, address[0], door, gate, nursery)
+        except Exception:
+            logger.exception(BUG)
+            sock.close()
+
+    def _take(self, sock: socket.socket, address: str, door: Door, gate: Gate, nursery: trio.Nursery) -> None:
+        """Start what serves it, or tells it that it is not served."""
+
+        def start(task: Callable[..., Awaitable[None]], *arguments: object) -> None:
+            nursery.start_soon(self._contained, task, *arguments)
+
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = None if (context := door.tls()) is None else TlsStream(context)
-        connection = Connection(sock, self._limits, nursery.start_soon, self._octets, self._memory, tls=tls, clock=self._clock)
-        if (refusal := self._refusal(address[0])) is not None:
+        connection = Connection(sock, self._limits, start, self._octets, self._memory, tls=tls, clock=self._clock)
+        if (refusal := self._refusal(address)) is not None:
             self._rejected.add(refusal[0])
-            logger.warning("a connection from %s was refused: %s", address[0], refusal[1])
+            logger.warning("a connection from %s was refused: %s", address, refusal[1])
             connection.send(encode_error(NO_CORRELATION, LimitExceeded(refusal[1])))
-            nursery.start_soon(self._turn_away, connection)
+            start(self._turn_away, connection)
             return
         self._opened.value += 1
-        session = Session(connection, self._core, self, gate, self._version, address[0])
+        session = Session(connection, self._core, self, gate, self._version, address)
         self._sessions.add(session)
         self._handshakes[session.peer] += 1
         nursery.start_soon(self._run, session)
 
+    async def _contained(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """A task of one connection: a bug in it is not that of the others, who share the nursery."""
+        try:
+            await task(*arguments)
+        except Exception:
+            logger.exception(BUG)
+
     async def _turn_away(self, connection: Connection) -> None:
-        if self._turned_away < TURNED_AWAY_MAX:
-            self._turned_away += 1
-            await connection.linger()
-            self._turned_away -= 1
-        connection.close()
+        is_told = self._turned_away < TURNED_AWAY_MAX
+        self._turned_away += is_told
+        try:
+            if is_told:
+                await connection.linger()
+        finally:
+            self._turned_away -= is_told
+            connection.close()
 
     def _refusal(self, address: str) -> tuple[str, str] | None:
         """Which limit leaves no room for one more, and what its client is told."""
@@ -201,7 +224,7 @@ class Server:
         try:
             await session.connection.read(session)
         except Exception:
-            logger.exception("a bug: a connection ended by it")
+            logger.exception(BUG)
             why = "bug"
         except BaseException:
             why = "stop"
@@ -225,12 +248,20 @@ class Server:
             await trio.sleep(SWEEP_SECONDS)
             now, wall = self._clock(), time.time()
             for session in tuple(self._sessions):
-                if session.token is not None and not session.gate.authority.is_current(session.token, wall):
-                    self._end_unauthenticated(session)
-                elif (limit := self._overdue(session, now)) is not None:
-                    why = TIME_LIMITS[limit] % getattr(self._limits, limit)
-                    logger.info("a connection from %s was closed: %s (%s)", session.peer, why, limit)
-                    session.end(limit)
+                try:
+                    self._look_at(session, now, wall)
+                except Exception:
+                    logger.exception(BUG)
+                    session.connection.close()
+
+    def _look_at(self, session: Session, now: float, wall: float) -> None:
+        """End it if its token or its time is over."""
+        if session.token is not None and not session.gate.authority.is_current(session.token, wall):
+            self._end_unauthenticated(session)
+        elif (limit := self._overdue(session, now)) is not None:
+            why = TIME_LIMITS[limit] % getattr(self._limits, limit)
+            logger.info("a connection from %s was closed: %s (%s)", session.peer, why, limit)
+            session.end(limit)
 
     def _end_unauthenticated(self, session: Session) -> None:
         """Its token has expired, is revoked, or has other rights now: whoever has a good one connects anew."""

@@ -197,7 +197,14 @@ class Session:
         return self.connection.unsent_bytes > self.connection.limits.output_bytes_max
 
     def _answer(self, correlation: int, reply: Any) -> None:
-        """As ``done`` of the core."""
+        """As ``done`` of the core, which serves others too: a bug in it ends this connection alone."""
+        try:
+            self._send_answer(correlation, reply)
+        except Exception:
+            logger.exception("a bug: a reply could not be sent")
+            self.connection.close()
+
+    def _send_answer(self, correlation: int, reply: Any) -> None:
         asked, waiter = self._in_flight.pop(correlation, None), self._waiters.pop(correlation, None)
         if asked is not None:
             self.in_flight_bytes -= asked.size
