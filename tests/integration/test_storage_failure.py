@@ -1,16 +1,20 @@
 """Storage that fails or fills up under a running broker, made by the kernel: a limit on file sizes, and a small file system."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
-from rocksmq.clients import Client, ConnectionFailed, DiskFull, StorageFailed
+from rocksmq.clients import Client, ConnectionFailed, DiskFull, RocksMQError, StorageFailed
 from rocksmq.clients.testing import Broker
 from tests.helpers.ledger import wait_until
 from tests.helpers.raw_bystander import check_text
+from tests.helpers.raw_strace import needs_strace
 from tests.helpers.small_disk import BrokerOnSmallDisk, needs_mount
+from tests.ops.stage import Patient
 
 STORAGE_FAILED = 5
 MIB = 1 << 20
@@ -166,3 +170,41 @@ def test_given_a_disk_without_a_byte_when_consuming_then_disk_full_and_fetch_goe
         assert mq.describe_channel("orders").message_count == before.message_count + 1
     assert small_disk.terminate() == 0
     assert "Traceback" not in small_disk.log.read_text()
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EROFS"])
+@pytest.mark.parametrize("call", ["fdatasync", "write"])
+def test_given_a_system_call_on_the_log_that_fails_when_producing_then_exit_5_or_another_log_but_nothing_is_lost(
+    tmp_path: Path, call: str, error: str
+) -> None:
+    """A failed sync ends the broker, whatever the error: nobody knows what of the page cache reached the disk then."""
+    acknowledged: list[bytes] = []
+    with Patient(tmp_path / "data") as broker, broker.client(timeout=2) as mq:
+        mq.create_channel("orders")
+        (log,) = (broker.directory / "db").glob("*.log")
+
+        def produce(payload: bytes) -> None:
+            mq.produce("orders", [payload])
+            acknowledged.append(payload)
+
+        produce(b"before")
+        with broker.traced(f"{call}:error={error}", path=log):
+            wait_until(lambda: "TracerPid:\t0" not in Path(f"/proc/{broker.pid}/status").read_text(), "strace is there")
+            began = time.monotonic()
+            try:
+                produce(b"meanwhile")
+            except RocksMQError as refused:
+                check_text(refused)
+                assert broker.wait() == STORAGE_FAILED
+                print(f"{call} {error}: exit 5 after {time.monotonic() - began:.3f} s")  # noqa: T201
+                with pytest.raises(OSError, match="refused"):
+                    urlopen(f"{broker.http_url}/readyz")
+                broker.start()
+            else:
+                assert (call, error) == ("write", "ENOSPC"), "the database goes on in another log, with the same messages"
+        produce(b"after")
+        found = list(messages_of(mq).values())
+        assert [payload for payload in found if payload in acknowledged] == acknowledged
+        assert set(found) <= {b"before", b"meanwhile", b"after"}
+        assert len(set(found)) == len(found)
