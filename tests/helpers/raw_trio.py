@@ -75,6 +75,11 @@ class RawTrio:
             await raw.call(greeting or hello())
             yield raw
 
+    @property
+    def next_correlation(self) -> int:
+        """The correlation id of the request that is sent next."""
+        return self._correlation + 1
+
     async def send(self, request: Any) -> int:
         """Send a typed request; its correlation id."""
         self._correlation += 1
