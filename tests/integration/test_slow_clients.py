@@ -3,15 +3,18 @@
 The broker runs on the test's clock, which jumps from event to event: the limits are the shipped ones.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import trio
 
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.server import RATE_GRACE_SECONDS, SWEEP_SECONDS, Server
+from rocksmq.broker.session import Session
 from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS
 from rocksmq.protocol.operations import Empty, Fetch, Position
 from tests.helpers.raw import frame, hello, request_items
@@ -169,6 +172,43 @@ def test_given_a_client_that_answers_pings_when_idle_for_long_then_it_stays(tmp_
             while trio.current_time() < begin + 2 * LIMITS.idle_close_seconds:
                 assert await idle.receive() == PING
                 assert await idle.call(Empty())
+
+    run(test)
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+def test_given_many_connections_when_they_are_swept_then_others_have_their_turn_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rocksmq.broker.server.SWEEP_AT_ONCE", 10)
+    count = 35
+
+    async def test() -> None:
+        async with broker(tmp_path) as (server, port), AsyncExitStack() as stack:
+            for _ in range(count):
+                await stack.enter_async_context(RawTrio.connected(port))
+            turns = Turns()
+            trio.lowlevel.add_instrument(turns)
+            swept: Counter[int] = Counter()  # connections, by the turn in which they were
+            overdue = server._overdue  # pyright: ignore[reportPrivateUsage]
+
+            def noted(session: Session, now: float) -> str | None:
+                swept[turns.count] += 1
+                return overdue(session, now)
+
+            monkeypatch.setattr(server, "_overdue", noted)
+            await trio.sleep(2 * SWEEP_SECONDS)
+            assert swept.total() >= count
+            assert max(swept.values()) <= 10
 
     run(test)
 

@@ -205,6 +205,21 @@ def test_given_a_grown_buffer_when_nothing_pends_then_shrink_gives_it_back() -> 
     assert fed(decoder, framed(b"goes on")) == [b"goes on"]
 
 
+def test_given_a_small_buffer_when_shrunk_then_it_is_kept() -> None:
+    decoder = FrameDecoder(MIB)
+    buffer = decoder.space().obj
+    decoder.shrink()
+    assert decoder.space().obj is buffer
+
+
+@pytest.mark.parametrize("size", [2 * MIB + 1, 8 * MIB])
+def test_given_a_long_frame_when_it_has_come_then_the_buffer_is_no_larger_than_it(size: int) -> None:
+    decoder = FrameDecoder(8 * MIB)
+    for _ in range(2):
+        assert fed(decoder, framed(pattern(size)), 4_000) == [pattern(size)]
+        assert decoder.buffer_bytes == LENGTH_BYTES + size
+
+
 def test_given_a_frame_in_the_making_when_shrunk_then_nothing_is_lost() -> None:
     decoder = FrameDecoder(100)
     frame = framed(b"in two parts")

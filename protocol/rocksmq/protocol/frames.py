@@ -7,7 +7,7 @@
 
 The decoder owns the receive buffer. Invariant: ``begin <= end <= len(buffer)``, and
 ``buffer[begin:end]`` is what was received and not yet handed out. The buffer grows
-with the bytes received, never with the length declared.
+with the bytes received, never with the length declared, nor beyond the frame that needs it.
 """
 
 from struct import Struct
@@ -45,17 +45,26 @@ class FrameDecoder:
         return len(self._buffer)
 
     def space(self) -> "memoryview[int]":
-        """Room to receive into, at least a quarter of the buffer. Ends the life of bodies handed out."""
+        """Room to receive into, at least a quarter of the buffer or the rest of a frame. Ends the life of bodies handed out."""
         pending = self.pending_bytes
         if not pending:
             self._begin = self._end = 0
         elif self._end * 4 > len(self._buffer) * 3:
-            # A new buffer, not a resized one: somebody may still hold a view of the old one.
-            grown = len(self._buffer) * 2 if pending * 2 > len(self._buffer) else len(self._buffer)
-            buffer = bytearray(grown)
-            buffer[:pending] = memoryview(self._buffer)[self._begin : self._end]
-            self._buffer, self._begin, self._end = buffer, 0, pending
+            size = self._size_wanted(pending)
+            if self._begin or size > len(self._buffer):
+                # A new buffer, not a resized one: somebody may still hold a view of the old one.
+                buffer = bytearray(size)
+                buffer[:pending] = memoryview(self._buffer)[self._begin : self._end]
+                self._buffer, self._begin, self._end = buffer, 0, pending
         return memoryview(self._buffer)[self._end :]
+
+    def _size_wanted(self, pending: int) -> int:
+        """Of a buffer that is nearly full: twice as large when most of it is one frame, but not larger than that frame."""
+        size = len(self._buffer)
+        if pending * 2 <= size:
+            return size
+        length: int = _U32.unpack_from(self._buffer, self._begin)[0]
+        return max(size, min(2 * size, LENGTH_BYTES + length))
 
     def received(self, count: int) -> None:
         """Take note of ``count`` bytes written to the front of `space`."""
@@ -80,6 +89,6 @@ class FrameDecoder:
 
     def shrink(self) -> None:
         """Give memory back while nothing is pending."""
-        if not self.pending_bytes:
+        if not self.pending_bytes and len(self._buffer) > BUFFER_BYTES_MIN:
             self._buffer = bytearray(BUFFER_BYTES_MIN)
             self._begin = self._end = 0
