@@ -242,6 +242,25 @@ def test_given_a_peer_that_floods_when_the_deadline_is_over_then_the_call_is_a_t
         mq.list_channels()
 
 
+def test_given_a_peer_that_never_stops_sending_when_a_call_is_given_up_then_it_and_the_next_one_and_close_return(
+    clock: Clock, pool: ThreadPoolExecutor
+) -> None:
+    def flood(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        while True:
+            clock.now += 1
+            peer.socket.sendall(PING_FRAME * 10_000)
+
+    def use() -> None:
+        with FakeServer(flood) as server, Client(server.url, timeout=10) as mq:
+            for _ in range(2):
+                with pytest.raises(Timeout):
+                    mq.list_channels()
+
+    pool.submit(use).result(PATIENCE)
+
+
 def test_given_many_pings_of_the_broker_when_read_then_one_ping_at_a_time_answers_them(pool: ThreadPoolExecutor) -> None:
     with FakeServer() as server, Client(server.url) as mq:
         peer = server.peer()

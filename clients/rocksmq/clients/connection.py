@@ -43,6 +43,7 @@ FRAME_BYTES_MAX = 66 << 20  # whatever the broker says: its own upper limit
 CONNECT_SECONDS = 3.0  # of one attempt; whoever wants it retries
 LIMITS_NEEDED = ("frame_bytes_max", "payload_bytes_max", "batch_messages_max")
 HELLO_SECONDS = 5.0  # what a broker allows a client, too
+LOOK_SECONDS = 0.1  # for what came while nobody waited: a peer that never stops sending must not keep the caller
 PING_SECONDS = 10.0  # silence with a request outstanding until the broker is pinged
 DEAD_SECONDS = 20.0  # silence after that until the connection is given up
 
@@ -211,8 +212,7 @@ class Connection:
                 if self.failure is not None or self._reader is not None:
                     return self.failure is None
                 self._reader, leads = threading.get_ident(), True
-            while self.failure is None and self._readable.poll(0):
-                self._receive()
+            self._receive_what_came()
         finally:
             if leads:
                 self._reader = None
@@ -222,8 +222,16 @@ class Connection:
 
     def receive_if_reader(self) -> None:
         """Deliver what has come if this thread is the reader: then it is a signal handler in the midst of reading that asks."""
-        while self._reader == threading.get_ident() and self.failure is None and self._readable.poll(0):
+        if self._reader == threading.get_ident():
+            self._receive_what_came()
+
+    def _receive_what_came(self) -> None:
+        """Read without waiting; whoever calls this is the only reader."""
+        until = time.monotonic() + LOOK_SECONDS
+        while self.failure is None and self._readable.poll(0):
             self._receive()
+            if time.monotonic() > until:
+                return
 
     def abandon(self) -> None:
         """In a forked child: let go of the socket, which is the parent's, without a word on it."""
