@@ -56,6 +56,7 @@ AFTER_HELLO: dict[str, Case] = {
     "too many items": (body(cbor2.dumps([0] * 4_096)), "4096 CBOR items"),
     "many announced items": (body(b"\x9b" + b"\xff" * 8), "4096 CBOR items"),
     "a long text": (frame(request_items(1, DescribeChannel("x" * 4_097))), "4096 bytes"),
+    "too much text": (frame((20, 1, ["x" * 4_096] * 257)), "texts of more than 1048576 bytes"),
     "an announced long string": (body(b"\x81\x5b" + b"\x7f" * 8), "cut off"),
     "a truncated frame": (body(frame(request_items(1, DescribeChannel("orders")))[4:-2]), "cut off"),
     "trailing bytes": (body(frame(request_items(1, DescribeChannel("orders")))[4:] + b"\x00"), "behind the end"),

@@ -177,6 +177,13 @@ def test_given_the_longest_text_when_decoded_then_one_byte_more_is_refused() -> 
         decoded(b"\x81\x79\x10\x01" + longest + b"a")
 
 
+def test_given_a_bound_of_all_texts_when_one_byte_more_comes_then_it_is_refused() -> None:
+    body = memoryview(b"\x82\x63abc\x81\x63def")
+    assert decode(body, 6) == ["abc", ["def"]]
+    with pytest.raises(ProtocolError, match="texts of more than 5 bytes"):
+        decode(body, 5)
+
+
 # -- whatever the bytes are ------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pycddl  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTy
 import pytest
 
 from rocksmq.protocol.batch import HEADER_BYTES_MAX, HEADERS_MAX
-from rocksmq.protocol.cbor import DEPTH_MAX, ITEMS_MAX, TEXT_BYTES_MAX
+from rocksmq.protocol.cbor import DEPTH_MAX, ITEMS_MAX, REQUEST_TEXTS_BYTES_MAX, TEXT_BYTES_MAX
 from rocksmq.protocol.codec import SUCCESS, decode_error, decode_reply, decode_request
 from rocksmq.protocol.errors import ERRORS, ErrorCode, ProtocolError, RocksMQError
 from rocksmq.protocol.names import NAME_BYTES_MAX
@@ -272,6 +272,7 @@ def test_given_the_codes_listed_in_the_spec_when_compared_then_there_is_none_tha
         f"every key and value included | {ITEMS_MAX:,} |",
         f"the outermost array included | {DEPTH_MAX} |",
         f"bytes of one text string | {TEXT_BYTES_MAX:,} |",
+        f"bytes of all text strings of a request together | {REQUEST_TEXTS_BYTES_MAX:,} |",
         f"`[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_BYTES_MAX - 1}}}`",
         f"at most {METADATA_BYTES_MAX}, kept with the position",
         f"at most {HEADERS_MAX} entries",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from rocksmq.protocol.cbor import decode
+from rocksmq.protocol.cbor import REQUEST_TEXTS_BYTES_MAX, decode
 from rocksmq.protocol.codec import NO_CORRELATION, decode_request, encode_error, encode_reply
 from rocksmq.protocol.errors import (
     InternalError,
@@ -119,7 +119,7 @@ class Session:
             await self._finished.wait()
 
     def receive(self, body: "memoryview[int]") -> None:
-        op, correlation, request = decode_request(decode(body))
+        op, correlation, request = decode_request(decode(body, REQUEST_TEXTS_BYTES_MAX))
         if correlation in self._in_flight:
             raise ProtocolError(f"correlation id {correlation} is in use by an unanswered request")
         if self.client_id is None:

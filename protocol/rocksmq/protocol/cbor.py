@@ -9,6 +9,7 @@ the frame, and encode sends the caller's own buffers between the encoded pieces.
 
 from collections.abc import Iterable, Sequence
 from struct import Struct
+from sys import maxsize
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import cbor2
@@ -23,6 +24,8 @@ else:
 ITEMS_MAX = 4_096  # a page of a list stays below; 1 MB of empty maps would become 74 MB of objects
 DEPTH_MAX = 6
 TEXT_BYTES_MAX = 4_096
+# Of all texts of a request: Python takes four times the bytes of a text in which one character is wide. 1,000 names are 200 kB.
+REQUEST_TEXTS_BYTES_MAX = 1 << 20
 CUT_BYTES_MIN = 1_024  # below it, a copy is cheaper than one more buffer
 
 _BYTES, _TEXT, _ARRAY, _MAP, _SIMPLE = 2, 3, 4, 5, 7
@@ -46,13 +49,14 @@ class _Cut(NamedTuple):
     end: int
 
 
-def scan(body: "memoryview[int]") -> list[_Cut]:
+def scan(body: "memoryview[int]", texts_bytes_max: int = maxsize) -> list[_Cut]:
     """Check that ``body`` is exactly one allowed array; return its large outermost byte strings.
 
-    Raises ProtocolError, in time and memory bounded by ITEMS_MAX, whatever the bytes are.
+    ``texts_bytes_max``: of all its texts together. Raises ProtocolError, in time and memory bounded by ITEMS_MAX, whatever the
+    bytes are.
     """
     size = len(body)
-    position = items = index = 0
+    position = items = index = texts_bytes = 0
     open_containers: list[int] = []  # items still to come, outermost first
     cuts: list[_Cut] = []
     while True:
@@ -75,8 +79,9 @@ def scan(body: "memoryview[int]") -> list[_Cut]:
             raise ProtocolError("a frame is one CBOR array")
         opened = 0
         if major == _BYTES or major == _TEXT:
-            if major == _TEXT and argument > TEXT_BYTES_MAX:
-                raise ProtocolError(f"a text is longer than {TEXT_BYTES_MAX} bytes")
+            texts_bytes += argument if major == _TEXT else 0
+            if major == _TEXT and (argument > TEXT_BYTES_MAX or texts_bytes > texts_bytes_max):
+                raise _too_much_text(argument, texts_bytes_max)
             content, position = position, position + argument
             if position > size:
                 raise ProtocolError("truncated frame: a string is cut off")
@@ -104,12 +109,18 @@ def scan(body: "memoryview[int]") -> list[_Cut]:
     return cuts
 
 
-def decode(body: "memoryview[int]") -> list[Any]:
+def _too_much_text(text_bytes: int, texts_bytes_max: int) -> ProtocolError:
+    if text_bytes > TEXT_BYTES_MAX:
+        return ProtocolError(f"a text is longer than {TEXT_BYTES_MAX} bytes")
+    return ProtocolError(f"texts of more than {texts_bytes_max} bytes in a frame")
+
+
+def decode(body: "memoryview[int]", texts_bytes_max: int = maxsize) -> list[Any]:
     """Decode one frame's body. Byte strings of CUT_BYTES_MIN or more are views of ``body``.
 
-    Raises ProtocolError for anything but one allowed array, nothing else.
+    ``texts_bytes_max`` as of `scan`. Raises ProtocolError for anything but one allowed array, nothing else.
     """
-    cuts = scan(body)
+    cuts = scan(body, texts_bytes_max)
     skeleton: Buffer = body
     if cuts:
         pieces: list[Buffer] = []
