@@ -68,5 +68,6 @@ ROWS = (
         30,
     ),
     row_of("fuzz", "any bytes for whatever reads bytes of strangers", "-m tests.fuzz", r"^([\d,]+ executions, seed.*)$", 120),
+    row_of("siege", "many, slow, broken, hostile clients; three times too much", "-m tests.siege", r"^(\w+: .*)$", 60),
 )
 """Their order is that of the table."""

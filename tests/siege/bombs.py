@@ -111,15 +111,17 @@ def thrown(address: str, bomb: Bomb) -> Outcome:
 
 
 def run(place: Path, *, is_short: bool) -> Result:
-    """All of them, one after the other; memory is held against what it was before the first. Short is no less."""
+    """All of them, one after the other; memory is held against what it was before each, since others work meanwhile.
+
+    Short is no less.
+    """
     bombs = [Bomb(shape, size, is_greeted) for shape in SHAPES for size in SIZES for is_greeted in (False, True)]
     outcomes: list[Outcome] = []
     peaks: dict[Bomb, int] = {}
     with Broker(place / "data") as broker, Bystander(broker) as bystander:
         bystander.check()
-        before = Memory.of(broker.pid)
         for bomb in bombs:
-            forget_peak(broker.pid)
+            before = forget_peak(broker.pid)
             outcomes.append(thrown(broker.address, bomb))
             peaks[bomb] = Memory.of(broker.pid).peak_bytes - before.resident_bytes
         bystander.check()  # raises when it missed anything
