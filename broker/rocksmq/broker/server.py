@@ -34,7 +34,8 @@ logger = logging.getLogger("rocksmq.broker")
 BACKLOG = 1_024
 ACCEPT_PAUSE_SECONDS = 0.1  # when file descriptors have run out
 SWEEP_SECONDS = 0.5
-SWEEP_AT_ONCE = 100  # connections, some 0.3 ms, until the others have their turn
+SWEEP_AT_ONCE = 50  # connections, some 0.2 ms, until the others have their turn
+SWEEP_SHARE = 0.5  # of the time between sweeps, over which one is spread: thousands of pings would be answered all at once
 TURNED_AWAY_MAX = 64  # refused connections that are still told why
 FLUSH_POLL_SECONDS = 0.01
 SHRINK_SECONDS = 5.0  # silent for so long: give the receive buffer back
@@ -248,9 +249,10 @@ class Server:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             now, wall = self._clock(), time.time()
-            for number, session in enumerate(tuple(self._sessions), 1):
+            sessions = tuple(self._sessions)
+            for number, session in enumerate(sessions, 1):
                 if number % SWEEP_AT_ONCE == 0:
-                    await trio.lowlevel.checkpoint()
+                    await trio.sleep(SWEEP_SECONDS * SWEEP_SHARE * SWEEP_AT_ONCE / len(sessions))
                     now, wall = self._clock(), time.time()
                 if session not in self._sessions:
                     continue  # it ended meanwhile
