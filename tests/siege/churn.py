@@ -21,7 +21,7 @@ RATE = 1_000
 SECONDS, SHORT_SECONDS = 60.0, 5.0
 ADDRESSES = 64  # each has 28,000 ports, which the kernel keeps for a minute
 AT_ONCE = 200
-QUIET_SECONDS = 20.0  # for the broker to have closed what is gone
+QUIET_SECONDS = 30.0  # for the broker to have closed what is gone, and ended threads that it wants no more
 GROWTH_BYTES_MAX = 2 * MIB  # of noise: 60,000 connections that left 50 bytes each would be seen
 STEP_SECONDS = 0.02
 
@@ -52,12 +52,15 @@ async def come_and_go(orders: Orders, address: str, seconds: float) -> Counts:
     return counts
 
 
-def settled(broker: Broker, sockets: int) -> Footprint:
-    """What it holds once nobody of them is connected."""
+def settled(broker: Broker, before: Footprint) -> Footprint:
+    """What it holds once nobody of them is connected, and no thread is left that synced for a while."""
     deadline = time.monotonic() + QUIET_SECONDS
-    while (found := Footprint.of(broker.pid, broker.directory)).sockets > sockets and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        found = Footprint.of(broker.pid, broker.directory)
+        if found.sockets <= before.sockets and found.threads <= before.threads:
+            break
         time.sleep(0.05)
-    return found
+    return Footprint.of(broker.pid, broker.directory)
 
 
 def run(place: Path, *, is_short: bool) -> Result:
@@ -65,7 +68,7 @@ def run(place: Path, *, is_short: bool) -> Result:
     raise_file_limit()
     seconds = SHORT_SECONDS if is_short else SECONDS
     with Broker(place / "data") as broker, Honest(broker) as honest:
-        sockets = Footprint.of(broker.pid, broker.directory).sockets
+        idle = Footprint.of(broker.pid, broker.directory)
 
         def churned(part: float) -> tuple[Counts, float]:
             with Load(come_and_go, broker.address, part) as load:
@@ -74,9 +77,9 @@ def run(place: Path, *, is_short: bool) -> Result:
                 return load.told(part + QUIET_SECONDS), time.monotonic() - begin
 
         first, _ = churned(seconds / 3)
-        before, memory_before = settled(broker, sockets), Memory.of(broker.pid)
+        before, memory_before = settled(broker, idle), Memory.of(broker.pid)
         second, took = churned(seconds * 2 / 3)
-        after, memory_after = settled(broker, sockets), Memory.of(broker.pid)
+        after, memory_after = settled(broker, idle), Memory.of(broker.pid)
         missing = honest.missing()
     grown = memory_after.anon_bytes - memory_before.anon_bytes
     return Result(
