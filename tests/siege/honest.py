@@ -44,6 +44,13 @@ class Pair(NamedTuple):
         }
 
 
+class Send(NamedTuple):
+    """When one began, in seconds since the first did, and how long it took."""
+
+    begin: float
+    seconds: float
+
+
 def p99(seconds: list[float]) -> float:
     return quantiles(seconds, n=100)[-1]
 
@@ -69,16 +76,20 @@ class Honest:
         self._mq.close()
 
     def seconds_of_sends(self, seconds: float) -> list[float]:
-        """Send at the fixed rate for that long; seconds of each. While one waits, those that fall due are left out."""
-        taken: list[float] = []
-        due = time.perf_counter()
-        end = due + seconds
+        """As of `sends`, without when they began."""
+        return [send.seconds for send in self.sends(seconds)]
+
+    def sends(self, seconds: float) -> list[Send]:
+        """Send at the fixed rate for that long. While one waits, those that fall due are left out."""
+        taken: list[Send] = []
+        start = due = time.perf_counter()
+        end = start + seconds
         while (now := time.perf_counter()) < end:
             if now < due:
                 time.sleep(due - now)
             begin = time.perf_counter()
             self._send()
-            taken.append(time.perf_counter() - begin)
+            taken.append(Send(begin - start, time.perf_counter() - begin))
             due = max(due + PAUSE_SECONDS, begin)
         return taken
 

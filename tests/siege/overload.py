@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rocksmq.broker.limits import Limits
 from rocksmq.clients.testing import Broker
 
-from .honest import PAUSE_SECONDS, Honest, Pair, p99
+from .honest import PAUSE_SECONDS, Honest, Pair, Send, p99
 from .load import END_SECONDS, Load
 from .memory import Watch
 from .offered import CHANNEL, Answers, Crowd, produce
@@ -22,7 +22,8 @@ FEW = Crowd(8, 1_000, 100)
 MANY = Crowd(96, 1_000, 1_000)
 TIMES = 3
 SENDS_A_SECOND = round(1 / PAUSE_SECONDS)
-STEP = SENDS_A_SECOND // 10  # of the second in which all is as before
+STEP = SENDS_A_SECOND // 10
+SENDS_MIN = SENDS_A_SECOND // 4  # of a second in which all is as before; fewer say nothing of a percentile
 KEPT_RATE_MIN = 0.8
 P99_RATIO_MAX = 5.0
 RECOVERY_SECONDS_MAX = 2.0
@@ -38,7 +39,7 @@ class Scale(NamedTuple):
     after_s: float
 
 
-FULL = Scale(MANY, LIMITS.produce_queue_bytes_max, 12.0, 5.0)
+FULL = Scale(MANY, LIMITS.produce_queue_bytes_max, 12.0, 8.0)
 SHORT = Scale(MANY._replace(connections=24), 8 * MIB, 1.5, 1.5)
 
 
@@ -68,18 +69,14 @@ class Overload(NamedTuple):
         return {f"{name}: capacity msg/s": self.capacity, f"{name}: acknowledged msg/s": self.answers.rate, **pair}
 
 
-def recovery_s(alone: list[float], after: list[float]) -> float:
-    """When the first second began that was no worse than the worst second alone; the whole time if none was."""
-    usual = max(p99(second) for second in seconds_of(alone, SENDS_A_SECOND))
-    for number, second in enumerate(seconds_of(after, STEP)):
-        if p99(second) <= usual:
-            return number * STEP * PAUSE_SECONDS
-    return len(after) * PAUSE_SECONDS
-
-
-def seconds_of(sends: list[float], step: int) -> list[list[float]]:
-    """Each full second of ``sends``, one beginning ``step`` of them behind the other."""
-    return [sends[begin : begin + SENDS_A_SECOND] for begin in range(0, len(sends) - SENDS_A_SECOND + 1, step)]
+def recovery_s(alone: list[float], after: list[Send], after_s: float) -> float:
+    """When the first second began that was no worse than the worst hundred sends alone; ``after_s`` if none was."""
+    usual = max(p99(alone[begin : begin + SENDS_A_SECOND]) for begin in range(0, max(1, len(alone) - SENDS_A_SECOND), STEP))
+    for number, first in enumerate(after):
+        second = [send.seconds for send in after[number:] if send.begin < first.begin + 1]
+        if first.begin + 1 <= after_s and len(second) >= SENDS_MIN and p99(second) <= usual:
+            return first.begin
+    return after_s
 
 
 def overloaded(broker: Broker, honest: Honest, crowd: Crowd, scale: Scale) -> Overload:
@@ -94,12 +91,12 @@ def overloaded(broker: Broker, honest: Honest, crowd: Crowd, scale: Scale) -> Ov
     with Watch(broker.pid) as watch, Load(produce, broker.address, crowd, TIMES * capacity) as load:
         beside = honest.seconds_of_sends(scale.seconds)
         load.stop()
-        after = honest.seconds_of_sends(scale.after_s)
+        after = honest.sends(scale.after_s)
         answers = load.told(END_SECONDS)
     grown_bytes = max(memory.anon_bytes for _, memory in watch.samples) - usual_bytes
     # What waits, what is unsent, and what each has in its receive buffer, which doubles as it grows.
     most = scale.queue_bytes_max + LIMITS.output_bytes_max + 2 * crowd.connections * crowd.batch_bytes
-    return Overload(capacity, answers, Pair(alone, beside), recovery_s(alone, after), grown_bytes, most)
+    return Overload(capacity, answers, Pair(alone, beside), recovery_s(alone, after, scale.after_s), grown_bytes, most)
 
 
 def run(place: Path, *, is_short: bool) -> Result:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .__main__ import SIEGES
+from .honest import Send
 from .overload import recovery_s
 from .result import Check, Result
 
@@ -35,6 +36,8 @@ def test_given_a_result_when_a_bound_is_missed_then_its_line_and_its_record_say_
 
 def test_given_sends_after_a_load_when_a_second_is_as_the_worst_alone_then_it_began_with_the_recovery() -> None:
     alone = [0.002] * 200
-    assert recovery_s(alone, alone) == 0
-    assert recovery_s(alone, [0.5] * 70 + alone) == pytest.approx(0.7)
-    assert recovery_s(alone, [0.5] * 300) == pytest.approx(3)
+    quick = [Send(number / 100, 0.002) for number in range(200)]
+    slow = [Send(number / 10, 0.1) for number in range(40)]
+    assert recovery_s(alone, quick, 2) == 0
+    assert recovery_s(alone, slow[:7] + [send._replace(begin=0.7 + send.begin) for send in quick], 4) == pytest.approx(0.7)
+    assert recovery_s(alone, slow, 4) == 4
