@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 SAMPLE_SECONDS = 0.05
+IDLE_BYTES = 32 << 20  # of a broker that does nothing
+STORE_BYTES_MAX = (3 * 64 + 32) << 20  # that it may hold beside: three memtables, and the tail of its channels
 
 
 class Memory(NamedTuple):

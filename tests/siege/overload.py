@@ -13,7 +13,7 @@ from rocksmq.clients.testing import Broker
 
 from .honest import PAUSE_SECONDS, Honest, Pair, Send, p99
 from .load import END_SECONDS, Load
-from .memory import Watch
+from .memory import IDLE_BYTES, STORE_BYTES_MAX, Watch
 from .offered import CHANNEL, Answers, Crowd, produce
 from .result import MIB, Check, Result
 
@@ -50,7 +50,7 @@ class Overload(NamedTuple):
     answers: Answers
     pair: Pair
     recovery_s: float
-    grown_bytes: int
+    memory_bytes: int
     memory_bytes_max: int
 
     def checks(self, name: str) -> tuple[Check, ...]:
@@ -59,7 +59,7 @@ class Overload(NamedTuple):
             Check(f"{name}: acknowledged / capacity", kept, KEPT_RATE_MIN, is_least=True, is_timing=True),
             Check(f"{name}: p99 beside / alone", self.pair.ratio, P99_RATIO_MAX, is_timing=True),
             Check(f"{name}: s until as before", self.recovery_s, RECOVERY_SECONDS_MAX, is_timing=True),
-            Check(f"{name}: MiB grown", self.grown_bytes / MIB, self.memory_bytes_max / MIB),
+            Check(f"{name}: MiB held", self.memory_bytes / MIB, self.memory_bytes_max / MIB),
             Check(f"{name}: refused otherwise", self.answers.refused_otherwise, 0),
             Check(f"{name}: unanswered", self.answers.unanswered, 0),
         )
@@ -83,20 +83,20 @@ def overloaded(broker: Broker, honest: Honest, crowd: Crowd, scale: Scale) -> Ov
     """Alone, beside a few who wait for their answers, alone, beside the overload, after it."""
     alone = honest.seconds_of_sends(scale.seconds)
     usual = crowd._replace(connections=FEW.connections)
-    with Watch(broker.pid) as watch, Load(produce, broker.address, usual, None) as load:
+    with Load(produce, broker.address, usual, None) as load:
         honest.seconds_of_sends(scale.seconds)
         capacity = load.end().rate
-    usual_bytes = max(memory.anon_bytes for _, memory in watch.samples)
     alone += honest.seconds_of_sends(scale.seconds)
     with Watch(broker.pid) as watch, Load(produce, broker.address, crowd, TIMES * capacity) as load:
         beside = honest.seconds_of_sends(scale.seconds)
         load.stop()
         after = honest.sends(scale.after_s)
         answers = load.told(END_SECONDS)
-    grown_bytes = max(memory.anon_bytes for _, memory in watch.samples) - usual_bytes
-    # What waits, what is unsent, and what each has in its receive buffer, which doubles as it grows.
-    most = scale.queue_bytes_max + LIMITS.output_bytes_max + 2 * crowd.connections * crowd.batch_bytes
-    return Overload(capacity, answers, Pair(alone, beside), recovery_s(alone, after, scale.after_s), grown_bytes, most)
+    most = max(memory.anon_bytes for _, memory in watch.samples)
+    # What is stored and cached, what waits, what is unsent, and what each has in its receive buffer, which doubles as it grows.
+    received = 2 * crowd.connections * crowd.batch_bytes
+    allowed = IDLE_BYTES + STORE_BYTES_MAX + scale.queue_bytes_max + LIMITS.output_bytes_max + received
+    return Overload(capacity, answers, Pair(alone, beside), recovery_s(alone, after, scale.after_s), most, allowed)
 
 
 def run(place: Path, *, is_short: bool) -> Result:

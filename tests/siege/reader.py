@@ -19,7 +19,7 @@ from rocksmq.protocol.operations import Fetch, Position
 from tests.helpers.raw import frame, request_items
 
 from .load import Counts, Load, Orders
-from .memory import Memory, Watch
+from .memory import IDLE_BYTES, STORE_BYTES_MAX, Memory, Watch
 from .result import MIB, Check, Result
 from .wire import connected, hello_frame, source_of
 
@@ -33,7 +33,7 @@ RECEIVE_BUFFER_BYTES = 4_096
 WARM_UP = 0.2  # of the time
 PARTS = 4  # of the rest, whose means are compared
 APART_MAX = 0.05
-HELD_BYTES_MAX = 256 * MIB  # in all: three memtables of 64 MiB, a tail cache of 32, one output buffer and a reply
+HELD_BYTES_MAX = IDLE_BYTES + STORE_BYTES_MAX + Limits().output_bytes_max + Limits().frame_bytes_max  # one buffer and a reply
 
 
 async def trickle(orders: Orders, address: str) -> Counts:
