@@ -19,11 +19,11 @@ from .memory import Memory
 from .result import Check, Result
 from .wire import connected, source_of
 
-CONNECTIONS, SHORT_CONNECTIONS = 10_000, 1_000
+CONNECTIONS, SHORT_CONNECTIONS = 10_000, 500
 TLS_CONNECTIONS, SHORT_TLS_CONNECTIONS = 500, 50
 AT_ONCE = 50  # handshakes, of the 64 that one address may have
 SECONDS, SHORT_SECONDS = 40.0, 2.0  # beside them: longer than a broker waits before it pings who is silent
-ROUNDS = 2
+ROUNDS, SHORT_ROUNDS = 2, 1
 P99_RATIO_MAX = 2.0
 ROOM = {"ROCKSMQ_LIMITS_CONNECTIONS_MAX": "12000"}
 
@@ -75,10 +75,10 @@ def run(place: Path, *, is_short: bool) -> Result:
     """Alone and beside them, in turns."""
     raise_file_limit()
     count, tls_count = (SHORT_CONNECTIONS, SHORT_TLS_CONNECTIONS) if is_short else (CONNECTIONS, TLS_CONNECTIONS)
-    seconds = SHORT_SECONDS if is_short else SECONDS
+    seconds, rounds = (SHORT_SECONDS, SHORT_ROUNDS) if is_short else (SECONDS, ROUNDS)
     pair, pings, memories = Pair.new(), 0, list[float]()
     with Broker(place / "data", environment=ROOM) as broker, Honest(broker) as honest:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             pair.alone.extend(honest.seconds_of_sends(seconds))
             before = Memory.of(broker.pid).anon_bytes
             with Load(idle, broker.address, count, None) as load:
@@ -88,7 +88,7 @@ def run(place: Path, *, is_short: bool) -> Result:
         missing = honest.missing()
     return Result(
         "connections",
-        {"connections": count, "tls connections": tls_count, "seconds": seconds, "rounds": ROUNDS},
+        {"connections": count, "tls connections": tls_count, "seconds": seconds, "rounds": rounds},
         {"pings answered": pings, "sends": honest.sent},
         {
             "kB a connection": memories[0] / 1e3,

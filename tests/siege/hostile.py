@@ -25,7 +25,7 @@ from .load import Load, Orders
 from .memory import Memory, forget_peak
 from .result import MIB, Check, Result
 
-CALL_SECONDS, SHORT_CALL_SECONDS = 3.0, 1.0
+CALL_SECONDS, SHORT_CALL_SECONDS = 3.0, 0.5
 LATE_SECONDS_MAX = 0.5  # past the deadline
 PATIENCE_SECONDS = 120.0  # for all of them
 DRIP_SECONDS = 0.01

@@ -40,7 +40,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(MANY, LIMITS.produce_queue_bytes_max, 12.0, 8.0)
-SHORT = Scale(MANY._replace(connections=24), 8 * MIB, 1.5, 1.5)
+SHORT = Scale(MANY._replace(connections=24), 8 * MIB, 1.0, 1.5)
 
 
 class Overload(NamedTuple):

@@ -22,8 +22,8 @@ from .result import Check, Result
 from .wire import connected, hello_frame, source_of
 
 SOCKETS, SHORT_SOCKETS = 5_000, 500
-SECONDS, SHORT_SECONDS = 30.0, 2.5  # a round, of which there are two
-ROUNDS = 2
+SECONDS, SHORT_SECONDS = 30.0, 2.0  # a round
+ROUNDS, SHORT_ROUNDS = 2, 1
 PER_ADDRESS = 200  # half of them drip their HELLO: more than one address may
 DRIP_SECONDS = 1.0  # between two bytes
 AGAIN_SECONDS = 5.0  # until one that was closed connects again
@@ -123,10 +123,11 @@ def run(place: Path, *, is_short: bool) -> Result:
     """Alone and beside them, in turns, with the limits as they are shipped."""
     raise_file_limit()
     sockets, seconds = (SHORT_SOCKETS, SHORT_SECONDS) if is_short else (SOCKETS, SECONDS)
+    rounds = SHORT_ROUNDS if is_short else ROUNDS
     pair, counts = Pair.new(), dict[str, int]()
     limits = Limits()
     with Broker(place / "data", http="127.0.0.1:0") as broker, Honest(broker) as honest, Scraper(broker) as scraper:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             pair.alone.extend(honest.seconds_of_sends(seconds))
             with Load(drip, broker.address, sockets) as load:
                 pair.beside.extend(honest.seconds_of_sends(seconds))
@@ -136,7 +137,7 @@ def run(place: Path, *, is_short: bool) -> Result:
     return Result(
         "slowloris",
         {
-            **{"sockets": sockets, "addresses": sockets // PER_ADDRESS, "seconds": seconds * ROUNDS},
+            **{"sockets": sockets, "addresses": sockets // PER_ADDRESS, "seconds": seconds * rounds},
             **{"byte each s": DRIP_SECONDS, "again after s": AGAIN_SECONDS},
         },
         {**counts, "refused": refused, "newcomers": scraper.newcomers, "newcomers in": scraper.newcomers_in},
