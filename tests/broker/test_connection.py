@@ -1,21 +1,26 @@
 """A connection's frames: nobody waits for another's many, and an ended connection is over."""
 
 import socket
+import ssl
+import struct
+import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from rocksmq.broker.commit import CELL_BYTES, OPEN_BYTES_SOFT
-from rocksmq.broker.connection import FRAMES_A_TURN, Connection, Memory, Octets
+from rocksmq.broker.connection import FRAMES_A_TURN, TURN_SECONDS, Connection, Memory, Octets
 from rocksmq.broker.gate import Gate
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.session import Session
 from rocksmq.protocol.codec import SUCCESS
 from rocksmq.protocol.errors import RocksMQError
 from rocksmq.protocol.operations import Fetch, Position
+from rocksmq.protocol.tls import TlsStream
+from tests.helpers.certificates import Certificates
 from tests.helpers.raw import frame, hello, request_items
 from tests.helpers.raw_trio import RawTrio, run, served
 
@@ -23,6 +28,7 @@ from .many_support import ManyBroker, fetching, subscribing
 from .support import in_trio
 
 FRAMES = 10 * FRAMES_A_TURN
+READS = 20
 
 
 class Counter:
@@ -108,6 +114,108 @@ def test_given_a_client_with_all_its_requests_parked_when_it_connects_anew_then_
                     assert reply[1] == SUCCESS
 
     run(scenario)
+
+
+@in_trio
+async def test_given_one_large_frame_a_read_when_they_never_stop_then_others_get_their_turn() -> None:
+    ours, theirs = socket.socketpair()
+    reads = turns = 0
+    counter = Counter()
+
+    class Endless:
+        """A socket that always has something."""
+
+        def recv_into(self, space: "memoryview[int]") -> int:
+            nonlocal reads
+            reads += 1
+            if reads == READS:
+                return 0
+            time.sleep(TURN_SECONDS)
+            space[:5] = b"\0\0\0\1\x80"
+            return 5
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ours, name)
+
+    async def watch() -> None:
+        nonlocal turns
+        while reads < READS:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        connection = Connection(cast("socket.socket", Endless()), Limits(), nursery.start_soon, Octets(), PLENTY)
+        nursery.start_soon(watch)
+        await connection.read(counter)
+    ours.close()
+    theirs.close()
+    assert counter.received == READS - 1
+    assert turns >= READS // 2
+
+
+@in_trio
+async def test_given_a_reply_that_is_made_when_others_have_left_when_sent_then_one_task_sends_and_all_arrive() -> None:
+    """What waits leaves in one go, and `on_drained` sends more: two tasks may not wait for one socket."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    theirs.setblocking(False)
+    first, second = b"1" * 50_000, b"2" * 500_000
+    received = bytearray()
+    async with trio.open_nursery() as nursery:
+        connection = Connection(ours, Limits(), nursery.start_soon, Octets(), PLENTY)
+        connection.on_drained = lambda: connection.send([second]) if not connection.unsent_bytes else None
+        connection.send([first])
+        await wait_all_tasks_blocked()
+        with trio.fail_after(10):
+            while len(received) < len(first) + len(second):
+                connection.on_drained = connection.on_drained if len(received) < len(first) else lambda: None
+                try:
+                    received += theirs.recv(1 << 20)
+                except BlockingIOError:
+                    await trio.lowlevel.checkpoint()
+                assert len(nursery.child_tasks) <= 1, "two tasks send"
+        connection.on_drained = lambda: None
+        connection.close()
+    theirs.close()
+    assert received == first + second
+
+
+@in_trio
+async def test_given_a_tls_client_that_resets_in_its_handshake_when_read_then_the_connection_just_ends(tmp_path: Path) -> None:
+    files = Certificates.make(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.server_certificate, files.server_key)
+    asking = TlsStream(files.context(), "localhost")
+    asking.advance()
+    with socket.create_server(("127.0.0.1", 0)) as listener, trio.fail_after(10):
+        client = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+        client.sendall(b"".join(asking.taken()))
+        while not ours.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            pass
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with trio.open_nursery() as nursery:
+            connection = Connection(ours, Limits(), nursery.start_soon, Octets(), PLENTY, tls=TlsStream(context))
+            connection._sock = cast("socket.socket", ResetWhenSent(ours, client))  # pyright: ignore[reportPrivateUsage]
+            await connection.read(Counter())
+        connection.close()
+
+
+class ResetWhenSent:
+    """A socket whose peer has reset it by the time of the first answer."""
+
+    def __init__(self, ours: socket.socket, client: socket.socket) -> None:
+        self._ours, self._client = ours, client
+
+    def sendmsg(self, buffers: Any) -> int:
+        self._client.close()
+        return self._ours.sendmsg(buffers)
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ours, name)
 
 
 @in_trio

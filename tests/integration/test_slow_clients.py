@@ -3,6 +3,7 @@
 The broker runs on the test's clock, which jumps from event to event: the limits are the shipped ones.
 """
 
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,8 +16,9 @@ import trio
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.server import RATE_GRACE_SECONDS, SWEEP_SECONDS, Server
 from rocksmq.broker.session import Session
+from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.codec import NO_CORRELATION, SUCCESS
-from rocksmq.protocol.operations import Empty, Fetch, Position
+from rocksmq.protocol.operations import Empty, Fetch, Position, Produce
 from tests.helpers.raw import frame, hello, request_items
 from tests.helpers.raw_trio import RawTrio, run, served
 
@@ -128,7 +130,9 @@ def test_given_connections_that_hold_too_much_when_others_want_room_then_who_has
             RawTrio.connected(port) as second,
             RawTrio.connected(port) as third,
         ):
-            begun = bytes((0, 0x7F, 0, 0)) + bytes(3 * MIB)  # in a buffer of 8 MiB
+            begun = bytes((0, 0x7F, 0, 0)) + bytes(
+                4 * MIB - 4_096
+            )  # in a buffer of 8 MiB, which is given back to no more than that
             await first.stream.send_all(begun)
             await trio.sleep(0.1)
             await second.stream.send_all(begun)
@@ -139,6 +143,32 @@ def test_given_connections_that_hold_too_much_when_others_want_room_then_who_has
             with trio.move_on_after(1):
                 await second.closed()
                 raise AssertionError("there was room enough for two")
+
+    run(test)
+
+
+def test_given_large_buffers_that_nobody_needs_when_others_want_room_then_these_are_taken_and_nobody_is_closed(
+    tmp_path: Path,
+) -> None:
+    limits = replace(LIMITS, connections_bytes_max=20 * MIB)
+    ping = frame(request_items(9, Empty()))
+
+    async def test() -> None:
+        async with broker(tmp_path, limits) as (server, port), AsyncExitStack() as stack:
+            tracemalloc.start()
+            stack.callback(tracemalloc.stop)
+            hoarders = [await stack.enter_async_context(RawTrio.connected(port)) for _ in range(4)]
+            large = frame(
+                request_items(2, Produce("missing", bytes(16), 0, 7, pack_lengths([MIB] * 7), bytes(7 * MIB), None, None))
+            )
+            for hoarder in hoarders:
+                await hoarder.stream.send_all(large + ping[: len(ping) // 2])  # and a few bytes more, so that some are pending
+                assert (await hoarder.receive())[1] != SUCCESS
+            for hoarder in hoarders:
+                await hoarder.stream.send_all(ping[len(ping) // 2 :])
+                assert (await hoarder.receive())[:2] == [9, SUCCESS]
+            assert server.connection_count == len(hoarders)
+            assert tracemalloc.get_traced_memory()[0] < len(large) + limits.connections_bytes_max, "they are held on to"
 
     run(test)
 

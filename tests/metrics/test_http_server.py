@@ -81,21 +81,37 @@ async def test_given_much_behind_a_request_when_asked_then_the_answer_is_not_los
 
 
 @in_mock_time
-async def test_given_as_many_connections_as_may_be_when_one_more_comes_then_it_is_closed_at_once_and_counted() -> None:
+async def test_given_as_many_silent_connections_as_may_be_when_one_more_asks_then_the_oldest_makes_room() -> None:
     async with served() as place:
         streams = [await place.connect(b"GET") for _ in range(LIMITS.connections_max)]
         begin = trio.current_time()
         for count in (1, 2):
-            assert await read(await place.connect()) == b""
+            assert (await place.ask(get("/"))).status == 200
             assert place.server.refused == count
+            with suppress(trio.BrokenResourceError):
+                assert await read(streams.pop(0)) == b""
+            streams.append(await place.connect(b"GET"))
         assert trio.current_time() - begin < 1
-        # And when one has ended
-        await streams.pop().aclose()
-        assert (await place.ask(get("/"))).status == 200
         # And when the others' time is up
         assert {answer_of(await read(stream)).status for stream in streams} == {408}
         assert (await place.ask(get("/"))).status == 200
         assert place.server.refused == 2
+
+
+@in_mock_time
+async def test_given_as_many_long_answers_as_may_be_when_one_more_comes_then_it_is_closed_at_once_and_counted() -> None:
+    async with served() as place:
+        streams = [await place.connect(get("/endless")) for _ in range(LIMITS.connections_max)]
+        for stream in streams:
+            assert await stream.receive_some(1)
+        for count in (1, 2):
+            assert await read(await place.connect()) == b""
+            assert place.server.refused == count
+        await streams.pop().aclose()
+        await until(lambda: place.server.connections < LIMITS.connections_max)
+        assert (await place.ask(get("/"))).status == 200
+        for stream in streams:
+            await stream.aclose()
 
 
 @in_mock_time

@@ -205,6 +205,18 @@ def test_given_a_grown_buffer_when_nothing_pends_then_shrink_gives_it_back() -> 
     assert fed(decoder, framed(b"goes on")) == [b"goes on"]
 
 
+def test_given_a_grown_buffer_when_little_pends_then_shrink_keeps_that_and_gives_the_rest_back() -> None:
+    decoder = FrameDecoder(MIB)
+    assert fed(decoder, framed(bytes(100_000))) == [bytes(100_000)]
+    frame = framed(pattern(9_000))
+    put(decoder, frame[:5_000])
+    assert decoder.buffer_bytes > 100_000
+    decoder.shrink()
+    assert decoder.buffer_bytes == 10_000
+    put(decoder, frame[5_000:])
+    assert taken(decoder) == pattern(9_000)
+
+
 def test_given_a_small_buffer_when_shrunk_then_it_is_kept() -> None:
     decoder = FrameDecoder(MIB)
     buffer = decoder.space().obj

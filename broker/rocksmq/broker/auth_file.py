@@ -111,15 +111,15 @@ def rendered(tokens: Sequence[Token]) -> str:
 
 
 def read(path: Path) -> tuple[Token, ...]:
-    """The tokens in the file. Raises BadTokens, also for a file that is missing or that everybody may write."""
+    """The tokens in the file. Raises BadTokens, also for a file that is missing or that others than its owner may write."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise BadTokens(f"it cannot be read: {error.strerror}") from None
-    if status.st_mode & stat.S_IWOTH:
-        raise BadTokens("everybody on this machine may write it: take that away with  chmod o-w")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise BadTokens("others than its owner may write it: take that away with  chmod go-w")
     if len(content) > FILE_BYTES_MAX:
         raise BadTokens(f"it is longer than {FILE_BYTES_MAX} bytes")
     try:
@@ -163,7 +163,8 @@ def _locked(path: Path, *, may_make: bool) -> int:
 
 def _replace(path: Path, content: str, former: os.stat_result) -> None:
     new = path.with_name(f".{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    new.unlink(missing_ok=True)  # of a change that was killed; whoever else has put it there must not have it open
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(descriptor, stat.S_IMODE(former.st_mode))
         if (former.st_uid, former.st_gid) != (os.geteuid(), os.getegid()):

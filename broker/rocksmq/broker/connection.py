@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from itertools import count, islice
+from itertools import islice
 from typing import Protocol
 
 import trio
@@ -33,8 +33,8 @@ BUFFERS_MAX = 1_024  # of one sendmsg: IOV_MAX on Linux
 LINGER_SECONDS = 1.0
 HOARD_BYTES = 64 * 1024  # less, of as many connections as there may be, is little
 UNAUTHENTICATED_SECONDS = 0.1  # until whoever has no good token is told so
-# So long is the turn of one connection before others get theirs: a read may hold thousands of small frames.
-TURN_SECONDS = 0.005
+# So long is the turn of one connection before others get theirs: thousands of small frames, or large ones that never stop.
+TURN_SECONDS = 0.002
 FRAMES_A_TURN = 64
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}  # OpenSSL's words
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ECONNABORTED, errno.ETIMEDOUT}
@@ -118,6 +118,10 @@ class Connection:
         self._sock = sock
         self._tls = tls
         self._spawn = spawn
+        self._turn_ends = clock() + TURN_SECONDS
+        self._turn_frames = 0
+        self._is_draining = False
+        self._is_receiving = False  # into the decoder's buffer, which must stay where it is
         self._unsent: deque[memoryview[int]] = deque()
         self._drained = trio.Event()
         self.on_drained: Callable[[], None] = lambda: None
@@ -131,20 +135,19 @@ class Connection:
         """Receive frames until the client or `close` ends the connection."""
         try:
             while not self.closed:
-                space = self.decoder.space()
-                self._note_held()
-                try:
-                    received = self._receive(space)
-                except (BlockingIOError, InterruptedError):
-                    await trio.lowlevel.wait_readable(self._sock)
-                    continue
-                if received == 0:
+                self.decoder.space()
+                self._note_held()  # which may take the room away again
+                # Nothing here holds on to the room meanwhile, not even an exception: `shrink` is to give it back.
+                received = self._receive(self.decoder.space())
+                if received == 0 or self.closed:  # by what TLS had to say
                     return
+                if received is None:
+                    await trio.lowlevel.wait_readable(self._sock)
+                    self._begin_turn()
+                    continue
                 self.last_received = self._clock()
                 self.decoder.received(received)
                 await self._hand_over(receiver)
-                if received == len(space):
-                    await trio.lowlevel.checkpoint()  # more is waiting; others first
         except (ProtocolError, Unauthenticated, UnsupportedVersion) as error:
             if isinstance(error, Unauthenticated):
                 await trio.sleep(UNAUTHENTICATED_SECONDS)
@@ -156,19 +159,29 @@ class Connection:
             if error.errno not in _GONE:
                 logger.warning("a connection was lost: %s", error)
 
-    def _receive(self, space: "memoryview[int]") -> int:
-        """Fill ``space`` with what has come; how much, 0 at the end. Raises BlockingIOError, OSError, ProtocolError."""
-        if self._tls is None:
-            received = self._sock.recv_into(space)
-            self._octets.received += received
-            return received
+    def _receive(self, space: "memoryview[int]") -> int | None:
+        """Fill ``space`` with what has come; how much, 0 at the end, None: nothing yet. Raises OSError, ProtocolError."""
+        self._is_receiving = True
         try:
-            count = self._tls.read_into(space)
+            return self._received_plain(space) if self._tls is None else self._received_sealed(self._tls, space)
+        except (BlockingIOError, InterruptedError):
+            return None
+        finally:
+            self._is_receiving = False
+
+    def _received_plain(self, space: "memoryview[int]") -> int:
+        received = self._sock.recv_into(space)
+        self._octets.received += received
+        return received
+
+    def _received_sealed(self, tls: TlsStream, space: "memoryview[int]") -> int | None:
+        try:
+            count = tls.read_into(space)
             if count is None:
                 data = self._sock.recv(CIPHERTEXT_BYTES)
                 self._octets.received += len(data)
-                self._tls.received(data)
-                count = self._tls.read_into(space)
+                tls.received(data)
+                count = tls.read_into(space)
         except ssl.SSLError as error:
             if error.reason in _NOT_TLS:
                 self._tls = None  # so that whoever speaks without is told in its own words
@@ -176,24 +189,27 @@ class Connection:
             raise ProtocolError(f"the handshake of TLS failed, or what came after it is none ({error.reason})") from error
         finally:
             self.send([])  # what TLS itself has to say
-        if count is None:
-            raise BlockingIOError
         return count
 
     async def _hand_over(self, receiver: Receiver) -> None:
-        turn_ends = self._clock() + TURN_SECONDS
-        for handled in count(1):
-            if handled % FRAMES_A_TURN == 0 or self._clock() > turn_ends:
+        while True:
+            if self._turn_frames >= FRAMES_A_TURN or self._clock() > self._turn_ends:
                 await trio.lowlevel.checkpoint()
-                turn_ends = self._clock() + TURN_SECONDS
+                self._begin_turn()
             await self._pause(receiver)
             body = None if self.closed else self.decoder.next_frame()
             if body is None:
                 break
+            self._turn_frames += 1
             self.frame_began = None
             receiver.receive(body)
         if self.decoder.pending_bytes and self.frame_began is None:
             self.frame_began = self._clock()
+
+    def _begin_turn(self) -> None:
+        """The others have just had theirs."""
+        self._turn_ends = self._clock() + TURN_SECONDS
+        self._turn_frames = 0
 
     async def _pause(self, receiver: Receiver) -> None:
         """Leave what was received alone while there is too much of this connection; that time does not count against it."""
@@ -214,8 +230,7 @@ class Connection:
             discarded = memoryview(bytearray(4_096))
             while not self.closed and not self.is_established:
                 await trio.lowlevel.wait_readable(self._sock)
-                with suppress(BlockingIOError):
-                    self._receive(discarded)
+                self._receive(discarded)
             self._say_end()
             self._sock.shutdown(socket.SHUT_WR)
             while not self.closed:
@@ -240,8 +255,10 @@ class Connection:
         self.unsent_bytes += sum(map(len, views)) + len(views) * VIEW_BYTES
         if was_idle:
             self.last_sent = self._unsent_since = self._clock()  # from here on, progress is due
+        if not self._is_draining:  # else that goes on with it: it may be what calls this
             self._send_now()
             if self._unsent:
+                self._is_draining = True
                 self._spawn(self._drain)
         self._note_held()
 
@@ -258,6 +275,8 @@ class Connection:
                     self.on_drained()
         except (trio.ClosedResourceError, OSError):
             self.close()
+        finally:
+            self._is_draining = False
 
     def _send_now(self) -> None:
         """Send from the front what the socket takes."""
@@ -285,9 +304,10 @@ class Connection:
         return min([*received, *([self._unsent_since] if self.unsent_bytes > HOARD_BYTES else [])], default=None)
 
     def shrink(self) -> None:
-        """Give memory back while nothing is received."""
-        self.decoder.shrink()
-        self._note_held()
+        """Give back what is not needed for what has come."""
+        if not self._is_receiving:
+            self.decoder.shrink()
+            self._note_held()
 
     def _note_held(self) -> None:
         held = 0 if self.closed else self.unsent_bytes + self.decoder.buffer_bytes

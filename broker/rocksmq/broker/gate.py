@@ -41,6 +41,8 @@ class Gate:
             lacking = next((name for name in self._names[op.scope](request) if not token.allows(op.permission, name)), None)
         if lacking is not None:
             self.authority.denied.value += 1
+            if op.scope in (Scope.NUMBERS, Scope.STARTS):
+                lacking = "one of these channels"  # whoever guesses a number learns no name by it
             raise PermissionDenied(f"the token {token.name} does not permit {op.name}: it needs {needed} on {lacking}")
         return request
 

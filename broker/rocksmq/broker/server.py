@@ -210,7 +210,11 @@ class Server:
         return None
 
     def _relieve(self) -> None:
-        """Connections hold more than they may: close the one that has held much for longest."""
+        """Connections hold more than they may: take back what none needs, or close the one that has held much for longest."""
+        for session in self._sessions:
+            session.connection.shrink()
+        if self._memory.held <= self._limits.connections_bytes_max:
+            return
         hoards = [(since, session) for session in self._sessions if (since := session.connection.hoards_since) is not None]
         if hoards:
             session = min(hoards, key=lambda hoard: hoard[0])[1]

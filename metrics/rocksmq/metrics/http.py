@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class HttpLimits:
 class HttpServer:
     """Serves ``routes``, by their paths, on one listening socket.
 
-    ``connections`` is how many there are; ``refused`` counts those that were closed at once, because there were too many.
+    ``connections`` is how many there are; ``refused`` counts those that were closed because there were too many.
     """
 
     def __init__(self, routes: Mapping[str, Route], limits: HttpLimits | None = None) -> None:
@@ -82,6 +83,7 @@ class HttpServer:
         self._routes = routes
         self._limits = limits or HttpLimits()
         self._turn = trio.Lock()
+        self._asking: OrderedDict[Exchange, trio.CancelScope] = OrderedDict()  # those without a whole request
         self.connections = 0
 
     async def serve(self, listener: socket.socket) -> None:
@@ -97,20 +99,35 @@ class HttpServer:
                         logger.warning("an HTTP connection could not be accepted: %s", error)
                         await trio.sleep(ACCEPT_PAUSE_SECONDS)
                         continue
-                    if self.connections == self._limits.connections_max:
+                    if self.connections >= self._limits.connections_max and not self._makes_room():
                         self.refused += 1
                         sock.close()
                         continue
                     self.connections += 1
                     nursery.start_soon(self._run, trio.SocketStream(sock), is_loopback)
 
+    def _makes_room(self) -> bool:
+        """End the connection that has been there for longest without a whole request; False: there is none."""
+        if not self._asking:
+            return False
+        self._asking.popitem(last=False)[1].cancel()
+        self.refused += 1
+        logger.warning(
+            "HTTP: more than %d connections (http_connections_max); silent ones are closed", self._limits.connections_max
+        )
+        return True
+
     async def _run(self, stream: trio.SocketStream, is_loopback: bool) -> None:
         is_whole = False
+        exchange = Exchange(stream, self._routes, self._limits, self._turn, is_loopback=is_loopback)
+        exchange.on_asked = lambda: self._asking.pop(exchange, None)
         try:
-            is_whole = await Exchange(stream, self._routes, self._limits, self._turn, is_loopback=is_loopback).run()
+            with trio.CancelScope() as self._asking[exchange]:
+                is_whole = await exchange.run()
         except Exception:
             logger.exception("a bug: an HTTP connection ended by it")
         finally:
+            exchange.on_asked()
             self.connections -= 1
             if not is_whole:
                 with suppress(OSError):
@@ -146,6 +163,7 @@ class Exchange:
         self._limits = limits
         self._turn = turn
         self._is_loopback = is_loopback
+        self.on_asked: Callable[[], object] = lambda: None  # when the request is there
         self._http = h11.Connection(h11.SERVER)
         self._sends_body = True
 
@@ -154,6 +172,7 @@ class Exchange:
         try:
             try:
                 head = await self._receive()
+                self.on_asked()
                 if head is None:
                     return True
                 response = self._answer(head)

@@ -88,7 +88,9 @@ class FrameDecoder:
         return body
 
     def shrink(self) -> None:
-        """Give memory back while nothing is pending."""
-        if not self.pending_bytes and len(self._buffer) > BUFFER_BYTES_MIN:
-            self._buffer = bytearray(BUFFER_BYTES_MIN)
-            self._begin = self._end = 0
+        """Give memory back that is not needed for what is pending. Ends the life of what `space` gave."""
+        pending = self.pending_bytes
+        if len(self._buffer) > (size := max(BUFFER_BYTES_MIN, 2 * pending)):
+            buffer = bytearray(size)
+            buffer[:pending] = memoryview(self._buffer)[self._begin : self._end]
+            self._buffer, self._begin, self._end = buffer, 0, pending
