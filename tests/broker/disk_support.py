@@ -1,5 +1,6 @@
 """A disk that tests slow down or break: it stands before every store of the process."""
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +11,16 @@ import trio
 
 from rocksmq.broker.store import Change, Store
 from tests.helpers.model_systems import copy_as_killed
+
+BLOCK_BYTES = 1 << 12
+FOR_ROOT_BLOCKS = 7  # free, and for nobody else
+
+
+def file_system(free: int, total: int, *, inodes: int = 1_000_000, free_inodes: int = 1_000_000) -> os.statvfs_result:
+    """What statvfs(2) says of one with so many bytes."""
+    free_blocks = free // BLOCK_BYTES
+    blocks = (BLOCK_BYTES, BLOCK_BYTES, total // BLOCK_BYTES, free_blocks + FOR_ROOT_BLOCKS, free_blocks)
+    return os.statvfs_result((*blocks, inodes, free_inodes, free_inodes, 0, 255))
 
 
 def table_sizes(database: Path) -> list[int]:

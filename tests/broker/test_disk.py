@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +15,8 @@ from rocksmq.broker.disk import (
     piece_bytes,
     reserve_bytes,
 )
+
+from .disk_support import file_system
 
 MIB = 1 << 20
 TOTAL = 10 << 30
@@ -35,11 +36,10 @@ class Disk:
         monkeypatch.setattr(os, "statvfs", self._statvfs)
         self.guard = DiskGuard(Path("/data"), owed=lambda: self.owed, waiting=lambda: self.waiting, clock=lambda: self.now)
 
-    def _statvfs(self, path: Path) -> SimpleNamespace:
+    def _statvfs(self, path: Path) -> os.statvfs_result:
         assert path == Path("/data")
         self.looks += 1
-        blocks = {"f_bavail": self.free // 4096, "f_blocks": self.total // 4096, "f_frsize": 4096}
-        return SimpleNamespace(**blocks, f_files=self.inodes, f_favail=self.free_inodes)
+        return file_system(self.free, self.total, inodes=self.inodes, free_inodes=self.free_inodes)
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def test_given_a_directory_that_is_not_made_yet_when_asked_for_a_piece_then_it_i
 ) -> None:
     asked: list[Path] = []
 
-    def statvfs(path: Path) -> SimpleNamespace:
+    def statvfs(path: Path) -> os.statvfs_result:
         asked.append(path)
-        return SimpleNamespace(f_blocks=(10 << 30) // 4096, f_frsize=4096)
+        return file_system(0, 10 << 30)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
     assert disk_piece_bytes(tmp_path / "data" / "db") == disk_piece_bytes(tmp_path) == 32 * MIB

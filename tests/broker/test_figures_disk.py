@@ -16,12 +16,11 @@ from rocksmq.metrics.exposition import expose
 from rocksmq.metrics.instruments import MetricFamily
 from rocksmq.protocol.errors import StorageFailed
 
-from .disk_support import Disk, fail
+from .disk_support import Disk, fail, file_system
 from .support import in_trio
 from .test_telemetry import Found, of, told
 
 MIB = 1 << 20
-PAGE = 1 << 12
 WRITE, SYNC = "rocksmq_wal_write_duration_seconds", "rocksmq_wal_sync_duration_seconds"
 
 
@@ -86,8 +85,8 @@ async def test_given_a_disk_that_fills_up_when_asked_then_each_of_its_sizes_is_t
 ) -> None:
     free = 600 * MIB
 
-    def statvfs(path: Path) -> SimpleNamespace:
-        return SimpleNamespace(f_bavail=free // PAGE, f_bfree=free // PAGE + 7, f_blocks=10_000 * MIB // PAGE, f_frsize=PAGE)
+    def statvfs(path: Path) -> os.statvfs_result:
+        return file_system(free, 10_000 * MIB)
 
     async with RocksMQ(tmp_path) as mq:
         monkeypatch.setattr(os, "statvfs", statvfs)

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -16,7 +15,7 @@ from rocksmq.broker.health import Health
 from rocksmq.metrics.exposition import expose
 from rocksmq.protocol.errors import DiskFull, MetaUnavailable, StorageFailed
 
-from .disk_support import Disk, fail, hold
+from .disk_support import Disk, fail, file_system, hold
 from .remote_support import A_WHILE, broker_of, consuming, running, with_messages
 from .simulated_remote import SimulatedEtcd
 from .support import in_mock_time, in_trio
@@ -56,8 +55,8 @@ async def test_given_less_than_the_reserve_when_checked_then_disk_fails_exactly_
     async with RocksMQ(tmp_path) as mq:
         now, free = 100.0, 1 << 30
 
-        def statvfs(path: Path) -> SimpleNamespace:
-            return SimpleNamespace(f_bavail=free >> 12, f_blocks=1 << 18, f_frsize=1 << 12)
+        def statvfs(path: Path) -> os.statvfs_result:
+            return file_system(free, 1 << 30)
 
         monkeypatch.setattr(os, "statvfs", statvfs)
         mq.core.disk = DiskGuard(tmp_path, clock=lambda: now)

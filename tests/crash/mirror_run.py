@@ -252,7 +252,7 @@ class MirrorRun:
     def _difference(self, load: Load) -> str:
         try:
             self._audit(load)
-        except AssertionError as error:
+        except (AssertionError, RocksMQError) as error:
             return str(error)
         return "but both sides have the same"
 
