@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from rocksmq.broker import keys
 from rocksmq.broker.commit import CELL_BYTES, ON_LOOP_SECONDS, OPEN_BYTES_SOFT, Commit, Committer
 from rocksmq.broker.durability import Durability
+from rocksmq.broker.fair_queue import Writer
 from rocksmq.broker.store import Change, Family, Put
 from rocksmq.protocol.errors import DiskFull, RocksMQError, StorageFailed
 
@@ -437,15 +438,17 @@ def test_given_cells_when_changed_or_deleted_then_each_counts_in_the_size_once()
 @in_trio
 async def test_given_much_in_the_open_commit_then_it_is_full_until_it_was_taken() -> None:
     bench = Bench()
+    writers, writer = bench.committer.writers, Writer()
+    writers.added(writer, 1)
     bench.put("a", payload=bytes(OPEN_BYTES_SOFT - 1))
-    assert not bench.committer.is_full
+    assert not writers.must_wait(writer)
     bench.put("b", payload=b"1")
-    assert bench.committer.is_full
+    assert writers.must_wait(writer)
     woken: list[bool] = []
 
     async def bring_more() -> None:
-        await bench.committer.room()
-        woken.append(bench.committer.is_full)
+        await writers.wait(writer)
+        woken.append(writers.must_wait(writer))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bring_more)
@@ -462,12 +465,14 @@ async def test_given_who_waits_for_room_when_the_disk_is_full_then_they_go_on() 
     bench = Bench()
     bench.write_error = DiskFull("no room")
     bench.put("a", payload=bytes(OPEN_BYTES_SOFT))
+    writers, writer = bench.committer.writers, Writer()
+    writers.added(writer, 1)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(bench.committer.room)
+        nursery.start_soon(writers.wait, writer)
         await wait_all_tasks_blocked()
         nursery.start_soon(bench.committer.run)
         await wait_all_tasks_blocked()
-        assert not bench.committer.is_full
+        assert not writers.must_wait(writer)
         bench.committer.close()
 
 

@@ -214,7 +214,7 @@ async def test_given_a_large_claim_that_is_durable_when_repeated_then_nothing_wa
         again = await mq.call(consume(0, size=1 << 24))
         assert again.message_count == first.message_count == 10
         assert mq.core.committer.open.is_empty
-        assert not mq.core.committer.is_full
+        assert mq.core.committer.open.size == 0
 
 
 @in_trio

@@ -18,11 +18,12 @@ from rocksmq.protocol.errors import DiskFull, RocksMQError, StorageFailed
 
 from . import keys
 from .durability import Durability, Mode
+from .fair_queue import FairQueue
 from .store import Change, Family, Put
 
 ON_LOOP_SECONDS = 0.002  # a sync slower than this goes to a thread: the hand-off costs less than the stall
 SMOOTHING = 0.25
-OPEN_BYTES_SOFT = 4 << 20  # above it connections wait with their next frame
+OPEN_BYTES_SOFT = 2 << 20  # above it writers wait with their next frame
 CELL_BYTES = 300  # what a changed or deleted cell counts in a commit, about
 Done = Callable[[Any], None]
 
@@ -169,7 +170,6 @@ class Committer:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.open = Commit()
-        self.turn = 0  # commits taken so far
         self.current: Commit | None = None  # sealed, and not done yet
         self.written_number = number
         self.synced_number = number
@@ -181,7 +181,7 @@ class Committer:
         self._listener = listener
         self._clock = clock
         self._work = trio.Event()
-        self._room = trio.Event()
+        self.writers = FairQueue(lambda: OPEN_BYTES_SOFT - self.open.size)
         self._synced = trio.Event()
         self._sync_due: float | None = None  # trio time by which what is written must be synced
         self._closing = False
@@ -204,15 +204,6 @@ class Committer:
     def holding(self, is_in: Callable[[Commit], bool]) -> Commit | None:
         """The commit that holds something and is not durable yet; None: it is durable."""
         return next(filter(is_in, self.pending), None)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether whoever brings more should wait for `room` first."""
-        return self.open.size >= OPEN_BYTES_SOFT
-
-    async def room(self) -> None:
-        """Wait until the open commit has been taken."""
-        await self._room.wait()
 
     def sync_within(self, seconds: float) -> None:
         """What the open commit holds must be synced that soon after now."""
@@ -310,9 +301,7 @@ class Committer:
         self._listener.before_seal(commit)
         changes = commit.seal(self.written_number + 1)
         self.open = Commit()
-        self.turn += 1
-        self._room.set()
-        self._room = trio.Event()
+        self.writers.let_in()
         if changes:
             self._write(changes)
             self.written_number = commit.number

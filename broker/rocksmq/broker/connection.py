@@ -54,7 +54,7 @@ class Receiver(Protocol):
         ...
 
     async def may_go_on(self) -> None:
-        """Wait until something changed about `must_wait`."""
+        """Wait until something changed about `must_wait`. Then a frame is handed over at once, or too much is unsent."""
         ...
 
     def refuse(self, error: RocksMQError) -> None:
@@ -213,12 +213,15 @@ class Connection:
 
     async def _pause(self, receiver: Receiver) -> None:
         """Leave what was received alone while there is too much of this connection; that time does not count against it."""
-        while not self.closed and (receiver.must_wait or self.unsent_bytes > self.limits.output_bytes_max):
-            self.is_paused = True
+        while not self.closed:
             if self.unsent_bytes > self.limits.output_bytes_max:
+                self.is_paused = True
                 await self._drained.wait()
-            else:
+            elif receiver.must_wait and self.decoder.has_frame:
+                self.is_paused = True
                 await receiver.may_go_on()
+            else:
+                break
         if self.is_paused:
             self.is_paused = False
             self.last_received = self._clock()

@@ -37,6 +37,7 @@ from rocksmq.protocol.operations import (
 from .auth import Token
 from .connection import Connection
 from .core import Core
+from .fair_queue import Writer
 from .gate import Gate
 from .waiters import Waiter
 
@@ -93,7 +94,8 @@ class Session:
         self._waiters: dict[int, Waiter] = {}
         self._finished = trio.Event()
         self._hello_correlation = NO_CORRELATION
-        self._wrote_in_turn = -1  # of the committer: when this session last added to its commit
+        self._writers = core.committer.writers
+        self._writer = Writer()
         connection.on_drained = core.attempt_held
 
     # -- as the connection's receiver --------------------------------------------
@@ -104,19 +106,21 @@ class Session:
         return (
             len(self._in_flight) >= limits.in_flight_requests_max
             or self.in_flight_bytes >= limits.in_flight_bytes_max
-            or self._is_writing_too_much
+            or self._must_wait_for_room
         )
 
     @property
-    def _is_writing_too_much(self) -> bool:
+    def _must_wait_for_room(self) -> bool:
         """Only who adds to a full commit waits for room; readers and pings go on while the disk is slow."""
-        return self._core.committer.is_full and self._wrote_in_turn == self._core.committer.turn
+        return self._writers.must_wait(self._writer)
 
     async def may_go_on(self) -> None:
-        if self._is_writing_too_much:
-            await self._core.committer.room()
-        else:
+        if not self._must_wait_for_room:
             await self._finished.wait()
+            return
+        await self._writers.wait(self._writer)
+        if self._has_too_much_unsent():
+            self._writers.pass_on(self._writer)
 
     def receive(self, body: "memoryview[int]") -> None:
         op, correlation, request = decode_request(decode(body, REQUEST_TEXTS_BYTES_MAX))
@@ -132,9 +136,11 @@ class Session:
             raise ProtocolError("HELLO is sent once, first")
         else:
             self._submit(op, correlation, request, len(body))
+        self._writers.pass_on(self._writer)
 
     def refuse(self, error: RocksMQError) -> None:
         answers_hello = isinstance(error, (UnsupportedVersion, Unauthenticated))
+        self._writers.pass_on(self._writer)
         self.ended_by = self.ended_by or _ENDED_BY[type(error)]
         logger.info("a connection from %s is ended: %s", self.peer, error.message)
         self.connection.send(encode_error(self._hello_correlation if answers_hello else NO_CORRELATION, error))
@@ -190,8 +196,7 @@ class Session:
         if waiter is not None:
             waiter.must_wait = self._has_too_much_unsent
             self._waiters[correlation] = waiter
-        if self._core.committer.open.size > size_before:
-            self._wrote_in_turn = self._core.committer.turn
+        self._writers.added(self._writer, self._core.committer.open.size - size_before)
 
     def _has_too_much_unsent(self) -> bool:
         return self.connection.unsent_bytes > self.connection.limits.output_bytes_max
@@ -226,6 +231,7 @@ class Session:
         for waiter in self._waiters.values():
             if waiter.reads:
                 self._core.waiters.cancel(waiter)
+        self._writers.leave(self._writer)
         self._waiters.clear()
         self._in_flight.clear()
         self.in_flight_bytes = 0

@@ -45,7 +45,10 @@ class FrameDecoder:
         return len(self._buffer)
 
     def space(self) -> "memoryview[int]":
-        """Room to receive into, at least a quarter of the buffer or the rest of a frame. Ends the life of bodies handed out."""
+        """Room to receive into, at least a quarter of the buffer or the rest of a frame. Ends the life of bodies handed out.
+
+        To be called when `next_frame` had none: of a whole frame that was left, there may be no rest.
+        """
         pending = self.pending_bytes
         if not pending:
             self._begin = self._end = 0
@@ -72,6 +75,14 @@ class FrameDecoder:
         # Filled to the brim: more is probably waiting, so the next read takes more at once.
         if self._end == len(self._buffer) and len(self._buffer) < min(READ_BYTES_MAX, self.frame_bytes_max):
             self._buffer = self._buffer + bytearray(len(self._buffer))
+
+    @property
+    def has_frame(self) -> bool:
+        """Whether `next_frame` has something to say: a body, or an error."""
+        if self.pending_bytes < LENGTH_BYTES:
+            return False
+        length: int = _U32.unpack_from(self._buffer, self._begin)[0]
+        return length > self.frame_bytes_max or self.pending_bytes >= LENGTH_BYTES + length
 
     def next_frame(self) -> "memoryview[int] | None":
         """The next complete body, or None for "not yet". Raises ProtocolError for one that is too long."""
