@@ -1,20 +1,24 @@
 """The client against forks, interrupts, cuts, floods and servers that answer wrongly or refuse."""
 
 import queue
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rocksmq.clients import Client, ConnectionFailed, MessageBatch, OutOfSequence, ProtocolError, Timeout
 from rocksmq.clients.testing import Broker
-from rocksmq.protocol.codec import NO_CORRELATION
+from rocksmq.protocol.codec import NO_CORRELATION, encode_reply
 from rocksmq.protocol.errors import LimitExceeded, Overloaded, RocksMQError, ShuttingDown
 from rocksmq.protocol.identity import birth_of
 from rocksmq.protocol.operations import ChannelDescribed, Consume, Empty, Fetch, ListChannels, Names, Produce, Produced, Sought
 from tests.clients.support import NOTHING, PATIENCE, Clock, forked, messages
+from tests.helpers.certificates import Certificates
 from tests.helpers.fake_server import LIMITS, PING_FRAME, PRESENT_ID, FakeServer, Peer
 
 
@@ -259,6 +263,32 @@ def test_given_a_peer_that_never_stops_sending_when_a_call_is_given_up_then_it_a
                     mq.list_channels()
 
     pool.submit(use).result(PATIENCE)
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
+def test_given_a_reply_behind_more_than_is_delivered_at_once_when_nothing_else_comes_then_it_is_found(
+    is_tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates = Certificates.make(tmp_path)
+
+    def answer(peer: Peer) -> None:
+        if is_tls:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificates.server_certificate, certificates.server_key)
+            peer.socket = context.wrap_socket(peer.socket, server_side=True)
+        peer.greet()
+        correlation, _ = peer.receive()
+        reply = b"".join(encode_reply(correlation, Names(["orders"], False)))
+        peer.socket.sendall(PING_FRAME * 50_000 + reply)
+        with suppress(ConnectionError, EOFError):
+            while peer.receive():
+                pass
+
+    monkeypatch.setattr("rocksmq.clients.connection.LOOK_SECONDS", -1.0)  # each frame is one too many
+    with FakeServer(answer) as server:
+        url = server.url.replace("rocksmq:", "rocksmqs:") if is_tls else server.url
+        with Client(url, ssl_context=ssl.create_default_context(cafile=certificates.authority) if is_tls else None) as mq:
+            assert mq.list_channels() == ["orders"]
 
 
 def test_given_many_pings_of_the_broker_when_read_then_one_ping_at_a_time_answers_them(pool: ThreadPoolExecutor) -> None:

@@ -228,7 +228,7 @@ class Connection:
     def _receive_what_came(self) -> None:
         """Read without waiting; whoever calls this is the only reader."""
         until = time.monotonic() + LOOK_SECONDS
-        while self.failure is None and self._readable.poll(0):
+        while self.failure is None and self._has_come(0.0):
             self._receive()
             if time.monotonic() > until:
                 return
@@ -250,12 +250,16 @@ class Connection:
         while not call.done:
             silent = time.monotonic() - self._last_received
             patience = PING_SECONDS - silent if silent < PING_SECONDS else 1.0
-            if self._readable.poll(1_000 * min(deadline.remaining, patience)):
+            if self._has_come(min(deadline.remaining, patience)):
                 self._receive()
             else:
                 self._check_silence()
             if deadline.is_over:
                 return
+
+    def _has_come(self, seconds: float) -> bool:
+        """Whether there is something to `_receive`, or is within so many seconds."""
+        return self._decoder.has_frame or bool(self._readable.poll(1_000 * seconds))
 
     def _check_silence(self) -> None:
         silent = time.monotonic() - self._last_received
@@ -276,23 +280,20 @@ class Connection:
                 self._send_lock.release()
 
     def _receive(self) -> None:
-        """Read what is there and deliver it; whoever calls this is the only reader."""
+        """Read what is there and deliver it, or as much as LOOK_SECONDS allow; whoever calls this is the only reader."""
         if self._is_receiving:
             self._fail(ConnectionFailed(f"reading from {self._address} was interrupted"))
             return
         self._is_receiving = True
+        until = time.monotonic() + LOOK_SECONDS
         try:
-            count = size = 1
-            while count == size:
-                space = self._decoder.space()
-                count = self._sock.recv_into(space)
-                if not count:
-                    raise ConnectionFailed(f"the broker at {self._address} closed the connection")
-                self._last_received = time.monotonic()
-                self._decoder.received(count)
+            has_more = True
+            while has_more:
+                has_more = self._decoder.has_frame or self._fill()
                 while (body := self._decoder.next_frame()) is not None:
                     self._deliver(decode(body))
-                size = len(space) if self._address.is_tls else 0  # what TLS holds besides, poll does not show
+                    if time.monotonic() > until and self._decoder.has_frame:
+                        return
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
@@ -305,6 +306,16 @@ class Connection:
             raise
         finally:
             self._is_receiving = False
+
+    def _fill(self) -> bool:
+        """Read once; whether more may be there that poll does not show: what TLS holds."""
+        space = self._decoder.space()
+        count = self._sock.recv_into(space)
+        if not count:
+            raise ConnectionFailed(f"the broker at {self._address} closed the connection")
+        self._last_received = time.monotonic()
+        self._decoder.received(count)
+        return self._address.is_tls and count == len(space)
 
     def _deliver(self, items: list[Any]) -> None:
         if not items or type(items[0]) is not int:
