@@ -10,12 +10,23 @@ from rocksmq.broker import shares, waiters
 from rocksmq.broker.channels import Channel
 from rocksmq.broker.commit import Commit
 from rocksmq.broker.limits import Limits
+from rocksmq.broker.waiters import PLACES_EACH
 from rocksmq.protocol.cbor import decode
 from rocksmq.protocol.codec import encode_reply
 from rocksmq.protocol.columns import pack_numbers
 from rocksmq.protocol.errors import ChannelNotFound, DiskFull, InvalidRequest, LimitExceeded, RocksMQError, ShuttingDown
 from rocksmq.protocol.messages import OutgoingMessage, pack_messages
-from rocksmq.protocol.operations import CreateChannel, DestroyChannel, Empty, FetchMany, Produce
+from rocksmq.protocol.operations import (
+    Consume,
+    CreateChannel,
+    CreateGroup,
+    DestroyChannel,
+    Empty,
+    Fetch,
+    FetchMany,
+    Position,
+    Produce,
+)
 
 from .disk_support import fail
 from .many_support import Asked, ManyBroker, Read, committing, destroying, fetching, read, seeking, sought, unsubscribing
@@ -371,7 +382,7 @@ async def test_given_polls_when_commits_are_undone_then_only_whoever_waits_on_wh
 
 @in_mock_time
 async def test_given_polls_on_as_many_channels_as_may_wait_when_more_come_then_they_are_refused_until_some_are_gone() -> None:
-    broker = ManyBroker(Limits(waiting_channels_max=10))
+    broker = ManyBroker(Limits(waiting_channels_max=10 + 3 * PLACES_EACH))
     names = broker.channels(4)
     starts = [(number, 0) for number in broker.numbers(names)]
     first, _ = [Asked(broker, fetching(starts, wait_ms=30_000)) for _ in range(2)]
@@ -380,6 +391,12 @@ async def test_given_polls_on_as_many_channels_as_may_wait_when_more_come_then_t
     assert "waiting_channels_max" in refused.reply.message
     assert Asked(broker, fetching(starts, wait_ms=0)).reply.message_count == 0, "it does not wait"
     assert Asked(broker, fetching(starts[:2], wait_ms=30_000)).reply is None, "there is room for two"
+    broker.do(CreateGroup(names[0], "group", Position.EARLIEST, 0, broker.unique()))
+    for lone in (
+        Fetch(names[0], Position.LATEST, 0, 1, 1, 30_000),
+        Consume(names[0], "group", broker.unique(), 0, 1, 1, 30_000),
+    ):
+        assert isinstance(Asked(broker, lone).reply, LimitExceeded), "nor has one on one channel a place"
     assert first.waiter is not None
     assert broker.core.waiters.cancel(first.waiter)
     assert Asked(broker, fetching(starts, wait_ms=30_000)).reply is None

@@ -15,7 +15,7 @@ class Parked:
     """Waiters of a table that note when they expire."""
 
     def __init__(self) -> None:
-        self.waiters = Waiters()
+        self.waiters = Waiters(100_000)
         self.expired: list[tuple[str, float]] = []
         self.begin = trio.current_time()
 
@@ -157,7 +157,7 @@ async def test_given_waiters_that_go_while_a_channel_is_walked_then_those_are_le
 
 @in_mock_time
 async def test_given_a_served_waiter_on_many_channels_when_the_next_of_them_brings_more_then_it_is_not_served_again() -> None:
-    waiters = Waiters()
+    waiters = Waiters(100_000)
     replies: list[str] = []
 
     def attempt(commit: Commit, sealing: bool) -> bool:

@@ -22,9 +22,9 @@ class Answers:
 
     meta: MetaStore
 
-    def __init__(self, committer: Committer) -> None:
+    def __init__(self, committer: Committer, waiting_channels_max: int) -> None:
         self.committer = committer
-        self.waiters = Waiters(self.refuse, self.attempt)
+        self.waiters = Waiters(waiting_channels_max, self.refuse, self.attempt)
 
     def refuse(self, done: Done, error: RocksMQError) -> None:
         """Answer with ``error``; that something is gone, once its removal is durable: until then it may come back."""

@@ -103,7 +103,7 @@ class Core:
             self,
             number=directory.commit_number,
         )
-        self._answers = Answers(self.committer)
+        self._answers = Answers(self.committer, limits.waiting_channels_max)
         self.waiters = self._answers.waiters
         self.attempt_consumers, self.attempt_held = self._answers.attempt_consumers, self._answers.attempt_held
         self.on_destroyed: Callable[[int], None] = lambda channel_number: None

@@ -22,7 +22,7 @@ class Limits:
     produce_queue_bytes_max: int = 64 * MIB
     channels_max: int = 10_000
     request_channels_max: int = 1_000  # in one request about many; 1,000 owners in a reply are 4,005 of its 4,096 CBOR items
-    waiting_channels_max: int = 500_000  # of long polls, each with all of its channels: some 140 bytes each, 70 MB
+    waiting_channels_max: int = 500_000  # of long polls, each with all of its channels and 16 more: 140 bytes each, 70 MB
     groups_max: int = 1_000  # a channel
     groups_total_max: int = 100_000  # of all channels: each takes some 600 bytes of memory, and is read at the start
     consumers_max: int = 256  # consumer ids remembered a group

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.cbor import Buffer
 from rocksmq.protocol.columns import pack_numbers
-from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest, LimitExceeded
+from rocksmq.protocol.errors import ChannelNotFound, InvalidRequest
 from rocksmq.protocol.names import checked_name
 from rocksmq.protocol.operations import Commit as CommitRequest
 from rocksmq.protocol.operations import (
@@ -213,14 +213,8 @@ class Streams:
         if attempt(self._answers.committer.open, False):
             return None
         ready.clear()
-        waiters, channels_max = self._answers.waiters, self._limits.waiting_channels_max
-        if bounds.wait_ms and waiters.place_count + len(starts) > channels_max:
-            raise LimitExceeded(
-                f"long polls wait on {channels_max} channels already, counted once for each poll (waiting_channels_max):"
-                " poll fewer channels or with fewer readers, or raise the limit"
-            )
         waiter = Waiter(tuple(starts), attempt, lambda: done(NOTHING), done, starts, ready)
-        return waiters.wait(waiter, bounds.wait_ms)
+        return self._answers.waiters.wait(waiter, bounds.wait_ms)
 
     def _read(
         self, bounds: Bounds, channels: Sequence[Channel], starts: Mapping[int, int], ready: Container[int]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import trio
 
-from rocksmq.protocol.errors import InternalError, RocksMQError
+from rocksmq.protocol.errors import InternalError, LimitExceeded, RocksMQError
 
 from .commit import Commit, Done
 
@@ -23,6 +23,7 @@ logger = logging.getLogger("rocksmq.broker")
 
 CLAIM_BYTES_MAX = 16 << 20  # of a commit, above which waiting consumers have to wait for the next
 TURN_SECONDS = 0.005  # of attempts in one go; then others have a turn of the loop
+PLACES_EACH = 16  # what a waiter takes besides its places on channels, in such places: some 2 kB
 STALE_MAX = 1_000  # deadlines kept of long polls that are gone, some 100 bytes each; then they are swept out
 
 
@@ -105,16 +106,18 @@ def _never() -> bool:
 class Waiters:
     """All parked requests, first come first served a channel.
 
-    ``place_count`` is on how many channels each of them waits, added up. ``passed_over``: those whose answer could not
-    leave, or would have made the commit too large.
+    ``place_count`` is on how many channels each of them waits, and PLACES_EACH more, added up; at most ``places_max``.
+    ``passed_over``: those whose answer could not leave, or would have made the commit too large.
     """
 
     def __init__(
         self,
+        places_max: int,
         refuse: Callable[[Done, RocksMQError], None] = lambda done, error: done(error),
         attempt: Callable[[Waiter], None] = lambda waiter: None,
     ) -> None:
         """``refuse`` answers with an error, now or once that is sure; ``attempt`` attempts one where its commit is open."""
+        self._places_max = places_max
         self._refuse = refuse
         self._attempt = attempt
         self._due: OrderedDict[Waiter, None] = OrderedDict()  # not attempted yet since one of their channels brought more
@@ -128,10 +131,19 @@ class Waiters:
         self._sooner = trio.Event()
 
     def park(self, waiter: Waiter, seconds: float) -> None:
-        """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed: from now on, if it is parked already."""
+        """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed: from now on, if it is parked already.
+
+        Raises LimitExceeded if it is not, and there is no place for it.
+        """
         if waiter not in self._parked:
+            places = PLACES_EACH + len(waiter.channel_numbers)
+            if self.place_count + places > self._places_max:
+                raise LimitExceeded(
+                    f"requests wait on {self._places_max} channels already, each of which counts as {PLACES_EACH} more"
+                    " (waiting_channels_max): wait on fewer channels or with fewer readers, or raise the limit"
+                )
             self._parked[waiter] = None
-            self.place_count += len(waiter.channel_numbers)
+            self.place_count += places
             for channel_number in waiter.channel_numbers:
                 self._waiting.setdefault(channel_number, {})[waiter] = None
         if len(self._deadlines) > 2 * len(self._parked) + STALE_MAX:
@@ -145,7 +157,7 @@ class Waiters:
             self._sooner.set()
 
     def wait(self, waiter: Waiter, wait_ms: int) -> Waiter | None:
-        """Park it, if it waits at all; None: it was told that nothing came."""
+        """Park it, if it waits at all; None: it was told that nothing came. Raises LimitExceeded."""
         if wait_ms == 0:
             waiter.expire()
             return None
@@ -203,7 +215,7 @@ class Waiters:
         del self._parked[waiter], self._expiring[waiter.order]
         self.passed_over.pop(waiter, None)
         self._due.pop(waiter, None)
-        self.place_count -= len(waiter.channel_numbers)
+        self.place_count -= PLACES_EACH + len(waiter.channel_numbers)
         for channel_number in waiter.channel_numbers:
             waiting = self._waiting[channel_number]
             del waiting[waiter]
