@@ -5,8 +5,10 @@ import shutil
 import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.helpers.ledger import wait_until
 
 MIB = 1 << 20
 PROMPT = 5.0
+PATIENCE = 60.0
 
 
 class TlsBroker(Broker):
@@ -175,6 +178,39 @@ def test_given_another_certificate_when_sighup_comes_then_new_connections_see_it
                 assert other.list_channels() == []
             with pytest.raises(ConnectionFailed, match="is not trusted"):
                 Client(broker.url, ssl_context=before)
+
+
+def test_given_new_certificates_again_and_again_when_many_produce_then_nothing_is_lost_and_all_get_in(
+    tmp_path: Path,
+) -> None:
+    over = threading.Event()
+
+    def produce(mq: Client) -> list[int]:
+        found: list[int] = []
+        while not over.is_set():
+            found += mq.produce("orders", [b"x"] * 10)
+        return found
+
+    with TlsBroker(tmp_path) as broker, ThreadPoolExecutor(3) as pool, ExitStack() as stack:
+        old = [stack.enter_context(broker.trusting()) for _ in range(3)]
+        old[0].create_channel("orders")
+        producing = [pool.submit(produce, mq) for mq in old]
+        stack.callback(over.set)
+        for number in range(1, 11):
+            Certificates.make(tmp_path / "certificates")
+            os.kill(broker.pid, signal.SIGHUP)
+            wait_until(lambda: broker.log.read_text().count("the options were read again") == number, "they were read again")  # noqa: B023
+            with broker.trusting() as new:
+                before = new.describe_channel("orders").message_count
+                wait_until(lambda: new.describe_channel("orders").message_count > before, "those of before go on")  # noqa: B023
+        over.set()
+        stored = sorted(message_id for one in producing for message_id in one.result(PATIENCE))
+        found: list[int] = []
+        with broker.trusting() as mq:
+            while batch := mq.fetch("orders", found[-1] + 1 if found else "earliest"):
+                found += batch.ids
+        assert found == stored
+        assert "Traceback" not in broker.log.read_text()
 
 
 def test_given_files_that_are_no_certificate_when_sighup_comes_then_the_last_ones_stay(tmp_path: Path) -> None:
