@@ -11,21 +11,22 @@ from typing import Any, cast
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from rocksmq.broker.commit import CELL_BYTES, OPEN_BYTES_SOFT
+from rocksmq.broker.commit import CELL_BYTES, OPEN_BYTES_SOFT, Commit
 from rocksmq.broker.connection import FRAMES_A_TURN, TURN_SECONDS, Connection, Memory, Octets
+from rocksmq.broker.fair_queue import Writer
 from rocksmq.broker.gate import Gate
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.session import Session
 from rocksmq.protocol.codec import SUCCESS
 from rocksmq.protocol.errors import RocksMQError
-from rocksmq.protocol.operations import Fetch, Position
+from rocksmq.protocol.operations import Fetch, ListChannels, Position, Produce
 from rocksmq.protocol.tls import TlsStream
 from tests.helpers.certificates import Certificates
 from tests.helpers.raw import frame, hello, request_items
 from tests.helpers.raw_trio import RawTrio, run, served
 
 from .many_support import ManyBroker, fetching, subscribing
-from .support import in_trio
+from .support import batch_of, in_trio
 
 FRAMES = 10 * FRAMES_A_TURN
 READS = 20
@@ -294,3 +295,31 @@ async def test_given_a_disk_that_is_slow_when_one_makes_groups_and_groups_then_i
             connection.close()
     for _, theirs in sockets:
         theirs.close()
+
+
+@in_trio
+async def test_given_as_much_in_flight_as_may_be_when_there_is_room_then_none_is_promised_to_who_cannot_use_it() -> None:
+    broker = ManyBroker()
+    name = broker.channels(1)[0]
+    parked = 3
+    ours, theirs = socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        limits = Limits(in_flight_requests_max=parked + 1)
+        connection = Connection(ours, limits, nursery.start_soon, Octets(), PLENTY)
+        session = Session(connection, broker.core, NobodyElse(), Gate(broker.core.channels, limits), "test", "127.0.0.1")
+        nursery.start_soon(connection.read, session)
+        large = Produce(name, broker.unique(), 0, *batch_of(*[bytes(900_000)] * 3))
+        requests = [hello(), *[Fetch(name, Position.LATEST, 0, 1, 1, 30_000)] * parked, large, ListChannels("", "")]
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as stream:
+            for correlation, request in enumerate(requests, 1):
+                await stream.send_all(frame(request_items(correlation, request)))
+            await wait_all_tasks_blocked()
+            assert session.in_flight_count == parked + 1
+            committer, other = broker.core.committer, Writer()
+            committer.writers.added(other, 1)
+            assert committer.writers.must_wait(other), "the commit is full"
+            committer.open = Commit()  # it is written, and its sync takes a while
+            committer.writers.taken()
+            await wait_all_tasks_blocked()
+            assert not committer.writers.must_wait(other)
+            session.end("test")

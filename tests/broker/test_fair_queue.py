@@ -11,7 +11,7 @@ from rocksmq.broker.fair_queue import FairQueue, Writer
 
 from .support import in_trio
 
-SOFT = 1_000
+SOFT, EXCESS_MAX = 1_000, 100_000
 
 
 class Commits:
@@ -19,7 +19,7 @@ class Commits:
 
     def __init__(self) -> None:
         self.size = 0
-        self.queue = FairQueue(lambda: SOFT - self.size)
+        self.queue = FairQueue(lambda: SOFT - self.size, EXCESS_MAX)
         self.served: dict[Writer, int] = {}
         self.order: list[Writer] = []
 
@@ -44,7 +44,7 @@ class Commits:
         """The commit is written; who was waiting adds to the next one. How large the last was."""
         await wait_all_tasks_blocked()
         size, self.size = self.size, 0
-        self.queue.let_in()
+        self.queue.taken()
         await wait_all_tasks_blocked()
         return size
 
@@ -66,7 +66,11 @@ async def test_given_room_or_nothing_added_when_asked_then_nobody_waits() -> Non
     commits.add(writer, 1)
     assert commits.queue.must_wait(writer)
     assert not commits.queue.must_wait(reader)
-    commits.queue.added(writer, 0)  # it has read
+    commits.queue.added(writer, 0)  # it has read, too
+    assert commits.queue.must_wait(writer)
+    await commits.take()
+    commits.add(reader, SOFT)
+    commits.queue.added(writer, 0)
     assert not commits.queue.must_wait(writer)
 
 
@@ -142,6 +146,24 @@ async def test_given_a_newcomer_when_others_have_had_much_then_it_gets_no_more_t
             await commits.take()
         nursery.cancel_scope.cancel()
     assert commits.served[newcomer] <= 3 * SOFT + min(commits.served[writer] - before[writer] for writer in old)
+
+
+@in_trio
+async def test_given_many_small_ones_that_overtake_when_the_commit_is_not_taken_then_it_is_only_that_much_too_large() -> None:
+    commits = Commits()
+    large = Writer()
+    commits.add(large, 100 * EXCESS_MAX)
+    commits.size = SOFT
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(commits.bring, large, 100 * EXCESS_MAX)
+        await wait_all_tasks_blocked()
+        for _ in range(EXCESS_MAX // 50):
+            small = Writer()
+            commits.queue.added(small, 100)
+            if not commits.queue.must_wait(small):
+                commits.add(small, 100)
+        assert commits.size == SOFT + EXCESS_MAX
+        nursery.cancel_scope.cancel()
 
 
 @in_trio

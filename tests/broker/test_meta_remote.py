@@ -7,9 +7,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from rocksmq.broker.limits import Limits
+from rocksmq.broker.waiters import PLACES_EACH
 from rocksmq.protocol.errors import (
     ChannelNotFound,
     GroupNotFound,
+    LimitExceeded,
     MetaUnavailable,
 )
 from rocksmq.protocol.operations import (
@@ -23,6 +25,7 @@ from rocksmq.protocol.operations import (
     Position,
     ReleaseConsumer,
     Seek,
+    Sought,
 )
 
 from .remote_support import A_WHILE, BOUND, FATES, LIMITS, ME, YOU, Asked, consuming, payloads_of, with_messages
@@ -137,6 +140,21 @@ async def test_given_a_repeat_in_the_transaction_of_the_original_when_it_is_appl
 
 
 # -- waiting -------------------------------------------------------------------------------------
+
+
+@in_mock_time
+async def test_given_long_polls_on_as_many_channels_as_may_wait_when_others_come_then_more_of_them_are_refused() -> None:
+    async with with_messages(Limits(waiting_channels_max=PLACES_EACH + 1)) as broker:
+        await broker.consume(0, n=10)
+        parked = Asked(broker, consuming(1, wait_ms=20_000))
+        await trio.sleep(1)
+        assert parked.reply is None
+        assert isinstance(await broker.consume(0, group="audit", n=10, wait_ms=20_000), list), "it need not wait"
+        assert isinstance(await broker.consume(1, group="audit", wait_ms=20_000), LimitExceeded)
+        assert await broker.consume(1, group="audit") == []
+        assert isinstance(await broker.seek(), Sought)
+        assert parked.reply == [b"a", b"b"]
+        assert broker.core.waiters.place_count == 0
 
 
 @in_mock_time

@@ -16,6 +16,7 @@ from trio.testing import MockClock, memory_stream_pair
 from rocksmq.broker.auth import EVERYBODY
 from rocksmq.broker.connection import Connection
 from rocksmq.broker.core import Core
+from rocksmq.broker.fair_queue import FairQueue
 from rocksmq.broker.gate import Gate
 from rocksmq.broker.limits import Limits
 from rocksmq.broker.session import Session
@@ -165,6 +166,8 @@ class _BeforeHello:
         self.registered = 0
         self.answers: list[Sequence[Any]] = []
         self.attempt_held = None
+        self.committer = self
+        self.writers = FairQueue(lambda: 1, 0)
 
     def answered(self, *of: object) -> None:
         """As the telemetry."""

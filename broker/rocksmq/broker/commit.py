@@ -181,7 +181,7 @@ class Committer:
         self._listener = listener
         self._clock = clock
         self._work = trio.Event()
-        self.writers = FairQueue(lambda: OPEN_BYTES_SOFT - self.open.size)
+        self.writers = FairQueue(lambda: OPEN_BYTES_SOFT - self.open.size, OPEN_BYTES_SOFT)
         self._synced = trio.Event()
         self._sync_due: float | None = None  # trio time by which what is written must be synced
         self._closing = False
@@ -301,7 +301,7 @@ class Committer:
         self._listener.before_seal(commit)
         changes = commit.seal(self.written_number + 1)
         self.open = Commit()
-        self.writers.let_in()
+        self.writers.taken()
         if changes:
             self._write(changes)
             self.written_number = commit.number

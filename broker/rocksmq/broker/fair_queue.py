@@ -16,43 +16,51 @@ import trio
 
 
 class Writer:
-    """One that adds to commits, batch by batch. ``size``: what it added last, in bytes; 0: it did not add, but read."""
+    """One that adds to commits, batch by batch.
 
-    __slots__ = ("event", "finish", "promised", "size")
+    ``size``: what it added last, in bytes, to the commit number ``commit``; 0: it has not added since, but read.
+    """
+
+    __slots__ = ("commit", "event", "finish", "promised", "size")
 
     def __init__(self) -> None:
         self.finish = 0.0
         self.size = self.promised = 0
+        self.commit = -1
         self.event: trio.Event | None = None  # it waits for this
 
 
 class FairQueue:
-    """The writers that wait. ``room``: how many bytes more the commit takes.
+    """The writers that wait. ``room``: how many bytes more the commit takes; ``excess_max``: how many too many at most.
 
     Room is promised to those that are let in, until they have added something or turned out not to. As long as somebody
     waits, the room is taken or promised: so whoever waits is let in.
     """
 
-    def __init__(self, room: Callable[[], int]) -> None:
+    def __init__(self, room: Callable[[], int], excess_max: int) -> None:
         self._room = room
+        self._excess_max = excess_max
+        self._commit = 0  # the open one
         self._clock = 0.0
         self._waiting: list[tuple[float, int, Writer]] = []
+        self._waiting_count = 0  # without those that have left
         self._arrivals = count()
         self._promised = 0
 
     def must_wait(self, writer: Writer) -> bool:
         """Whether to `wait` before the next batch.
 
-        Not whoever has added nothing last time, and may want to read; nor who would be let in before all that wait already.
+        Not whoever has read last, since the last commit was taken; nor who would be let in before all that wait already.
         """
-        if not writer.size or writer.promised or self._room() > self._promised:
+        if not writer.size or writer.promised or (room := self._room()) > self._promised:
             return False
-        return not self._waiting or self._start(writer) + writer.size >= self._waiting[0][0]
+        return room <= -self._excess_max or not self._waiting or self._start(writer) + writer.size >= self._waiting[0][0]
 
     async def wait(self, writer: Writer) -> None:
         """Until room is promised to ``writer``, or it leaves. A promise is to be redeemed at once, by `added` or `pass_on`."""
         writer.event = trio.Event()
         writer.finish = self._start(writer)
+        self._waiting_count += 1
         heappush(self._waiting, (writer.finish + writer.size, next(self._arrivals), writer))
         await writer.event.wait()
 
@@ -60,8 +68,9 @@ class FairQueue:
         """``writer`` has added so many bytes to the commit, maybe none."""
         if size:
             writer.finish = size + (writer.finish if writer.promised else self._start(writer))
-            self._clock += size / (1 + len(self._waiting))
-        writer.size = size
+            self._clock += size / (1 + self._waiting_count)
+        if size or writer.commit != self._commit:
+            writer.size, writer.commit = size, self._commit
         self.pass_on(writer)
 
     def pass_on(self, writer: Writer) -> None:
@@ -69,24 +78,32 @@ class FairQueue:
         if writer.promised:
             self._promised -= writer.promised
             writer.promised = 0
-            self.let_in()
+            self._let_in()
 
     def leave(self, writer: Writer) -> None:
         """``writer`` adds nothing any more."""
         if writer.event is not None:
-            writer.event.set()
-            writer.event = None
+            self._wake(writer)
         self.pass_on(writer)
 
-    def let_in(self) -> None:
-        """There may be room."""
+    def taken(self) -> None:
+        """The commit was taken, and the next one is empty."""
+        self._commit += 1
+        self._let_in()
+
+    def _let_in(self) -> None:
         while self._waiting and self._promised < self._room():
             writer = heappop(self._waiting)[-1]
             if writer.event is not None:
                 writer.promised = writer.size
                 self._promised += writer.size
-                writer.event.set()
-                writer.event = None
+                self._wake(writer)
+
+    def _wake(self, writer: Writer) -> None:
+        assert writer.event is not None, "it waits"
+        writer.event.set()
+        writer.event = None
+        self._waiting_count -= 1
 
     def _start(self, writer: Writer) -> float:
         """Where its next batch begins."""

@@ -15,7 +15,7 @@ import trio
 
 from rocksmq.metrics import catalogue
 from rocksmq.metrics.instruments import MetricFamily, gauge
-from rocksmq.protocol.errors import DiskFull, MetaUnavailable, RocksMQError, ShuttingDown
+from rocksmq.protocol.errors import DiskFull, LimitExceeded, MetaUnavailable, RocksMQError, ShuttingDown
 
 from .channels import Channel
 from .commit import Commit
@@ -342,11 +342,19 @@ class RemoteMeta:
 
     def _wait_for_messages(self, waiter: Waiter) -> None:
         seconds = waiter.until - trio.current_time()
-        if seconds > 0:
-            waiter.has_waited = True
-            self._waiters.park(waiter, seconds)
-        elif self._waiters.cancel(waiter):
-            waiter.expire()
+        if seconds <= 0:
+            if self._waiters.cancel(waiter):
+                waiter.expire()
+            return
+        try:
+            if not waiter.has_waited:
+                self._waiters.check_places()  # it has its own already
+        except LimitExceeded as error:
+            self._waiters.cancel(waiter)
+            waiter.done(error)
+            return
+        waiter.has_waited = True
+        self._waiters.park(waiter, seconds)
 
     def _has_room(self, commit: Commit, keys_max: int, waiter: Waiter | None) -> bool:
         """Whether the operation that waits fits too; None: one on any group."""

@@ -102,20 +102,15 @@ class Session:
 
     @property
     def must_wait(self) -> bool:
-        limits = self.connection.limits
-        return (
-            len(self._in_flight) >= limits.in_flight_requests_max
-            or self.in_flight_bytes >= limits.in_flight_bytes_max
-            or self._must_wait_for_room
-        )
+        return self._has_too_much_in_flight or self._writers.must_wait(self._writer)
 
     @property
-    def _must_wait_for_room(self) -> bool:
-        """Only who adds to a full commit waits for room; readers and pings go on while the disk is slow."""
-        return self._writers.must_wait(self._writer)
+    def _has_too_much_in_flight(self) -> bool:
+        limits = self.connection.limits
+        return len(self._in_flight) >= limits.in_flight_requests_max or self.in_flight_bytes >= limits.in_flight_bytes_max
 
     async def may_go_on(self) -> None:
-        if not self._must_wait_for_room:
+        if self._has_too_much_in_flight:  # first: whoever has been promised room uses it at once
             await self._finished.wait()
             return
         await self._writers.wait(self._writer)

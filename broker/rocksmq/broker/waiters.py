@@ -103,11 +103,15 @@ def _never() -> bool:
     return False
 
 
+def _places(waiter: Waiter) -> int:
+    return PLACES_EACH + len(waiter.channel_numbers)
+
+
 class Waiters:
     """All parked requests, first come first served a channel.
 
-    ``place_count`` is on how many channels each of them waits, and PLACES_EACH more, added up; at most ``places_max``.
-    ``passed_over``: those whose answer could not leave, or would have made the commit too large.
+    ``place_count`` is on how many channels each of them waits, and PLACES_EACH more, added up; above ``places_max`` no more may
+    wait for messages. ``passed_over``: those whose answer could not leave, or would have made the commit too large.
     """
 
     def __init__(
@@ -131,19 +135,10 @@ class Waiters:
         self._sooner = trio.Event()
 
     def park(self, waiter: Waiter, seconds: float) -> None:
-        """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed: from now on, if it is parked already.
-
-        Raises LimitExceeded if it is not, and there is no place for it.
-        """
+        """Keep ``waiter`` until it is served, cancelled, or ``seconds`` have passed: from now on, if it is parked already."""
         if waiter not in self._parked:
-            places = PLACES_EACH + len(waiter.channel_numbers)
-            if self.place_count + places > self._places_max:
-                raise LimitExceeded(
-                    f"requests wait on {self._places_max} channels already, each of which counts as {PLACES_EACH} more"
-                    " (waiting_channels_max): wait on fewer channels or with fewer readers, or raise the limit"
-                )
             self._parked[waiter] = None
-            self.place_count += places
+            self.place_count += _places(waiter)
             for channel_number in waiter.channel_numbers:
                 self._waiting.setdefault(channel_number, {})[waiter] = None
         if len(self._deadlines) > 2 * len(self._parked) + STALE_MAX:
@@ -161,9 +156,18 @@ class Waiters:
         if wait_ms == 0:
             waiter.expire()
             return None
+        self.check_places(_places(waiter))
         waiter.has_waited = True
         self.park(waiter, wait_ms / 1000)
         return waiter
+
+    def check_places(self, more: int = 0) -> None:
+        """Whether those that wait for messages may have so many ``more``. Raises LimitExceeded."""
+        if self.place_count + more > self._places_max:
+            raise LimitExceeded(
+                f"requests wait on {self._places_max} channels already, each of which counts as {PLACES_EACH} more"
+                " (waiting_channels_max): wait on fewer channels or with fewer readers, or raise the limit"
+            )
 
     def announce(self, channel_number: int, end_id: int) -> None:
         """A channel reaches to ``end_id``: those for whom it may have something are attempted in `attempt_due`."""
@@ -215,7 +219,7 @@ class Waiters:
         del self._parked[waiter], self._expiring[waiter.order]
         self.passed_over.pop(waiter, None)
         self._due.pop(waiter, None)
-        self.place_count -= PLACES_EACH + len(waiter.channel_numbers)
+        self.place_count -= _places(waiter)
         for channel_number in waiter.channel_numbers:
             waiting = self._waiting[channel_number]
             del waiting[waiter]

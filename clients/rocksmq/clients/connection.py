@@ -222,7 +222,7 @@ class Connection:
 
     def receive_if_reader(self) -> None:
         """Deliver what has come if this thread is the reader: then it is a signal handler in the midst of reading that asks."""
-        if self._reader == threading.get_ident():
+        if self._reader == threading.get_ident() and not self._is_receiving:
             self._receive_what_came()
 
     def _receive_what_came(self) -> None:
