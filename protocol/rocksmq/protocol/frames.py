@@ -79,24 +79,28 @@ class FrameDecoder:
     @property
     def has_frame(self) -> bool:
         """Whether `next_frame` has something to say: a body, or an error."""
-        if self.pending_bytes < LENGTH_BYTES:
-            return False
-        length: int = _U32.unpack_from(self._buffer, self._begin)[0]
-        return length > self.frame_bytes_max or self.pending_bytes >= LENGTH_BYTES + length
+        length = self._next_length()
+        return length is not None and (length > self.frame_bytes_max or self.pending_bytes >= LENGTH_BYTES + length)
 
     def next_frame(self) -> "memoryview[int] | None":
         """The next complete body, or None for "not yet". Raises ProtocolError for one that is too long."""
-        if self.pending_bytes < LENGTH_BYTES:
+        length = self._next_length()
+        if length is None:
             return None
-        (length,) = _U32.unpack_from(self._buffer, self._begin)
         if length > self.frame_bytes_max:
             raise ProtocolError(f"a frame of {length} bytes exceeds the limit of {self.frame_bytes_max} ({self.limit_name})")
-        end = self._begin + LENGTH_BYTES + length
-        if end > self._end:
+        begin = self._begin + LENGTH_BYTES
+        if begin + length > self._end:
             return None
-        body = memoryview(self._buffer)[self._begin + LENGTH_BYTES : end]
-        self._begin = end
-        return body
+        self._begin = begin + length
+        return memoryview(self._buffer)[begin : self._begin]
+
+    def _next_length(self) -> int | None:
+        """Of the frame that is next, if that much of it is there."""
+        if self.pending_bytes < LENGTH_BYTES:
+            return None
+        length: int = _U32.unpack_from(self._buffer, self._begin)[0]
+        return length
 
     def shrink(self) -> None:
         """Give memory back that is not needed for what is pending. Ends the life of what `space` gave."""
