@@ -2,17 +2,18 @@
 
 Reading goes by the keys, and passes over what was removed; a compaction reads that too, and RocksDB writes no more once it met
 a block that is damaged. So this reads the file itself: it ends with a footer, which names the index and the meta index; these
-name all other blocks, and each is followed by its kind of compression and a CRC over both.
+name all other blocks, and each is followed by its kind of compression and a checksum over both.
 Source: https://github.com/facebook/rocksdb/wiki/Rocksdb-BlockBasedTable-Format, with the format version that `store` sets.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from crc32c import crc32c
+from xxhash import xxh3_64_intdigest
 
 FORMAT_VERSION = 5
 _FOOTER = struct.Struct("<B40xIQ")  # kind of checksum, the handles of the meta index and the index, version, magic number
@@ -20,8 +21,9 @@ _TRAILER = struct.Struct("<BI")  # kind of compression, checksum
 _PADDING = slice(38, 41)  # of the footer, at least: two handles need no more than 37 bytes before it
 _U32 = struct.Struct("<I")
 _MAGIC = 0x88E241B785F4CFF7
-_CRC32C, _LZ4 = 1, 4
+_LZ4 = 4
 _MASK = 0xA282EAD8  # what RocksDB adds to a CRC that it stores
+_LAST_BYTE_PRIME = 0x6B9083D9  # RocksDB hashes a block without the kind of compression, and mixes that in
 
 
 class _Handle(NamedTuple):
@@ -55,14 +57,15 @@ def _damage(file: BinaryIO) -> Iterator[Damage]:
     end = file.seek(0, SEEK_END) - _FOOTER.size
     footer = _read(file, end, _FOOTER.size)
     kind, version, magic = _FOOTER.unpack(footer)
-    if (kind, version, magic) != (_CRC32C, FORMAT_VERSION, _MAGIC) or any(data >= 0x80 for data in footer[_PADDING]):
+    if kind not in _CHECKSUMS or (version, magic) != (FORMAT_VERSION, _MAGIC) or any(data >= 0x80 for data in footer[_PADDING]):
         raise _Damaged(end, "its footer is damaged")
     meta_index, at = _handle(footer, 1)
     index, at = _handle(footer, at)
     if at != 1 + sum(map(_length, (*meta_index, *index))) or any(footer[at : _PADDING.stop]):
         raise _Damaged(end, "its footer is damaged")
-    handles = {meta_index, index, *_named(_content(file, meta_index), has_sizes=True)}
-    handles |= set(_named(_content(file, index), has_sizes=False))
+    checksum = _CHECKSUMS[kind]
+    handles = {meta_index, index, *_named(_content(file, meta_index, checksum), has_sizes=True)}
+    handles |= set(_named(_content(file, index, checksum), has_sizes=False))
     behind = 0
     for handle in (*sorted(handles), _Handle(end, 0)):
         if handle.offset != behind:
@@ -70,7 +73,7 @@ def _damage(file: BinaryIO) -> Iterator[Damage]:
         if handle.offset < end:
             behind = handle.offset + handle.size + _TRAILER.size
             try:
-                _block(file, handle)
+                _block(file, handle, checksum)
             except _Damaged as error:
                 yield Damage(*error.args)
 
@@ -83,18 +86,30 @@ def _read(file: BinaryIO, offset: int, size: int) -> bytes:
     return data
 
 
-def _block(file: BinaryIO, handle: _Handle) -> bytes:
+def _crc32c(content: "memoryview[int]", compression: int) -> int:
+    crc = crc32c(bytes((compression,)), crc32c(content))
+    return (crc >> 15 | crc << 17) + _MASK & 0xFFFFFFFF
+
+
+def _xxh3(content: "memoryview[int]", compression: int) -> int:
+    return (xxh3_64_intdigest(content) ^ compression * _LAST_BYTE_PRIME) & 0xFFFFFFFF
+
+
+_Checksum = Callable[["memoryview[int]", int], int]
+_CHECKSUMS: dict[int, _Checksum] = {1: _crc32c, 4: _xxh3}  # `store` sets the second; older tables have the first
+
+
+def _block(file: BinaryIO, handle: _Handle, checksum: _Checksum) -> bytes:
     """With its trailer."""
     data = _read(file, handle.offset, handle.size + _TRAILER.size)
-    _, checksum = _TRAILER.unpack_from(data, handle.size)
-    crc = crc32c(memoryview(data)[: handle.size + 1])
-    if ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF != checksum:
+    compression, stored = _TRAILER.unpack_from(data, handle.size)
+    if checksum(memoryview(data)[: handle.size], compression) != stored:
         raise _Damaged(handle.offset, f"the block at offset {handle.offset} is damaged")
     return data
 
 
-def _content(file: BinaryIO, handle: _Handle) -> bytes:
-    data = _block(file, handle)
+def _content(file: BinaryIO, handle: _Handle, checksum: _Checksum) -> bytes:
+    data = _block(file, handle, checksum)
     compression, _ = _TRAILER.unpack_from(data, handle.size)
     return _decompressed(data[: handle.size]) if compression == _LZ4 else data[: handle.size]
 
