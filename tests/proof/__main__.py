@@ -27,6 +27,7 @@ has a seed that is the same each time, and replays the same plan; its output say
 """
 COLUMNS = "| row | what is done | command | what it printed | seconds | commit | machine |\n|---|---|---|---|---|---|---|\n"
 FAILED = "**failed**"
+OUTPUT_CHARACTERS = 20_000  # of the end of what one that failed printed
 _ROW = re.compile(r"^\| (\S+) \|.*$", re.MULTILINE)
 
 
@@ -50,7 +51,7 @@ def told(row: Row, code: int | None, output: str) -> str:
 
 
 def run(row: Row) -> tuple[str, float]:
-    """What it printed that counts, and the seconds it took."""
+    """What it printed that counts, and the seconds it took. All that one printed that failed is on stderr."""
     begin = time.monotonic()
     with subprocess.Popen(
         [PYTHON, *row.arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
@@ -62,6 +63,8 @@ def run(row: Row) -> tuple[str, float]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             output, code = process.communicate()[0], None
+    if code != 0:
+        click.echo(output[-OUTPUT_CHARACTERS:], err=True)
     return told(row, code, output), time.monotonic() - begin
 
 

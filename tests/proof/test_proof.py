@@ -37,6 +37,12 @@ def test_given_a_command_that_hangs_when_run_then_it_is_killed_and_has_failed() 
     assert run(late)[0] == f"{FAILED}: not within 0.5 s"
 
 
+def test_given_a_command_that_fails_when_run_then_all_that_it_printed_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    failing = Row("crash", "", ("-c", "print('FOUND: that'); raise SystemExit(1)"), ECHO.finding, 30.0)
+    assert run(failing)[0] == f"{FAILED}: exit code 1"
+    assert "FOUND: that" in capsys.readouterr().err
+
+
 def test_given_a_page_when_a_row_is_run_anew_then_the_others_stay() -> None:
     first, second = ROWS[0], ROWS[1]
     lines = {second.name: line(second, "before", 1.0), first.name: line(first, "x", 2.0)}
