@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rocksmq.clients import Client
+from rocksmq.clients.testing import Broker
 from rocksmq.protocol.batch import pack_lengths
 from rocksmq.protocol.operations import Messages
 from tests.helpers.fake_server import PRESENT_ID, Peer
@@ -80,3 +81,16 @@ def forked(work: Callable[[], bytes]) -> bytes:
     _, status = os.waitpid(child, 0)
     assert status == 0, "the child did its work"
     return told
+
+
+class Frozen:
+    """The broker answers nothing in this block."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._pid = broker.pid
+
+    def __enter__(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._pid, signal.SIGCONT)

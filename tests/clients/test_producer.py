@@ -1,7 +1,6 @@
 """`Producer` over a real broker: when batches leave, what is kept, waiting, sharing, ending."""
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from rocksmq.clients import (
     Timeout,
 )
 from rocksmq.clients.testing import Broker
-from tests.clients.support import PATIENCE, wait_until
+from tests.clients.support import PATIENCE, Frozen, wait_until
 
 MIB = 1 << 20
 LONG = 3_600.0  # a linger that no test waits for
@@ -52,19 +51,6 @@ def stored(mq: Client) -> list[bytes]:
 
 def count(mq: Client) -> int:
     return mq.describe_channel("orders").message_count
-
-
-class Frozen:
-    """The broker answers nothing in this block."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._pid = broker.pid
-
-    def __enter__(self) -> None:
-        os.kill(self._pid, signal.SIGSTOP)
-
-    def __exit__(self, *_: object) -> None:
-        os.kill(self._pid, signal.SIGCONT)
 
 
 # -- when a batch leaves -----------------------------------------------------------------

@@ -18,13 +18,14 @@ from .connection import Call, Connection
 from .deadline import SLICE_SECONDS, Deadline
 from .link import RETRY_SECONDS, RETRY_SECONDS_MAX, Link
 from .outbox import Outbox, Parcel
+from .turn import Lanes
 from .window import Batch, Window
 
 logger = logging.getLogger("rocksmq.client")
 
 SLICE_SECONDS_MIN = 0.001
 LATE_SECONDS = 0.02  # beyond its linger that a batch may leave while an earlier one is not answered for long
-IDLE_SECONDS = 1.0  # without work, until the thread ends
+IDLE_SECONDS = 10.0  # without work, until the thread ends; to start one takes as long as a request
 SEND_SECONDS = 30.0  # for the broker to take a batch: beyond, the connection is taken for dead
 CONNECT_SECONDS = 5.0  # at a time; then it looks whether the producer was closed
 
@@ -45,6 +46,7 @@ class Sending:
         self._outbox = Outbox(lambda: Identity.new(link.present_id), has_name=name is not None)
         self._batches: dict[Parcel, Batch] = {}
         self._on_their_way: list[tuple[Parcel, Call]] = []
+        self._lane: Lanes | None = None  # this is in, as long as something is on its way
         self._connection: Connection | None = None  # on which all of them were sent
         self._is_held = True  # nothing is sent before `_mend` was called
         self._delay = RETRY_SECONDS
@@ -79,15 +81,34 @@ class Sending:
             self._thread = threading.current_thread()
         try:
             while self._has_work():
-                self._take()
-                self._send()
-                if self._on_their_way:
+                if self._may_send():
+                    self._take()
+                    self._send()
+                is_sent = bool(self._on_their_way)
+                if is_sent:
                     self._await()
-                elif len(self._outbox):
+                if not self._on_their_way:
+                    self._leave_lane()
+                if not is_sent and len(self._outbox):
                     self._mend()
         except BaseException:
             logger.exception("a bug: the producer of %s cannot go on", self._channel)
             self._end()
+        finally:
+            self._leave_lane()
+
+    def _may_send(self) -> bool:
+        """Wait for a lane, if this is in none. When others wait for one, all that is on its way is answered first."""
+        if self._lane is not None:
+            return not self._lane.is_wanted
+        self._lane = self._link.senders
+        self._lane.enter()
+        return not self._window.is_closed  # it may have been meanwhile
+
+    def _leave_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.leave()
+            self._lane = None
 
     def _has_work(self) -> bool:
         """Wait for something to do; whether there was. Otherwise the thread is over."""
