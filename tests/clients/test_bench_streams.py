@@ -180,7 +180,7 @@ def test_given_ticks_and_packs_when_compared_then_each_delay_is_from_the_tick_to
 def test_given_channels_that_do_not_exist_when_a_process_is_to_read_them_then_it_fails_and_says_why(
     broker: Broker, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(RocksMQError, match="the reading process failed"), reading(broker.url, Job(["gone"], messages=1)):
+    with pytest.raises(RocksMQError, match="stream_reader failed"), reading(broker.url, Job(["gone"], messages=1)):
         pass
     assert capfd.readouterr().err.startswith("the reading process: there is no channel 'gone'")
 

@@ -1,15 +1,13 @@
 """How long one message takes: until it is durable, and until a waiting consumer in another process has it."""
 
 import json
-import os
 import secrets
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from rocksmq.clients.address import URL_VARIABLE
 from rocksmq.protocol.errors import RocksMQError
+
+from .processes import other
 
 if TYPE_CHECKING:
     from rocksmq.clients.client import Client
@@ -34,33 +32,24 @@ def one_at_a_time(mq: "Client", channel: str, count: int) -> list[float]:
 def end_to_end(mq: "Client", url: str | None, channel: str, group: str, count: int) -> tuple[list[float], list[float]]:
     """Seconds from before each produce to its payload in the reader's hands; and seconds of each produce.
 
-    The reader is a process of its own, which a Ctrl-C leaves to this one to end. Both sides read CLOCK_MONOTONIC,
-    which is one clock for the whole machine.
+    The reader is a process of its own. Both sides read CLOCK_MONOTONIC, which is one clock for the whole machine.
     """
     mq.create_consumer_group(channel, group)
     payload = secrets.token_bytes(PAYLOAD_BYTES)
     total = WARM_UP + count
     sent: list[int] = []
     produced: list[float] = []
-    # The URL may hold a token, which must not stand on a command line.
-    environment = {**os.environ, **({URL_VARIABLE: url} if url else {})}
-    command = [sys.executable, "-m", READER, channel, group, str(total)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as reader:  # noqa: S603
-        assert reader.stdout is not None
-        try:
-            if not reader.stdout.readline():
-                raise RocksMQError("the reading process could not start")
-            pace_ns = 1_000_000_000 // PER_SECOND
-            due = time.monotonic_ns()
-            for _ in range(total):
-                time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
-                sent.append(begin := time.monotonic_ns())
-                mq.produce(channel, [payload])
-                produced.append((time.monotonic_ns() - begin) / 1e9)
-                due = max(due + pace_ns, begin)
-            received: list[int] = json.loads(reader.stdout.readline() or "[]")
-        finally:
-            reader.kill()
+    with other(url, READER, channel, group, str(total)) as reader:
+        reader.line()
+        pace_ns = 1_000_000_000 // PER_SECOND
+        due = time.monotonic_ns()
+        for _ in range(total):
+            time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
+            sent.append(begin := time.monotonic_ns())
+            mq.produce(channel, [payload])
+            produced.append((time.monotonic_ns() - begin) / 1e9)
+            due = max(due + pace_ns, begin)
+        received: list[int] = json.loads(reader.line())
     if len(received) != total:
         raise RocksMQError("the reading process did not get all messages")
     return [(there - here) / 1e9 for here, there in zip(sent, received, strict=True)][WARM_UP:], produced[WARM_UP:]

@@ -1,6 +1,6 @@
 """The rounds of a run: each round does every scenario and the floor once, so that all see the same machine.
 
-`messages.MessagesBench` and `msgstream.MsgStreamBench` say what the scenarios are.
+`messages.MessagesBench`, `many.ManyBench` and `msgstream.MsgStreamBench` say what the scenarios are.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,8 @@ FLOOR_COUNT = 1_000
 class Options:
     """``messages`` None: each scenario's own number. ``url`` is for processes that read.
 
-    ``channels`` and ``seconds``: how many one stream has, and for how long it is watched, where the scenario is about that.
+    ``channels``, ``connections`` and ``seconds``: how many there are, and for how long it is watched, where the scenario is
+    about that.
     """
 
     url: str | None
@@ -34,6 +35,7 @@ class Options:
     broker_pid: int | None
     floor_directory: Path
     channels: int = 1_000
+    connections: int = 64
     seconds: float = 10.0
 
 

@@ -1,9 +1,6 @@
 """What goes through message streams in a benchmark: packs as fast as they can be made, ticks beside them, a light load."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -12,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TypeAlias
 
-from rocksmq.clients.address import URL_VARIABLE
 from rocksmq.clients.msgstream import InsertMsg, MsgPack, MsgStream, SearchMsg, TimeTickMsg, TsMsg
 from rocksmq.protocol.errors import RocksMQError
 
+from .processes import Other, other
 from .stream_reader import Job, Pack, Report
 
 ROW = b"sixteen bytes..."
@@ -41,47 +38,23 @@ def search(ts: int, key: int) -> TsMsg:
 class ReaderProcess:
     """A started one. Used by one thread."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: Other) -> None:
         self._process = process
-        self.open_seconds = float(self._line())
-
-    @property
-    def pid(self) -> int:
-        """The process's."""
-        return self._process.pid
+        self.pid = process.pid
+        self.open_seconds = float(process.line())
 
     def report(self) -> Report:
         """What it read, when that is all."""
-        found = json.loads(self._line())
+        found = json.loads(self._process.line())
         return Report([Pack(*pack) for pack in found["packs"]], found["cpu_seconds"])
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        if line := self._process.stdout.readline():
-            return line
-        raise RocksMQError("the reading process failed")
 
 
 @contextmanager
 def reading(url: str | None, job: Job) -> Generator[ReaderProcess, None, None]:
-    """A process that does the job, its stream open. The block's end kills it; a Ctrl-C leaves it to that."""
-    # The URL may hold a token, which must not stand on a command line.
-    environment = {**os.environ, **({URL_VARIABLE: url} if url else {})}
-    with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", READER],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps(asdict(job)) + "\n")
-            process.stdin.flush()
-            yield ReaderProcess(process)
-        finally:
-            process.kill()
+    """A process that does the job, its stream open, until the block's end."""
+    with other(url, READER) as process:
+        process.tell(json.dumps(asdict(job)))
+        yield ReaderProcess(process)
 
 
 def produce(stream: MsgStream, make: Making, count: int, pack_messages: int, settled: list[int] | None = None) -> None:

@@ -26,6 +26,7 @@ SCENARIOS = {
         "one-at-a-time",
         "end-to-end",
     ),
+    "many": ("channels-100B", "connections-100B", "groups-100B", "mixed-100B"),
     "msgstream": (
         "stream-plain",
         "stream-produce",
@@ -38,7 +39,7 @@ SCENARIOS = {
         "stream-idle",
     ),
 }
-CHANNELS, SECONDS = 1_000, 10.0
+CHANNELS, CONNECTIONS, SECONDS = 1_000, 64, 10.0
 
 
 @click.command()
@@ -76,7 +77,15 @@ CHANNELS, SECONDS = 1_000, 10.0
     default=CHANNELS,
     show_default=True,
     metavar="N",
-    help="Of stream-idle; at most 60 where positions are in etcd.",
+    help="Of channels-100B, and of stream-idle; of that at most 60 where positions are in etcd.",
+)
+@click.option(
+    "--connections",
+    type=click.IntRange(min=1),
+    default=CONNECTIONS,
+    show_default=True,
+    metavar="N",
+    help="Of connections-100B.",
 )
 @click.option(
     "--seconds",
@@ -96,6 +105,7 @@ def bench(
     broker_pid: int | None,
     floor_dir: Path,
     channels: int,
+    connections: int,
     seconds: float,
 ) -> None:
     """Measure the broker from here; some minutes, 2 GB of its disk.
@@ -109,6 +119,11 @@ def bench(
     consume-100B, consume-1KiB: Consumer.receive_batch, 10,000 at a time, payloads only; iterate-100B: a Message
     at a time; one-at-a-time: Client.produce of one; end-to-end: until a waiting process has it.
 
+    SUITE many, 100 B. channels-100B: in turns to 1,000 channels, each with a Producer of its own, until all is durable;
+    connections-100B: 64 connections of two processes, a Client.produce of one at a time each, and one of them alone;
+    groups-100B: 100 groups of a channel that each read all of it, one after the other; mixed-100B: Producer.send_many while
+    another process consumes.
+
     SUITE msgstream, messages of 16 bytes. stream-plain: InsertMsg of one row, made and produced in packs of
     4,000 into 4 channels, until a process that reads meanwhile has the last; stream-produce and stream-consume:
     each side alone; the same with SearchMsg, -search; stream-ticks: 8 channels, packs of 1,000, a tick every
@@ -120,6 +135,7 @@ def bench(
     \b
     Example:
       rocksmq bench --scenario produce-1KiB --rounds 5
+      rocksmq bench many --scenario channels-100B --channels 100
       rocksmq bench msgstream --scenario stream-plain --scenario stream-ticks
     """
     from rocksmq.clients.bench.rows import COLUMNS, cells
@@ -131,7 +147,7 @@ def bench(
             f"{wrong[0]} is not of the suite {suite}: {', '.join(SCENARIOS[suite])}", param_hint="--scenario"
         )
     chosen = scenarios or SCENARIOS[suite]
-    options = Options(session.url, chosen, messages, rounds, broker_pid, floor_dir, channels, seconds)
+    options = Options(session.url, chosen, messages, rounds, broker_pid, floor_dir, channels, connections, seconds)
     kind = _suite(suite)
     with session.client() as mq:
         durability = mq.server.durability
@@ -151,6 +167,10 @@ def _suite(name: str) -> "Callable[[Client, Options, Callable[[str], None]], Ben
         from rocksmq.clients.bench.messages import MessagesBench
 
         return MessagesBench
+    if name == "many":
+        from rocksmq.clients.bench.many import ManyBench
+
+        return ManyBench
     from rocksmq.clients.bench.msgstream import MsgStreamBench
 
     try:
