@@ -135,7 +135,7 @@ class Prometheus(Server):
         """Whether an alert fires."""
         return any(alert["labels"]["alertname"] == name and alert["state"] == "firing" for alert in self.alerts())
 
-    def wait_for(self, expression: str, *, seconds: float = 30.0) -> list[Series]:
+    def wait_for(self, expression: str, *, seconds: float = 60.0) -> list[Series]:
         """What it answers once that is not empty."""
         deadline = time.monotonic() + seconds
         while not (found := self.query(expression)):
