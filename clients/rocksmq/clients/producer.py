@@ -130,8 +130,9 @@ class Producer:
             return self._window.unflushed
 
     def send(self, payload: Any, headers: Mapping[str, bytes] | None = None, *, sequence: Sequence | None = None) -> None:
-        """Queue a message; it leaves within ``linger`` seconds. Durable when a later `flush` returns.
+        """Queue a message; it leaves within ``linger`` seconds, or later when 64 others of the client are sending.
 
+        Durable when a later `flush` returns.
         ``sequence``: of a producer with a name, and only there: the caller's own number of the message, strictly rising.
         Blocks while the window is full, up to the client's timeout, then raises Timeout. Whatever it raises, this
         message is **not** queued: TypeError, MessageTooLarge, InvalidRequest, ConnectionFailed when it is closed, or
