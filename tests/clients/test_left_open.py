@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rocksmq.clients import Client, ConnectionFailed, PermissionDenied, RocksMQError
+from rocksmq.clients import Client, ConnectionFailed, Overloaded, PermissionDenied, RocksMQError, StorageFailed
 from rocksmq.clients.testing import Broker
 from rocksmq.protocol.operations import Consume, DescribeGroup, Empty, GroupDescribed, ReleaseConsumer
 from tests.clients.support import NOTHING, PATIENCE, Clock, answering, messages
@@ -179,6 +179,58 @@ def test_given_a_close_that_is_refused_when_the_client_goes_on_then_what_was_hel
         assert released[1:] == released[:1]
         assert released[0].number == 0
     assert [request.consumer for request in released].count(released[0].consumer) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [StorageFailed("the disk failed"), Overloaded("later")], ids=lambda error: type(error).__name__
+)
+def test_given_what_was_held_when_the_disk_fails_as_it_is_given_back_then_that_is_tried_until_it_is_done(
+    error: RocksMQError,
+) -> None:
+    released: list[ReleaseConsumer] = []
+
+    def handle(peer: Peer, correlation: int, request: Any) -> None:
+        if isinstance(request, ReleaseConsumer):
+            released.append(request)
+            if len(released) < 4:
+                peer.refuse(correlation, PermissionDenied("not you") if len(released) == 1 else error)
+                return
+        group_of_one(peer, correlation, request)
+
+    with FakeServer(answering(handle)) as server, Client(server.url) as mq:
+        consumer = mq.consumer("orders", "billing")
+        assert consumer.receive().payload == b"a"
+        with pytest.raises(PermissionDenied):
+            consumer.close()
+        for _ in range(5):
+            mq.consume("orders", "billing")
+        assert released == released[:1] * 4
+
+
+def test_given_something_to_give_back_when_a_claim_has_failed_then_it_is_repeated_and_not_given_back_too() -> None:
+    seen: list[Any] = []
+
+    def handle(peer: Peer, correlation: int, request: Any) -> None:
+        seen.append(request)
+        of_kind = sum(isinstance(known, type(request)) for known in seen)
+        if isinstance(request, ReleaseConsumer) and of_kind == 1:
+            peer.refuse(correlation, PermissionDenied("not you"))
+        elif isinstance(request, Consume) and of_kind == 2:
+            peer.refuse(correlation, StorageFailed("the disk failed"))
+        else:
+            group_of_one(peer, correlation, request)
+
+    with FakeServer(answering(handle)) as server, Client(server.url) as mq:
+        consumer = mq.consumer("orders", "billing")
+        assert consumer.receive().payload == b"a"
+        with pytest.raises(StorageFailed):
+            mq.consume("invoices", "billing")
+        with pytest.raises(PermissionDenied):
+            consumer.close()
+        assert mq.consume("invoices", "billing").payloads == [b"a", b"b"]
+        failed, again = (request for request in seen if isinstance(request, Consume) and request.channel == "invoices")
+        assert failed == again._replace(wait_ms=failed.wait_ms)
+        assert [request.channel for request in seen if isinstance(request, ReleaseConsumer)] == ["orders"] * 2
 
 
 def test_given_a_reader_that_waits_for_a_hello_that_never_comes_when_the_consumer_is_closed_then_both_end(

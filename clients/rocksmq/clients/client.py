@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self, cast
 
-from rocksmq.protocol.errors import InvalidRequest, RocksMQError
+from rocksmq.protocol.errors import InvalidRequest, RocksMQError, StorageFailed
 from rocksmq.protocol.identity import Identity
 from rocksmq.protocol.messages import MessageBatch, Outgoing, OutgoingMessage, Start, pack_messages, start_of
 from rocksmq.protocol.names import checked_name
@@ -121,18 +121,22 @@ class Client(Admin):
                 logger.warning("%r was not closed before its client: %s", opened, error)
                 failures.append(error)
         if self._link.is_free:
-            self._release(None, Deadline(RELEASE_SECONDS))
+            self._abandon(None)
+            self._give_back(Deadline(RELEASE_SECONDS))
         self._link.close()
         return failures
 
-    def _release(self, place: tuple[str, str] | None, deadline: Deadline) -> None:
-        """Give back what Consumers left behind that nobody closed, and what free consumer ids of ``place`` hold (None: of all).
-
-        So that it is read next, and the broker need not remember them. Never raises: in time it forgets them.
-        """
+    def _abandon(self, place: tuple[str, str] | None) -> None:
+        """Read no more under the free consumer ids of ``place`` (None: of all)."""
         for known, identity in self._consumers.drain(place):
             if (request := release_of(*cast(tuple[str, str], known), identity)) is not None:
                 self._abandoned.append(request)
+
+    def _give_back(self, deadline: Deadline) -> None:
+        """Give back what the abandoned ids hold, and what Consumers held that nobody closed, so that it is read next.
+
+        Never raises: what may not have reached the disk is kept for the next time.
+        """
         left: list[ReleaseConsumer] = []
         try:
             with suppress(IndexError):
@@ -140,8 +144,10 @@ class Client(Admin):
                     left.append(self._abandoned.pop())
             sent = [(request, self._link.begin(request, deadline)) for request in left]
             for request, waiting in sent:
-                is_answered = waiting.connection.is_answered(waiting.call, deadline)
-                if is_answered and not (waiting.call.error is not None and waiting.call.error.retryable):
+                if not waiting.connection.is_answered(waiting.call, deadline):
+                    continue
+                error = waiting.call.error
+                if error is None or not (error.retryable or isinstance(error, StorageFailed)):
                     left.remove(request)
         except RocksMQError:
             pass
@@ -195,7 +201,7 @@ class Client(Admin):
         count, size = _checked_bounds(max_messages, max_bytes)
         until = Deadline(checked_timeout(timeout))
         if self._abandoned:
-            self._release((channel, group), self._deadline())
+            self._give_back(self._deadline())
         borrowed = Borrowed(self._consumers, (channel, group))
         try:
             consumer = borrowed.take()
@@ -322,7 +328,8 @@ class Client(Admin):
             source: AutoSource | ManualSource = ManualSource(self._link, channel, group, self._timeout)
         elif ack == "auto":
             self.describe_consumer_group(channel, group)  # so that a wrong name is told now
-            self._release((channel, group), self._deadline())  # what this client holds is read first
+            self._abandon((channel, group))
+            self._give_back(self._deadline())  # what this client holds is read first
             claims = Claims(self._link, channel, group, Identity.new(self._link.present_id))
             source = AutoSource(self._link, claims, lambda to: self.seek(channel, group, to), self._abandoned, self._timeout)
         else:
