@@ -189,7 +189,8 @@ class Etcd(Server):
                 except subprocess.TimeoutExpired:
                     if time.monotonic() < deadline:
                         continue
-                said = self.log.read_bytes()[self._log_begin :].decode(errors="replace")
+                lines = self.log.read_bytes()[self._log_begin :].decode(errors="replace").splitlines(keepends=True)
+                said = "".join(line for line in lines if '"caller":"etcdhttp/' not in line)  # which are of being asked here
                 kind = PortTaken if _TAKEN in said else EtcdFailed
                 raise kind(f"etcd does not serve, exit code {process.poll()}: {said[-LOG_CHARACTERS:]}")
         except BaseException:
