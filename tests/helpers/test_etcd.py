@@ -174,8 +174,9 @@ def test_given_a_cluster_when_its_leader_is_killed_then_two_go_on_and_it_catches
         cluster.ctl("put", "before", "value")
         leader = cluster.leader()
         leader.kill()
-        survivor = next(member for member in cluster.members if member.is_running)
+        survivor, other = (member for member in cluster.members if member.is_running)
         survivor.wait_ready()
+        assert other.is_running
         survivor.ctl("put", "meanwhile", "value")
         assert survivor.get("before") == "value"
         leader.start()
