@@ -389,17 +389,17 @@ def test_given_a_client_that_is_closed_when_a_producer_is_open_then_it_is_flushe
 def test_given_a_producer_that_is_idle_when_used_again_then_its_thread_ended_and_comes_back(
     mq: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rocksmq.clients.sending.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("rocksmq.clients.sender.IDLE_SECONDS", 0.01)
     with mq.producer("orders", linger=0) as producer:
         for number in range(3):
             producer.send(b"%d" % number)
             producer.flush()
-            wait_until(lambda: threads_of(producer) == 0)
+            wait_until(lambda: sender_threads() == 0)
     assert stored(mq) == [b"0", b"1", b"2"]
 
 
-def threads_of(producer: Producer) -> int:
-    return sum(thread.name == f"rocksmq producer of {producer.channel}" for thread in threading.enumerate())
+def sender_threads() -> int:
+    return sum(thread.name == "rocksmq producers" for thread in threading.enumerate())
 
 
 def test_given_many_producers_when_closed_then_no_thread_and_no_descriptor_is_left(broker: Broker) -> None:
@@ -411,5 +411,5 @@ def test_given_many_producers_when_closed_then_no_thread_and_no_descriptor_is_le
         with broker.client() as mq, mq.producer("orders", linger=0) as producer:
             producer.send(b"a")
             producers.append(producer)
-    wait_until(lambda: threads_of(producers[0]) == 0)
+    wait_until(lambda: sender_threads() == 0)
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 1

@@ -1,7 +1,6 @@
 """Many producers of one client: few of them have batches on their way at once, the others' grow meanwhile."""
 
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 
 from rocksmq.clients import Client, Producer, Timeout
 from rocksmq.clients.testing import Broker
-from rocksmq.clients.turn import Lanes
 from tests.clients.support import PATIENCE, Frozen, wait_until
 
 
@@ -43,42 +41,21 @@ def count_in(function: str) -> int:
     return count
 
 
+def waits(producer: Producer) -> bool:
+    """Whether it has something to send, and the sender has not come to it."""
+    return producer._sending in producer._link.sender._ready  # pyright: ignore[reportPrivateUsage]
+
+
 def stored(mq: Client, channel: str) -> list[bytes]:
     return mq.fetch(channel, "earliest", 10_000).payloads[1:]
 
 
 @pytest.fixture
 def mq(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    """A client with one lane."""
-    monkeypatch.setattr("rocksmq.clients.link.SENDERS_MAX", 1)
+    """A client of whose producers one at a time has something on its way."""
+    monkeypatch.setattr("rocksmq.clients.sender.REQUESTS_MAX", 1)
     with broker.client(timeout=PATIENCE) as client:
         yield client
-
-
-def test_given_lanes_when_more_enter_then_they_wait_and_are_let_in_in_their_order() -> None:
-    lanes, entered = Lanes(2), list[int]()
-    for _ in range(2):
-        lanes.enter()
-    assert not lanes.is_wanted
-
-    def enter(number: int) -> None:
-        lanes.enter()
-        entered.append(number)
-
-    threads = [threading.Thread(target=enter, args=(number,)) for number in range(3)]
-    for number, thread in enumerate(threads):
-        thread.start()
-        wait_until(lambda number=number: len(lanes._waiting) == number + 1)  # type: ignore[misc]  # pyright: ignore[reportPrivateUsage]
-    assert lanes.is_wanted
-    for number in range(3):
-        lanes.leave()
-        threads[number].join(PATIENCE)
-        assert entered == list(range(number + 1))
-    assert not lanes.is_wanted
-    for _ in range(2):
-        lanes.leave()
-    for _ in range(2):
-        lanes.enter()
 
 
 def test_given_another_on_its_way_when_more_is_sent_then_it_is_one_batch_once_that_is_answered(
@@ -89,7 +66,7 @@ def test_given_another_on_its_way_when_more_is_sent_then_it_is_one_batch_once_th
         first.send(b"1")
         wait_until(lambda: count_in("_await") == 1)
         second.send(b"2")
-        wait_until(lambda: count_in("enter") == 1)
+        wait_until(lambda: waits(second))
         second.send(b"3")
         second.send(b"4")
     for producer in (first, second):
@@ -105,7 +82,7 @@ def test_given_one_that_has_always_more_to_send_when_another_sends_then_it_gets_
         greedy.send(b"0")
         wait_until(lambda: count_in("_await") == 1)
         modest.send(b"x")
-        wait_until(lambda: count_in("enter") == 1)
+        wait_until(lambda: waits(modest))
         for number in range(1, 16):
             greedy.send(b"%d" % number)
     for producer in (greedy, modest):
@@ -122,13 +99,13 @@ def test_given_who_waits_for_its_turn_when_closed_then_it_sends_nothing_any_more
         first.send(b"1")
         wait_until(lambda: count_in("_await") == 1)
         impatient.send(b"given up")
-        wait_until(lambda: count_in("enter") == 1)
+        wait_until(lambda: waits(impatient))
         impatient._timeout = 0.05  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(Timeout) as raised:
             impatient.close()
         assert [message.payload for message in raised.value.not_stored] == [b"given up"]
     first.flush(PATIENCE)
-    wait_until(lambda: "rocksmq producer of b" not in [thread.name for thread in threading.enumerate()])
+    wait_until(lambda: not waits(impatient))
     assert stored(mq, "b") == []
 
 
@@ -157,3 +134,25 @@ def test_given_hundreds_when_sent_to_in_turns_then_each_has_all_of_its_own_in_or
                     producer.send(b"%d" % message)
         for name in names:
             assert mq.fetch(name, "earliest").payloads == [b"%d" % message for message in range(20)]
+
+
+def test_given_batches_that_left_long_before_they_had_to_when_there_are_many_then_their_timers_are_swept_out(
+    broker: Broker,
+) -> None:
+    def is_timed(producer: Producer) -> bool:
+        return producer._sending.timer is not None  # pyright: ignore[reportPrivateUsage]
+
+    with broker.client(timeout=PATIENCE) as mq, mq.producer("a", linger=1_800) as patient:
+        mq.destroy_channel("a", missing_ok=True)
+        mq.create_channel("a")
+        patient.send(b"last")
+        wait_until(lambda: is_timed(patient))
+        with mq.producer("a", linger=3_600) as producer:
+            for number in range(300):
+                producer.send(b"%d" % number)
+                wait_until(lambda: is_timed(producer))
+                producer.flush()
+                wait_until(lambda: not is_timed(producer))
+        assert len(mq._link.sender._timers) <= 64  # pyright: ignore[reportPrivateUsage]
+        patient.flush()
+        assert stored(mq, "a") == [*(b"%d" % number for number in range(1, 300)), b"last"]

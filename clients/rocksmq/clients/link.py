@@ -17,13 +17,13 @@ from .address import Address
 from .connection import Call, Connection
 from .credentials import Credentials
 from .deadline import SLICE_SECONDS, Deadline, Stopped, check_not
-from .turn import Lanes, Turn
+from .sender import Sender
+from .turn import Turn
 
 logger = logging.getLogger("rocksmq.client")
 
 RETRY_SECONDS = 0.05
 RETRY_SECONDS_MAX = 1.0
-SENDERS_MAX = 64  # producers with batches on their way; more would be as many threads in each other's way, with small batches
 Result = TypeVar("Result")
 
 
@@ -60,7 +60,7 @@ class Link:
             self._closed.set()
         self._client_id = secrets.token_bytes(16)
         self._turn = Turn()  # to connect
-        self.senders = Lanes(SENDERS_MAX)
+        self.sender = Sender()
         self._lost_at: float | None = None
         self._failure: RocksMQError | None = None  # of the latest attempts to connect
         for connection in inherited:

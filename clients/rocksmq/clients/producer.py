@@ -89,9 +89,7 @@ class Producer:
 
     def _begin_anew(self) -> None:
         self._window = Window()
-        self._sending = Sending(
-            self._link, self.channel, self.name, self._window, linger=self._linger, max_in_flight=self._max_in_flight
-        )
+        self._sending = Sending(self._link, self.channel, self.name, self._window, max_in_flight=self._max_in_flight)
 
     def __enter__(self) -> Self:
         return self
@@ -238,6 +236,7 @@ class Producer:
         finally:
             with window.lock:
                 window.close()
+            self._sending.close()
             closed(self)
         if failures:
             worst = next((error for error in failures if isinstance(error, OUTCOME_UNKNOWN)), failures[0])
@@ -280,15 +279,15 @@ class Producer:
 
     def _begin_batch(self) -> None:
         """Before its first message is in."""
-        self._sending.start(self)
         self._window.open.due = time.monotonic() + self._linger
-        self._window.work.notify()
+        self._sending.start(self)
 
     def _seal_if_room(self) -> bool:
         if len(self._window.batches) > self._max_in_flight:
             self._window.must_attend = True
             return False
         self._window.seal()
+        self._sending.start(self)
         return True
 
     def _attend(self, payload_bytes: int, size: int) -> None:

@@ -57,7 +57,6 @@ class Window:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # reentrant, for a signal handler that closes the producer
-        self.work = threading.Condition(self.lock)  # notified for the thread
         self.settled = threading.Condition(self.lock)  # notified for callers
         self.batches: deque[Batch] = deque([Batch()])  # unsettled ones in order; the last is open
         self.failures: list[Failure] = []  # not told yet
@@ -73,7 +72,6 @@ class Window:
         """Wake whoever waits: it is over. Takes the lock itself."""
         with self.lock:
             self.is_closing = self.is_closed = self.must_attend = True
-            self.work.notify_all()
             self.settled.notify_all()
 
     @property
@@ -83,7 +81,6 @@ class Window:
     def seal(self) -> None:
         """Begin a new open batch; the thread takes the former. One step, so that no interrupt tears it."""
         self.batches.append(Batch())
-        self.work.notify()
 
     def settle(self, batch: Batch) -> None:
         """The batch is stored or given up."""
