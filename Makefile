@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := broker clients metrics protocol tests
 
-.PHONY: run test check audit fmt bench bench-scale proof crash proto requirements clean
+.PHONY: run test check audit fmt bench bench-peers bench-scale proof crash proto requirements clean
 
 run: $(VENV)/run.installed
 	@exec $(BIN)/rocksmqd
@@ -37,6 +37,12 @@ fmt: $(VENV)/dev.installed
 
 bench: $(VENV)/dev.installed
 	$(BIN)/python -m tests.bench
+
+# RocksMQ beside other brokers, those that are here; half an hour. README's table is made of what it finds.
+bench-peers: $(VENV)/dev.installed
+	if command -v java && command -v mvn; then $(BIN)/python -m tests.bench.peers.kafka; fi
+	$(BIN)/python -m tests.bench.peers $(BENCH_PEERS)
+	$(BIN)/python -m tests.bench.peers.table --write README.md
 
 # 100 million messages, then 10,000 channels: ten minutes, and 13 GB of disk meanwhile.
 bench-scale: $(VENV)/dev.installed

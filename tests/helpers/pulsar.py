@@ -68,7 +68,7 @@ class PulsarServer(Protocol):
 
 
 @cache
-def _refusal() -> str | None:
+def refusal() -> str | None:
     """Why there is no real Pulsar here, or None; fetches it."""
     missing = [name for name in ("java", "javac", "mvn") if shutil.which(name) is None]
     if missing:
@@ -83,7 +83,7 @@ def _refusal() -> str | None:
 
 def require_pulsar() -> None:
     """Skip the test that calls this, where no real Pulsar can be started."""
-    if reason := _refusal():
+    if reason := refusal():
         pytest.skip(reason)
 
 
@@ -284,6 +284,12 @@ class PulsarLite:
     def url(self) -> str:
         """Where clients connect."""
         return f"pulsar://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None, "it runs"
+        return self._process.pid
 
     def start(self) -> None:
         """Return when it listens. Raises PulsarFailed."""
