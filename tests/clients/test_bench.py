@@ -2,20 +2,25 @@
 
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from rocksmq.clients import Client
+from rocksmq.clients import ChannelNotFound, Client
+from rocksmq.clients.bench import latency
 from rocksmq.clients.bench.messages import SCENARIOS
 from rocksmq.clients.bench.rows import COLUMNS, Row, cells, percentiles
 from rocksmq.clients.bench.usage import connection_count, cpu_seconds, measured, peak_memory_bytes
 from rocksmq.clients.cli import bench as command
+from rocksmq.clients.deadline import Deadline
 from rocksmq.clients.testing import Broker
 from tests.bench import __main__ as whole_run
 from tests.bench import bare_rocksdb
 from tests.clients.cli_support import rocksmq
+from tests.clients.support import PATIENCE, Frozen, wait_until
 
 NO_PROCESS = 1 << 30  # above Linux's largest process id
 
@@ -38,7 +43,7 @@ def test_given_all_scenarios_when_run_as_json_then_each_has_its_rows_and_no_chan
     result = rocksmq(broker.url, "--json", "bench", *options)
     assert (result.exit_code, result.stderr) == (0, "")
     rows = {row["name"]: row for row in map(json.loads, result.stdout.splitlines())}
-    latencies = ("one-at-a-time", "end-to-end", "end-to-end its produce", "floor round trip", "floor fdatasync")
+    latencies = ("one-at-a-time", "open-loop", "end-to-end", "end-to-end its produce", "floor round trip", "floor fdatasync")
     assert list(rows) == [
         "produce-100B",
         "produce-1KiB",
@@ -77,6 +82,72 @@ def test_given_one_scenario_when_run_for_people_then_the_durability_and_the_floo
         "floor fdatasync p50",
         "floor fdatasync p99",
     ]
+
+
+def test_given_a_broker_that_stops_for_a_moment_when_messages_are_due_then_those_that_could_not_be_sent_are_late_too(
+    broker: Broker, client: Client
+) -> None:
+    client.create_channel("mine")
+    taken: list[float] = []
+    messages = 3 * latency.SENDERS
+    sending = threading.Thread(target=lambda: taken.extend(latency.open_loop(client, "mine", messages, 1e6)))
+    with Frozen(broker):
+        sending.start()
+        connection = client._link.connected(Deadline(PATIENCE))  # pyright: ignore[reportPrivateUsage]
+        wait_until(lambda: len(connection._calls) == latency.SENDERS)  # pyright: ignore[reportPrivateUsage]
+        held = time.perf_counter()
+        time.sleep(0.05)
+        held = time.perf_counter() - held
+    sending.join(PATIENCE)
+    assert len(taken) == messages
+    assert min(taken) > held
+    assert len(client.fetch("mine", "earliest", 1_000).payloads) == latency.WARM_UP + messages
+
+
+def test_given_a_produce_that_fails_when_messages_are_due_then_it_is_raised(client: Client) -> None:
+    with pytest.raises(ChannelNotFound):
+        latency.open_loop(client, "missing", 50, 1_000.0)
+
+
+def result_file(path: Path, *rows: Row) -> str:
+    path.write_text("".join(json.dumps(row.record()) + "\n" for row in rows))
+    return str(path)
+
+
+def test_given_two_result_files_when_compared_then_each_change_is_held_against_the_spread(tmp_path: Path) -> None:
+    before = result_file(
+        tmp_path / "before",
+        Row("rate", "messages/s", [100.0, 110.0, 120.0]),
+        Row("late p99", "µs", [100.0, 110.0, 120.0]),
+        Row("same", "µs", [100.0, 110.0, 120.0]),
+        Row("a / b", "ratio", [2.0]),
+        Row("only before", "µs", [1.0]),
+    )
+    after = result_file(
+        tmp_path / "after",
+        Row("rate", "messages/s", [200.0, 220.0, 240.0]),
+        Row("late p99", "µs", [200.0, 220.0, 240.0]),
+        Row("same", "µs", [90.0, 99.0, 100.0]),
+        Row("a / b", "ratio", [1.0]),
+        Row("only after", "µs", [1.0]),
+    )
+    result = rocksmq("rocksmq://127.0.0.1:1", "bench", "--compare", before, after)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [line.split("\t") for line in result.stdout.splitlines()[1:]] == [
+        ["rate", "110", "220", "messages/s", "2.00", "better"],
+        ["late p99", "110", "220", "µs", "2.00", "worse"],
+        ["same", "110", "99.00", "µs", "0.90", "within the spread"],
+        ["a / b", "2.00", "1.00", "ratio", "0.50", "different"],
+    ]
+
+
+@pytest.mark.parametrize("text", ["no JSON\n", '{"name": "rate"}\n', "[]\n"])
+def test_given_a_file_of_something_else_when_compared_then_it_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    path.write_text(text)
+    result = rocksmq("rocksmq://127.0.0.1:1", "bench", "--compare", str(path), str(path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"error: {path} is no file of `rocksmq --json bench`" in result.stderr
 
 
 def test_given_no_such_process_when_run_then_it_fails_and_no_channel_is_left(

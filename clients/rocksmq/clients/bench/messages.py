@@ -85,6 +85,14 @@ class MessagesBench(Bench):
         self._add_percentiles(name, taken)
         self._add_cpu(self._rows[f"{name} p50"], usage, count + latency.WARM_UP)
 
+    def open_loop(self, name: str, payload_bytes: int, count: int) -> None:
+        """`latency.open_loop` to a new channel."""
+        channel = self._new_channel()
+        with measured(self._options.broker_pid) as usage:
+            taken = latency.open_loop(self._mq, channel, count, self._options.rate)
+        self._add_percentiles(name, taken)
+        self._add_cpu(self._rows[f"{name} p50"], usage, count + latency.WARM_UP)
+
     def end_to_end(self, name: str, payload_bytes: int, count: int) -> None:
         """`latency.end_to_end` through a new channel."""
         taken, produced = latency.end_to_end(self._mq, self._options.url, self._new_channel(), "reader", count)
@@ -136,5 +144,6 @@ SCENARIOS = {
     "consume-1KiB": Scenario(MessagesBench.receive_batches, 1_024, 300_000),
     "iterate-100B": Scenario(MessagesBench.iterate, 100, 1_000_000),
     "one-at-a-time": Scenario(MessagesBench.one_at_a_time, latency.PAYLOAD_BYTES, 2_000),
+    "open-loop": Scenario(MessagesBench.open_loop, latency.PAYLOAD_BYTES, 5_000),
     "end-to-end": Scenario(MessagesBench.end_to_end, latency.PAYLOAD_BYTES, 1_000),
 }

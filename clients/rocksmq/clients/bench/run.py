@@ -24,8 +24,8 @@ FLOOR_COUNT = 1_000
 class Options:
     """``messages`` None: each scenario's own number. ``url`` is for processes that read.
 
-    ``channels``, ``connections`` and ``seconds``: how many there are, and for how long it is watched, where the scenario is
-    about that.
+    ``channels``, ``connections``, ``seconds`` and ``rate``: how many there are, for how long it is watched, and how many
+    messages a second are due, where the scenario is about that.
     """
 
     url: str | None
@@ -37,6 +37,7 @@ class Options:
     channels: int = 1_000
     connections: int = 64
     seconds: float = 10.0
+    rate: float = 1_000.0
 
 
 class Bench(ABC):

@@ -1,5 +1,6 @@
 """`rocksmq bench`: how fast this client, this broker and this disk are together."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from .output import Failed, show_table
 from .session import Session, pass_session
 
 if TYPE_CHECKING:
+    from rocksmq.clients.bench.compare import Record
     from rocksmq.clients.bench.run import Bench, Options
     from rocksmq.clients.client import Client
 
@@ -24,6 +26,7 @@ SCENARIOS = {
         "consume-1KiB",
         "iterate-100B",
         "one-at-a-time",
+        "open-loop",
         "end-to-end",
     ),
     "many": ("channels-100B", "connections-100B", "groups-100B", "mixed-100B"),
@@ -39,7 +42,7 @@ SCENARIOS = {
         "stream-idle",
     ),
 }
-CHANNELS, CONNECTIONS, SECONDS = 1_000, 64, 10.0
+CHANNELS, CONNECTIONS, SECONDS, RATE = 1_000, 64, 10.0, 1_000.0
 
 
 @click.command()
@@ -95,6 +98,21 @@ CHANNELS, CONNECTIONS, SECONDS = 1_000, 64, 10.0
     metavar="SECONDS",
     help="How long stream-idle is watched, twice a round.",
 )
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=1),
+    default=RATE,
+    show_default=True,
+    metavar="N",
+    help="Of open-loop: messages that are due a second.",
+)
+@click.option(
+    "--compare",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    nargs=2,
+    metavar="BEFORE AFTER",
+    help="Measure nothing: show two files that --json made beside each other.",
+)
 @pass_session
 def bench(
     session: Session,
@@ -107,6 +125,8 @@ def bench(
     channels: int,
     connections: int,
     seconds: float,
+    rate: float,
+    compare: tuple[Path, Path] | None,
 ) -> None:
     """Measure the broker from here; some minutes, 2 GB of its disk.
 
@@ -117,7 +137,8 @@ def bench(
     SUITE messages, the default. produce-100B, produce-1KiB: Producer.send_many, until all is durable;
     send-100B: Producer.send, a message a call; calls-100B: Client.produce of 1,000, a call after the other;
     consume-100B, consume-1KiB: Consumer.receive_batch, 10,000 at a time, payloads only; iterate-100B: a Message
-    at a time; one-at-a-time: Client.produce of one; end-to-end: until a waiting process has it.
+    at a time; one-at-a-time: Client.produce of one; open-loop: at a steady rate, each counted from when it was due, whether
+    it could be sent then or not; end-to-end: from when it was due until a waiting process has it.
 
     SUITE many, 100 B. channels-100B: in turns to 1,000 channels, each with a Producer of its own, until all is durable;
     connections-100B: 64 connections of two processes, a Client.produce of one at a time each, and one of them alone;
@@ -136,18 +157,23 @@ def bench(
     Example:
       rocksmq bench --scenario produce-1KiB --rounds 5
       rocksmq bench many --scenario channels-100B --channels 100
+      rocksmq --json bench > before.json; ...; rocksmq bench --compare before.json after.json
       rocksmq bench msgstream --scenario stream-plain --scenario stream-ticks
     """
+    from rocksmq.clients.bench.compare import COMPARED, compared
     from rocksmq.clients.bench.rows import COLUMNS, cells
     from rocksmq.clients.bench.run import Options
 
+    if compare is not None:
+        show_table(compared(*map(_records, compare)), COMPARED, as_json=session.as_json)
+        return
     wrong = [name for name in scenarios if name not in SCENARIOS[suite]]
     if wrong:
         raise click.BadParameter(
             f"{wrong[0]} is not of the suite {suite}: {', '.join(SCENARIOS[suite])}", param_hint="--scenario"
         )
     chosen = scenarios or SCENARIOS[suite]
-    options = Options(session.url, chosen, messages, rounds, broker_pid, floor_dir, channels, connections, seconds)
+    options = Options(session.url, chosen, messages, rounds, broker_pid, floor_dir, channels, connections, seconds, rate)
     kind = _suite(suite)
     with session.client() as mq:
         durability = mq.server.durability
@@ -159,6 +185,19 @@ def bench(
         return
     click.echo(f"durability: {durability}, median of {rounds} rounds")
     show_table([cells(row.record()) for row in rows], COLUMNS, as_json=False)
+
+
+def _records(path: Path) -> "list[Record]":
+    """The rows in a file. Raises Failed."""
+    try:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise Failed(f"{path} is no file of `rocksmq --json bench`: {error}") from error
+    if not all(
+        isinstance(record, dict) and {"name", "unit", "median", "lowest", "highest"} <= record.keys() for record in records
+    ):
+        raise Failed(f"{path} is no file of `rocksmq --json bench`: a line has no figure")
+    return records
 
 
 def _suite(name: str) -> "Callable[[Client, Options, Callable[[str], None]], Bench]":
